@@ -1,1 +1,35 @@
+//! The API of tartan, group `tartan.network`, version `v1alpha1`.
+//!
+//! Types, names, constants and parsing: what operator, agent and tools agree on. No behaviour lives
+//! here: deciding is the operator's and the data path's work.
+//!
+//! | kind | short | what it says | written by |
+//! | --- | --- | --- | --- |
+//! | [`ClusterNetwork`] | `cnet` | what must be the same on every node | administrator; status: operator |
+//! | [`NetworkPool`] | `npool` | nodes that share a backend | administrator; status: operator |
+//! | [`SubnetLease`] | `sl` | one block of addresses and its node | operator; status: that node's agent |
+//! | [`NodeNetwork`] | `nnet` | one node's network health | operator; status: that node's agent |
 
+pub mod cidr;
+mod cluster_network;
+pub mod conditions;
+mod network_pool;
+mod node_network;
+mod schema;
+mod subnet_lease;
+pub mod wellknown;
+
+pub use cidr::{Cidr, CidrError, Family};
+pub use cluster_network::{
+    Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus, Masquerade,
+    PodCidrMode, PodCidrModeInForce, VxlanParameters,
+};
+pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
+pub use node_network::{
+    AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, PathCount, PeerWithoutPath, Uplink,
+    UplinkSelection,
+};
+pub use schema::{crd_yaml, crds};
+pub use subnet_lease::{
+    BackendSelection, BackendType, Endpoint, LeaseBackend, SubnetLease, SubnetLeaseSpec, SubnetLeaseStatus,
+};

@@ -1,0 +1,225 @@
+//! `ClusterNetwork`: what must be the same on every node. One object, named `default`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema, core::Duration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{BackendSelection, BackendType, Cidr, Family};
+
+/// The pod network of the cluster.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "tartan.network",
+    version = "v1alpha1",
+    kind = "ClusterNetwork",
+    plural = "clusternetworks",
+    shortname = "cnet",
+    category = "tartan",
+    status = "ClusterNetworkStatus",
+    derive = "PartialEq",
+    printcolumn(name = "CIDRs", type_ = "string", json_path = ".spec.cidrs[*].cidr"),
+    printcolumn(name = "Backend", type_ = "string", json_path = ".spec.defaultBackend.type"),
+    printcolumn(name = "Capacity", type_ = "integer", json_path = ".status.capacity"),
+    printcolumn(name = "Used", type_ = "integer", json_path = ".status.used"),
+    printcolumn(name = "Free", type_ = "integer", json_path = ".status.free"),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name == 'default'").message("the only ClusterNetwork is named default")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNetworkSpec {
+    /// Where node subnets come from, the preferred entry first. Append entries at any time; remove one
+    /// by setting `drain` and deleting it when no lease is left in it.
+    // Atomic: a map list lets a second manager's entry land in the middle, and the order is preference.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = Rule::new("self.all(a, !isCIDR(a.cidr) || self.exists_one(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)))")
+            .message("entries must not overlap"),
+        validation = Rule::new("self.all(a, self.exists_one(b, a.name == b.name))").message("entry names must be unique"),
+        validation = Rule::new("oldSelf.all(o, (has(o.drain) && o.drain) || self.exists(n, n.name == o.name && n.cidr == o.cidr && n.nodeMaskSize == o.nodeMaskSize))")
+            .message("an entry never changes, and only one with drain: true may be removed; append a new entry instead"),
+    )]
+    pub cidrs: Vec<CidrEntry>,
+    /// Parameters that both ends of a path must share.
+    #[serde(default)]
+    pub backends: Backends,
+    /// The backend of nodes that are in no pool.
+    #[serde(default)]
+    pub default_backend: BackendSelection,
+    /// The overlay that joins two nodes whose backends need a common link but have none.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == 'vxlan'").message("must be an overlay: vxlan"))]
+    pub fallback_backend: BackendType,
+    /// Translation of pod addresses towards the outside.
+    #[serde(default)]
+    pub masquerade: Masquerade,
+    /// Pod MTU in bytes, for the whole cluster. Absent: each node computes its own from its uplink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 576, max = 65535))]
+    pub mtu: Option<i32>,
+    /// What happens with the podCIDRs of Nodes.
+    #[serde(default, rename = "podCIDRMode")]
+    pub pod_cidr_mode: PodCidrMode,
+    /// How long the block of a Node that is gone is held for its return, such as `1h` or `30m`.
+    #[serde(default = "default_reclaim_after")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$')").message("must be a duration such as 1h, 30m or 90s"))]
+    pub reclaim_after: Duration,
+}
+
+fn default_reclaim_after() -> Duration {
+    std::time::Duration::from_secs(3600).into()
+}
+
+/// A range that is cut into equal blocks, one of which a node leases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!isCIDR(self.cidr) || (self.nodeMaskSize >= cidr(self.cidr).prefixLength() && self.nodeMaskSize <= (cidr(self.cidr).ip().family() == 4 ? 30 : 126))")
+        .message("nodeMaskSize must lie between the entry's own length and 30 (IPv4) or 126 (IPv6)"),
+    validation = Rule::new("!isCIDR(self.cidr) || self.nodeMaskSize - cidr(self.cidr).prefixLength() <= 20")
+        .message("an entry may hold at most 2^20 blocks: choose a smaller nodeMaskSize"),
+)]
+pub struct CidrEntry {
+    /// By this name pools and status refer to the entry.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    pub cidr: Cidr,
+    /// Prefix length of a node's block: 24 gives a node 254 pod addresses.
+    #[schemars(range(min = 1, max = 126))]
+    pub node_mask_size: i32,
+    /// Give out no more blocks of this entry. Leases that exist stay.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+impl CidrEntry {
+    /// The block length in bits; admission has bounded it.
+    pub fn block_len(&self) -> u8 {
+        u8::try_from(self.node_mask_size).unwrap_or(0)
+    }
+}
+
+/// Backend parameters that both ends share. The defaults are flannel's.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backends {
+    #[serde(default)]
+    pub vxlan: VxlanParameters,
+}
+
+/// VXLAN: kernel attributes `IFLA_VXLAN_*` (linux/if_link.h).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VxlanParameters {
+    /// VXLAN network identifier.
+    #[schemars(range(min = 1, max = 16777215))]
+    pub vni: i32,
+    /// UDP destination port. 8472 is Linux's and flannel's, 4789 is IANA's.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Let the device learn peers' addresses from packets. Never needed: every peer is programmed.
+    pub learning: bool,
+    /// The Group Based Policy extension.
+    pub gbp: bool,
+    /// Keep transmit checksum offload on the tunnel device. Turn it off where an uplink driver corrupts
+    /// the inner checksums of tunnelled packets.
+    pub tx_checksum_offload: bool,
+}
+
+impl Default for VxlanParameters {
+    fn default() -> Self {
+        Self { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true }
+    }
+}
+
+/// Translation of pod addresses to the node's own for packets that leave the pod network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Masquerade {
+    pub enabled: bool,
+    /// Destinations outside of the pod network that see pod addresses as they are.
+    #[serde(rename = "nonMasqueradeCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub non_masquerade_cidrs: Vec<Cidr>,
+    /// Choose source ports at random, which avoids collisions of simultaneous connections.
+    pub fully_random: bool,
+    /// Families that are translated. Empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub families: Vec<Family>,
+}
+
+impl Default for Masquerade {
+    fn default() -> Self {
+        Self { enabled: true, non_masquerade_cidrs: vec![], fully_random: true, families: vec![] }
+    }
+}
+
+/// What the operator does with `Node.spec.podCIDRs`, which nobody can change once they are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum PodCidrMode {
+    /// Adopt as soon as any Node has a podCIDR that we did not write, else Mirror. Sticky.
+    #[default]
+    Auto,
+    /// Another IPAM owns podCIDRs: lease exactly those blocks; a Node without one waits.
+    Adopt,
+    /// We own podCIDRs: lease first, then write the Node.
+    Mirror,
+    /// Lease, and never touch Nodes.
+    Ignore,
+}
+
+/// The mode that the operator settled on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PodCidrModeInForce {
+    Adopt,
+    Mirror,
+    Ignore,
+}
+
+/// What the operator knows of the network.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNetworkStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, rename = "podCIDRMode", skip_serializing_if = "Option::is_none")]
+    pub pod_cidr_mode: Option<PodCidrModeInForce>,
+    /// Blocks of all entries together.
+    #[serde(default)]
+    pub capacity: i64,
+    #[serde(default)]
+    pub used: i64,
+    #[serde(default)]
+    pub held: i64,
+    #[serde(default)]
+    pub free: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub cidrs: Vec<CidrUsage>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How full an entry is, in blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CidrUsage {
+    #[schemars(length(max = 63))]
+    pub name: String,
+    #[schemars(length(max = 43))]
+    pub cidr: String,
+    pub capacity: i64,
+    /// Leased to Nodes that exist.
+    pub used: i64,
+    /// Held for Nodes that are gone.
+    pub held: i64,
+    pub free: i64,
+    #[serde(default)]
+    pub draining: bool,
+}

@@ -1,0 +1,65 @@
+//! Condition types and reasons: one fixed vocabulary for status, events and metrics.
+
+/// Condition types on ClusterNetwork, NetworkPool and NodeNetwork.
+pub mod kind {
+    /// The object is understood and in force.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Every node that wants a block has one (ClusterNetwork, NetworkPool).
+    pub const ALLOCATED: &str = "Allocated";
+    /// The operator's invariants hold among all objects (ClusterNetwork).
+    pub const CONSISTENT: &str = "Consistent";
+    /// The values of the chart are in force (ClusterNetwork, NetworkPool).
+    pub const CHART_APPLIED: &str = "ChartApplied";
+    /// This node's pod network works (NodeNetwork; written by the agent).
+    pub const READY: &str = "Ready";
+    /// Something on this node is not as it should be, though traffic may flow (NodeNetwork; agent).
+    pub const DEGRADED: &str = "Degraded";
+    /// This node holds the leases that it needs (NodeNetwork; written by the operator).
+    pub const LEASED: &str = "Leased";
+}
+
+/// Reasons. CamelCase, as the API conventions ask; also the `reason` label of metrics.
+pub mod reason {
+    pub const OK: &str = "AsExpected";
+
+    // ClusterNetwork and NetworkPool, written by the operator.
+    pub const INVALID_CIDR: &str = "InvalidCIDR";
+    pub const OVERLAPPING_CIDRS: &str = "OverlappingCIDRs";
+    pub const OVERLAPS_SERVICE_CIDR: &str = "OverlapsServiceCIDR";
+    pub const ENTRY_IN_USE: &str = "EntryInUse";
+    pub const ENTRY_CHANGED: &str = "EntryChanged";
+    pub const UNKNOWN_ENTRY: &str = "UnknownEntry";
+    pub const ENTRY_CLAIMED_TWICE: &str = "EntryClaimedTwice";
+    pub const SAME_PRIORITY: &str = "SamePriority";
+    pub const NO_NODES: &str = "NoNodesMatch";
+    pub const INVALID_SELECTOR: &str = "InvalidSelector";
+    pub const EXHAUSTED: &str = "Exhausted";
+    pub const LEASES_OVERLAP: &str = "LeasesOverlap";
+    pub const FIELD_CONFLICT: &str = "FieldConflict";
+    pub const INVALID_VALUES: &str = "InvalidValues";
+    pub const SECOND_IPAM: &str = "SecondIPAM";
+    pub const NO_CLUSTER_NETWORK: &str = "NoClusterNetwork";
+
+    // A node's leases, written by the operator.
+    pub const WAITING_FOR_POD_CIDR: &str = "WaitingForPodCIDR";
+    pub const POD_CIDR_OUTSIDE: &str = "PodCIDROutsideEntries";
+    pub const POD_CIDR_TAKEN: &str = "PodCIDRTaken";
+    pub const POD_CIDR_MISMATCH: &str = "PodCIDRMismatch";
+    pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
+
+    // A node's data path, written by the agent.
+    pub const NO_LEASE: &str = "NoLease";
+    pub const NO_UPLINK: &str = "NoUplink";
+    pub const INPUTS_INCOMPLETE: &str = "InputsIncomplete";
+    pub const DELETIONS_FROZEN: &str = "DeletionsFrozen";
+    pub const FOREIGN_OBJECT: &str = "ForeignObject";
+    pub const APPLY_FAILED: &str = "ApplyFailed";
+    pub const PERMISSION_DENIED: &str = "PermissionDenied";
+    pub const NFT_MISSING: &str = "NftMissing";
+    pub const SYSCTL_READ_ONLY: &str = "SysctlReadOnly";
+    pub const GUARD_REFUSED: &str = "GuardRefused";
+    pub const CNI_SHADOWED: &str = "CniConfigShadowed";
+    pub const LEFTOVER_FLANNEL: &str = "LeftoverFlannel";
+    pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";
+    pub const MTU_TOO_LARGE: &str = "PodMTUExceedsPath";
+}

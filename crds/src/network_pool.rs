@@ -1,0 +1,74 @@
+//! `NetworkPool`: nodes that share a backend, and possibly a part of the address plan.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{BackendSelection, UplinkSelection};
+
+/// A group of nodes, chosen by their labels.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "tartan.network",
+    version = "v1alpha1",
+    kind = "NetworkPool",
+    plural = "networkpools",
+    shortname = "npool",
+    category = "tartan",
+    status = "NetworkPoolStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Backend", type_ = "string", json_path = ".spec.backend.type"),
+    printcolumn(name = "Direct", type_ = "boolean", json_path = ".spec.backend.directRouting", priority = 1),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
+    printcolumn(name = "Leases", type_ = "integer", json_path = ".status.leases"),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name != 'default'")
+        .message("default stands for nodes in no pool: choose another name")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPoolSpec {
+    /// Nodes of the pool. An empty selector takes all.
+    pub node_selector: LabelSelector,
+    /// Among pools that select one node the highest priority wins, then the first name.
+    #[serde(default)]
+    #[schemars(range(min = -1000000, max = 1000000))]
+    pub priority: i32,
+    /// How the pool's nodes send to each other.
+    pub backend: BackendSelection,
+    /// Names of ClusterNetwork entries that only this pool's nodes use, the preferred first. Empty: all
+    /// entries that no pool claims.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub cidrs: Vec<String>,
+    /// Which interface of a node carries pod traffic between nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkSelection>,
+    /// Pod MTU in bytes, for this pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 576, max = 65535))]
+    pub mtu: Option<i32>,
+    /// Whether the pool's pod addresses are translated towards the outside. Absent: as the network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<bool>,
+}
+
+/// What the operator knows of the pool.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPoolStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Nodes in the pool.
+    #[serde(default)]
+    pub nodes: i64,
+    /// Leases that these hold.
+    #[serde(default)]
+    pub leases: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,173 @@
+//! `SubnetLease`: one block of one family, named after it. The name is the lock.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Cidr;
+
+/// A block of pod addresses and the node that holds it.
+///
+/// Since blocks of an entry are equal and entries are disjoint, creating an object of this name is the
+/// allocation: the API server refuses a second owner. A node's first lease of a family is its primary
+/// one; peers find in its status how to reach the node.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "tartan.network",
+    version = "v1alpha1",
+    kind = "SubnetLease",
+    plural = "subnetleases",
+    shortname = "sl",
+    category = "tartan",
+    status = "SubnetLeaseStatus",
+    derive = "PartialEq",
+    selectable = ".spec.nodeName",
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
+    printcolumn(name = "Subnet", type_ = "string", json_path = ".spec.subnet"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "Backend", type_ = "string", json_path = ".spec.backend.type"),
+    printcolumn(name = "Public-IP", type_ = "string", json_path = ".status.publicIPs[0]"),
+    printcolumn(name = "Released", type_ = "date", json_path = ".spec.releasedAt"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name == self.spec.subnet.replace(':', '-').replace('/', '-')")
+        .message("name must be the subnet with ':' and '/' written as '-'")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetLeaseSpec {
+    /// Name of the Node that holds the block.
+    #[x_kube(validation = Rule::new("self.size() > 0").message("must name a Node"))]
+    #[schemars(length(max = 253))]
+    pub node_name: String,
+    /// UID of that Node: tells a Node that came back under its name from the one that left.
+    #[serde(rename = "nodeUID")]
+    #[schemars(length(max = 64))]
+    pub node_uid: String,
+    /// The block.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("a lease's subnet never changes"))]
+    pub subnet: Cidr,
+    /// The NetworkPool that the node is in; `default` where it is in none.
+    #[schemars(length(max = 253))]
+    pub pool: String,
+    /// Whether this is the node's first lease of the family, in whose status peers look.
+    #[serde(default)]
+    pub primary: bool,
+    /// How the node sends, and what it receives.
+    pub backend: LeaseBackend,
+    /// Pod MTU that the pool asks for, in bytes. Absent: the agent computes it from its uplink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 576, max = 65535))]
+    pub mtu: Option<i32>,
+    /// Since when the block is held for a Node that is gone. Peers have no path to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<Time>,
+}
+
+/// A kind of path between two nodes.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendType {
+    /// VXLAN (RFC 7348) with a unicast entry for each peer.
+    #[default]
+    Vxlan,
+    /// A plain route by the peer's address; both nodes on one link.
+    HostGw,
+}
+
+impl BackendType {
+    pub const ALL: [Self; 2] = [Self::Vxlan, Self::HostGw];
+
+    /// As written in the API, in metrics and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+        }
+    }
+
+    /// Whether packets are wrapped, so that the path needs no common link.
+    pub fn is_overlay(self) -> bool {
+        match self {
+            Self::Vxlan => true,
+            Self::HostGw => false,
+        }
+    }
+}
+
+impl std::fmt::Display for BackendType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A backend as an administrator asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendSelection {
+    #[serde(rename = "type")]
+    pub kind: BackendType,
+    /// Overlays only: use a plain route towards nodes on the same link.
+    #[serde(default)]
+    pub direct_routing: bool,
+}
+
+/// A node's backend, resolved by the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseBackend {
+    /// What the node sends by.
+    #[serde(rename = "type")]
+    pub kind: BackendType,
+    /// What the node receives: its own type, the network's fallback, and the next type while its pool
+    /// changes.
+    #[schemars(length(max = 8))]
+    pub accepts: Vec<BackendType>,
+    #[serde(default)]
+    pub direct_routing: bool,
+}
+
+/// What peers must know to reach the node, written by its agent, on its primary leases only.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetLeaseStatus {
+    /// Addresses that peers send to, at most one per family, the preferred first.
+    #[serde(default, rename = "publicIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub public_ips: Vec<IpAddr>,
+    /// Addresses that the node's tunnel packets come from, where they differ from `publicIPs`.
+    #[serde(default, rename = "tunnelSources", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub tunnel_sources: Vec<IpAddr>,
+    /// Prefixes on the uplink: two nodes are on one link when each one's address lies in the other's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub uplink_prefixes: Vec<Cidr>,
+    /// One for each backend that is ready to receive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub endpoints: Vec<Endpoint>,
+    /// The pod MTU in force on the node, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 576, max = 65535))]
+    pub mtu: Option<i32>,
+    /// Version of the rules by which the agent chooses the path of a pair; the lower one of both rules.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub pairing_version: i32,
+}
+
+/// A backend that is ready to receive on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    #[serde(rename = "type")]
+    pub kind: BackendType,
+    /// vxlan: the hardware address of the tunnel end point, lower case, separated by colons.
+    #[serde(default, rename = "vtepMAC", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 17), regex(pattern = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"))]
+    pub vtep_mac: Option<String>,
+}

@@ -1,0 +1,15 @@
+//! How our objects are recognised in the kernel. docs/host-footprint.md lists them for administrators.
+
+/// Route protocol (rtnetlink `rtm_protocol`) of every route of ours. Not assigned in
+/// linux/rtnetlink.h nor in iproute2's rt_protos.
+pub const ROUTE_PROTOCOL: u8 = 84;
+/// `IFLA_IFALIAS` of every link of ours.
+pub const LINK_ALIAS: &str = "tartan: managed by tartan-node-agent";
+/// Our nft table, family `inet`.
+pub const NFT_TABLE: &str = "tartan";
+/// Comment on the rules that we put into chains of others.
+pub const RULE_COMMENT: &str = "tartan";
+/// The bridge that pods hang on. kube-proxy's `detectLocalMode: BridgeInterface` names it.
+pub const BRIDGE: &str = "tartan0";
+/// The VXLAN device.
+pub const VXLAN: &str = "tartan-vxlan";

@@ -1,0 +1,153 @@
+//! Kernel objects as plain values. Desired and observed hold the same types: [`Key`] is the kernel's own
+//! identity of an object, [`Value`] only what we set on it.
+//!
+//! Links are named, not numbered, in keys: an index changes when a link is made anew. Routes are those of
+//! the main table. Ownership is not here: observing tells ours from foreign by the marks of
+//! [`crate::mark`].
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+
+use super::Mac;
+
+/// What identifies an object in the kernel. The order is the order of creation: a link stands before
+/// what hangs on it, and a route comes after all that it needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Key {
+    /// `/proc/sys` path below `net/`, such as `ipv4/ip_forward`.
+    Sysctl(String),
+    Link(String),
+    /// Offload feature switch of a link, by the link's name.
+    Offload(String),
+    Address {
+        link: String,
+        address: IpNetwork,
+    },
+    /// Our whole nft table: rules are replaced in one transaction.
+    NftTable,
+    /// Our exception in another's FORWARD chain whose policy is drop.
+    ForwardException(ForwardException),
+    Neighbour {
+        link: String,
+        address: IpAddr,
+    },
+    Fdb {
+        link: String,
+        mac: Mac,
+    },
+    Route {
+        destination: IpNetwork,
+        metric: u32,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Value {
+    Sysctl(Sysctl),
+    Link(Link),
+    Offload(Offload),
+    Address(Address),
+    NftTable(NftTable),
+    ForwardException,
+    Neighbour(Neighbour),
+    Fdb(Fdb),
+    Route(Route),
+}
+
+pub type Elements = BTreeMap<Key, Value>;
+
+/// A kernel setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sysctl {
+    pub value: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    pub kind: LinkKind,
+    pub mac: Mac,
+    /// In bytes.
+    pub mtu: u32,
+    pub up: bool,
+}
+
+/// What the kernel can't change on a link that exists: a difference means building it anew, with all
+/// that hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    Bridge,
+    /// `IFLA_VXLAN_*` of linux/if_link.h.
+    Vxlan {
+        vni: u32,
+        port: u16,
+        device: String,
+        local: IpAddr,
+        learning: bool,
+        gbp: bool,
+    },
+}
+
+/// Transmit checksum offload (ethtool `tx-checksum-ip-generic`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Offload {
+    pub tx_checksum: bool,
+}
+
+/// An address on a link: its presence says it all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Address {}
+
+/// Rules and sets of our table (family inet) as nft's own text, with the elements of sets apart, since
+/// these are diffed one by one so that counters survive.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
+pub struct NftTable {
+    /// `nft -f` text that declares the table, its sets (without elements), chains and rules.
+    pub declaration: String,
+    /// Elements by set name, in nft's text form, sorted.
+    pub elements: BTreeMap<String, Vec<String>>,
+}
+
+/// A chain of another program at the forward hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardException {
+    /// `ip filter FORWARD`, as iptables-nft, Docker and ufw use it.
+    Ip,
+    /// `ip6 filter FORWARD`.
+    Ip6,
+}
+
+/// A permanent neighbour entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Neighbour {
+    pub mac: Mac,
+}
+
+/// A permanent VXLAN forwarding entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fdb {
+    pub destination: IpAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    pub kind: RouteKind,
+    /// Preferred source address of the node's own packets.
+    pub source: Option<IpAddr>,
+    /// Route MTU in bytes (`RTAX_MTU`).
+    pub mtu: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteKind {
+    /// `via gateway dev link [onlink]`
+    Via { gateway: IpAddr, link: String, onlink: bool },
+    /// Packets are refused with ICMP host unreachable.
+    Unreachable,
+}

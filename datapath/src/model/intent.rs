@@ -1,0 +1,199 @@
+//! [`Intent`]: the whole of what one node must know to program its data path, from one snapshot of all
+//! inputs. Plain data; whoever builds it (the agent, a test, a bench) has validated it.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
+
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+
+/// A kind of path. The order is the rank of overlays: the first of two is preferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    Vxlan,
+    HostGw,
+}
+
+impl Backend {
+    pub const ALL: [Self; 2] = [Self::Vxlan, Self::HostGw];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+        }
+    }
+
+    /// Whether packets are wrapped, so that the path needs no common link.
+    pub fn is_overlay(self) -> bool {
+        match self {
+            Self::Vxlan => true,
+            Self::HostGw => false,
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// A text that is no [`Mac`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a hardware address: write six hexadecimal bytes separated by colons")]
+pub struct MacError(pub String);
+
+impl FromStr for Mac {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part =
+                parts.next().filter(|part| part.len() == 2).ok_or_else(|| MacError(text.to_owned()))?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| MacError(text.to_owned()))?;
+        }
+        if parts.next().is_some() { Err(MacError(text.to_owned())) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What must be programmed on this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    pub local: Local,
+    /// Every other node that holds a lease which is not released.
+    pub peers: Vec<Peer>,
+    /// The CIDR entries of the cluster: all pod addresses lie in one of them.
+    pub entries: Vec<IpNetwork>,
+    pub vxlan: Vxlan,
+    /// The overlay for pairs that no direct route can join.
+    pub fallback: Backend,
+    /// `None`: pod addresses leave the node as they are.
+    pub masquerade: Option<Masquerade>,
+    /// Addresses that must stay reachable whatever the entries cover.
+    pub protected: Vec<Protected>,
+}
+
+/// One end of a pair, as it is published: all that the pair function looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// What the node sends by.
+    pub backend: Backend,
+    /// What the node receives.
+    pub accepts: BTreeSet<Backend>,
+    pub endpoints: Endpoints,
+    /// Overlays only: plain routes towards nodes on the same link.
+    pub direct_routing: bool,
+    /// Addresses to send to, at most one per family, the preferred first.
+    pub public_ips: Vec<IpAddr>,
+    /// Prefixes on the uplink.
+    pub uplink_prefixes: Vec<IpNetwork>,
+    /// Rules by which this node's agent chooses; the lower one of both rules.
+    pub pairing_version: u32,
+}
+
+/// Backends that are ready to receive, with what a sender needs.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Endpoints {
+    /// Hardware address of the VXLAN tunnel end point.
+    pub vxlan: Option<Mac>,
+    pub host_gw: bool,
+}
+
+/// A block of pod addresses on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subnet {
+    pub prefix: IpNetwork,
+    /// The node's first block of the family. Its network address is the node's base address.
+    pub primary: bool,
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Local {
+    pub node: String,
+    pub side: Side,
+    pub subnets: Vec<Subnet>,
+    pub uplink: Uplink,
+    /// MTU of pods and of the bridge, in bytes. See [`crate::mtu`] for the rule.
+    pub mtu: u32,
+    /// Hardware addresses of our links: stable over restarts and reboots.
+    pub vxlan_mac: Mac,
+    pub bridge_mac: Mac,
+}
+
+/// The interface that carries traffic between nodes, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Uplink {
+    pub name: String,
+    /// Kernel interface index.
+    pub index: u32,
+    /// In bytes.
+    pub mtu: u32,
+    /// Addresses with their prefix lengths (host bits kept), at most one per family.
+    pub addresses: Vec<IpNetwork>,
+    /// All prefixes on the link.
+    pub prefixes: Vec<IpNetwork>,
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peer {
+    pub node: String,
+    pub side: Side,
+    pub subnets: Vec<Subnet>,
+    /// Pod MTU there, in bytes, when it is known.
+    pub mtu: Option<u32>,
+}
+
+/// Shared VXLAN parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    pub vni: u32,
+    pub port: u16,
+    pub learning: bool,
+    pub gbp: bool,
+    pub tx_checksum_offload: bool,
+}
+
+/// Translation of pod addresses towards the outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// Destinations that see pod addresses as they are.
+    pub except: Vec<IpNetwork>,
+    pub fully_random: bool,
+    pub v4: bool,
+    pub v6: bool,
+}
+
+/// An address that must stay reachable, and what it is (for messages).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Protected {
+    pub address: IpAddr,
+    pub what: &'static str,
+}

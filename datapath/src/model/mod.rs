@@ -1,0 +1,13 @@
+//! Plain values that the pure middle and the kernel edge share.
+
+mod element;
+mod intent;
+
+pub use element::{
+    Address, Elements, Fdb, ForwardException, Key, Link, LinkKind, Neighbour, NftTable, Offload, Route,
+    RouteKind, Sysctl, Value,
+};
+pub use intent::{
+    Backend, Endpoints, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side, Subnet, Uplink,
+    Vxlan,
+};
