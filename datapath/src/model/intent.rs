@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
+use super::ForwardException;
+
 /// A kind of path. The order is the rank of overlays: the first of two is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,6 +99,8 @@ pub struct Intent {
     pub masquerade: Option<Masquerade>,
     /// Addresses that must stay reachable whatever the entries cover.
     pub protected: Vec<Protected>,
+    /// Forward chains of other programs whose policy is drop, so that they need our exception.
+    pub forward_drop: BTreeSet<ForwardException>,
 }
 
 /// One end of a pair, as it is published: all that the pair function looks at.

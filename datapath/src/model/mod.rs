@@ -2,6 +2,7 @@
 
 mod element;
 mod intent;
+mod plan;
 
 pub use element::{
     Address, Elements, Fdb, ForwardException, Key, Link, LinkKind, Neighbour, NftTable, Offload, Route,
@@ -11,3 +12,4 @@ pub use intent::{
     Backend, Endpoints, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side, Subnet, Uplink,
     Vxlan,
 };
+pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};
