@@ -1,1 +1,27 @@
+//! A real multi-node Kubernetes, or only parts of it, on one machine.
+//!
+//! Tests and `cargo xtask` stand on this crate; product code never does. From small to large:
+//!
+//! * [`ApiServer`]: etcd and kube-apiserver, ready in seconds, for every test that talks to an API;
+//!
+//! What every part obeys: it installs what is missing (`prerequisites`); everything it starts dies with the process
+//! that started it, also by `kill -9`, unless it was asked to keep it; what a killed process leaves on disk is removed
+//! by the next start; the host's own addresses, routes, rules and sysctls stay as they were.
 
+#![allow(dead_code, reason = "the cluster that uses the rest is being added")]
+
+mod apiserver;
+mod home;
+mod kubeconfig;
+mod pki;
+pub mod prerequisites;
+mod process;
+mod progress;
+mod run;
+mod wait;
+
+pub use apiserver::{ApiServer, ApiServerOptions, Place};
+pub use home::{Lifetime, remove_leftovers};
+pub use process::Process;
+pub use run::{Output, run, run_with_input};
+pub use wait::{eventually, eventually_ok};
