@@ -166,7 +166,7 @@ pub fn remove_leftovers() -> Result<()> {
 /// Where labs live: not a temporary directory that others may write to, and on a disk, not in memory.
 fn base() -> Result<PathBuf> {
     let base = if Uid::effective().is_root() {
-        PathBuf::from("/var/lib/tartan-lab")
+        PathBuf::from("/var/cache/tartan-lab")
     } else {
         crate::prerequisites::cache()?.join("labs")
     };

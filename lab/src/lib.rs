@@ -3,6 +3,7 @@
 //! Tests and `cargo xtask` stand on this crate; product code never does. From small to large:
 //!
 //! * [`ApiServer`]: etcd and kube-apiserver, ready in seconds, for every test that talks to an API;
+//! * [`Fabric`]: nodes and simulated pods on real kernels, segments, a router, without Kubernetes;
 //!
 //! What every part obeys: it installs what is missing (`prerequisites`); everything it starts dies with the process
 //! that started it, also by `kill -9`, unless it was asked to keep it; what a killed process leaves on disk is removed
@@ -11,8 +12,10 @@
 #![allow(dead_code, reason = "the cluster that uses the rest is being added")]
 
 mod apiserver;
+mod fabric;
 mod home;
 mod kubeconfig;
+mod namespace;
 mod pki;
 pub mod prerequisites;
 mod process;
@@ -21,7 +24,9 @@ mod run;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};
+pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment};
 pub use home::{Lifetime, remove_leftovers};
+pub use namespace::Namespace;
 pub use process::Process;
 pub use run::{Output, run, run_with_input};
 pub use wait::{eventually, eventually_ok};

@@ -73,6 +73,7 @@ impl Process {
         let pid = i32::try_from(child.id())?;
         // An unwaited child keeps its stat, also as a zombie.
         let (_, started) = stat(pid).with_context(|| format!("{name} is gone before it began"))?;
+        wait_for_exec(pid);
         Ok(Self {
             name: name.to_owned(),
             identity: Identity { pid, started },
@@ -200,6 +201,21 @@ fn bound(command: &Command, kept: bool) -> Command {
         outer.current_dir(directory);
     }
     outer
+}
+
+/// Waits until the programs that only prepare (they all `exec`) have made way for the command itself, so that whoever
+/// looks at the process, or sends it a signal, meets the right one.
+fn wait_for_exec(pid: i32) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let name = program.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+        let preparing = matches!(name, Some("setpriv" | "setsid" | "nsenter"));
+        if !preparing {
+            return;
+        }
+        pause(Duration::from_millis(2));
+    }
 }
 
 /// A prefix for a command that must not outlive the calling thread.

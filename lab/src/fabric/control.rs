@@ -1,0 +1,79 @@
+//! The namespace of the control plane: behind the router for the nodes, one veth away for the host.
+//!
+//! This veth is the only thing of a lab in the host's network namespace. The kernel removes it with the namespace.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use crate::apiserver::Place;
+use crate::home::Home;
+use crate::namespace::{Namespace, on_host};
+use crate::run::{command, run};
+
+#[derive(Debug)]
+pub(super) struct Control {
+    namespace: Namespace,
+    address: Ipv4Addr,
+}
+
+impl Control {
+    pub(super) fn create(home: &Arc<Home>, router: &Namespace) -> Result<Self> {
+        let namespace = Namespace::create(home, "control", None)?;
+        let (host, address) = free_addresses()?;
+        let host_end = format!("tartan{}", u32::from(address) & 0xffff);
+        on_host(&format!(
+            "ip link add {host_end} type veth peer name host netns {}
+             ip link set {host_end} addrgenmode none up
+             ip address add {host}/30 dev {host_end}",
+            namespace.pid()
+        ))?;
+        router.script(&format!(
+            "ip link add control type veth peer name fabric netns {}
+             ip address add 198.18.255.1/30 dev control
+             ip link set control up
+             ip route add {address}/32 via 198.18.255.2",
+            namespace.pid()
+        ))?;
+        namespace.script(&format!(
+            "ip address add {address}/30 dev host
+             ip link set host up
+             ip address add 198.18.255.2/30 dev fabric
+             ip link set fabric up
+             ip route add default via 198.18.255.1"
+        ))?;
+        std::fs::write(home.join("control"), address.to_string())?;
+        Ok(Self { namespace, address })
+    }
+
+    pub(super) fn attach(home: &Arc<Home>) -> Result<Option<Self>> {
+        let Some(namespace) = Namespace::find(home, "control") else { return Ok(None) };
+        let address = std::fs::read_to_string(home.join("control"))?.parse()?;
+        Ok(Some(Self { namespace, address }))
+    }
+
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { enter: self.namespace.enter(), address: self.address }
+    }
+}
+
+/// Two addresses of a /30 in 198.19.0.0/16 (set aside for tests of network devices) that the host does not have yet.
+/// The process id spreads labs that start at the same moment.
+fn free_addresses() -> Result<(Ipv4Addr, Ipv4Addr)> {
+    let used = run(&mut command(&["ip", "-4", "-oneline", "address"]))?.ok()?.stdout;
+    let base = u32::from(Ipv4Addr::new(198, 19, 0, 0));
+    let start = std::process::id() % 16_384;
+    for step in 0..16_384 {
+        let network = base + (start + step) % 16_384 * 4;
+        let host = Ipv4Addr::from(network + 1);
+        if !used.contains(&format!(" {host}/")) {
+            return Ok((host, Ipv4Addr::from(network + 2)));
+        }
+    }
+    bail!("198.19.0.0/16 is in use on this host: no address is left for the control plane")
+}

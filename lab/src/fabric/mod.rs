@@ -1,0 +1,240 @@
+//! Nodes as network namespaces on one or more segments, joined by a router: the network below the pod network.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use tartan_lab::{Fabric, FabricOptions};
+//!
+//! let fabric = Fabric::start(FabricOptions::with_segments(&[2, 1]))?; // node1 and node2, then node3 behind a router
+//! let (one, three) = (fabric.node("node1"), fabric.node("node3"));
+//! one.exec(&["ping", "-c1", "-W1", &three.address().to_string()])?.ok()?;
+//! let agent = one.spawn("agent", &["/path/of/tartan-node-agent", "run"])?;
+//! let pod = one.pod("a")?; // wired by the plugins in /etc/cni/net.d of that node
+//! pod.exec(&["ping", "-c1", "-W1", "10.244.1.1"])?.ok()?;
+//! # let _ = agent;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Segments are bridges inside the router's namespace; the host has nothing of it, except one veth end when a control
+//! plane is attached. Segment *s* is `198.18.s.0/24` and `fd18:s::/64`, the router is its `.1`, nodes count from `.11`.
+//! The router knows no pod address, so that only a pod network that works can carry a pod's packet across it.
+
+mod control;
+mod node;
+mod pod;
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+
+pub use node::Node;
+pub use pod::{Pod, PodOptions};
+
+use crate::apiserver::{ApiServer, ApiServerOptions};
+use crate::home::{Home, Lifetime};
+use crate::namespace::Namespace;
+use crate::prerequisites::{Tool, require};
+use control::Control;
+
+/// One L2 network.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub struct Segment {
+    pub nodes: usize,
+    pub mtu: u32,
+}
+
+/// What a fabric looks like at first.
+#[derive(Debug, Clone, Default)]
+pub struct FabricOptions {
+    pub segments: Vec<Segment>,
+}
+
+impl FabricOptions {
+    /// Segments with this many nodes each and an MTU of 1500.
+    pub fn with_segments(nodes: &[usize]) -> Self {
+        Self { segments: nodes.iter().map(|nodes| Segment { nodes: *nodes, mtu: 1500 }).collect() }
+    }
+}
+
+/// A running fabric. Dropping it removes all of it.
+#[derive(Debug)]
+pub struct Fabric {
+    nodes: Vec<Node>,
+    outside: Option<Namespace>,
+    control: Option<Control>,
+    router: Namespace,
+    segments: Vec<Segment>,
+    home: Arc<Home>,
+}
+
+impl Fabric {
+    pub fn start(options: FabricOptions) -> Result<Self> {
+        Self::start_in(Arc::new(Home::create_unique("fabric")?), options)
+    }
+
+    /// The same, but under a name, and kept until somebody takes it down.
+    pub fn start_named(name: &str, lifetime: Lifetime, options: FabricOptions) -> Result<Self> {
+        Self::start_in(Arc::new(Home::create(name, lifetime)?), options)
+    }
+
+    pub(crate) fn start_in(home: Arc<Home>, options: FabricOptions) -> Result<Self> {
+        require(&[Tool::Network])?;
+        let router = Namespace::create(&home, "router", None)?;
+        router.script(
+            "for name in all default; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done
+             echo 1 > /proc/sys/net/ipv4/ip_forward
+             echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+             echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad",
+        )?;
+        let mut fabric =
+            Self { nodes: Vec::new(), outside: None, control: None, router, segments: Vec::new(), home };
+        for segment in options.segments {
+            let index = fabric.add_segment(segment.mtu)?;
+            for _ in 0..segment.nodes {
+                fabric.add_node(index)?;
+            }
+        }
+        Ok(fabric)
+    }
+
+    /// The fabric of a kept lab.
+    pub(crate) fn attach(home: Arc<Home>) -> Result<Self> {
+        let router = Namespace::find(&home, "router").context("the router of this lab has died")?;
+        let mut nodes = Vec::new();
+        for entry in fs::read_dir(home.path())? {
+            nodes.extend(Node::attach(&home, &entry?.path())?);
+        }
+        nodes.sort_by_key(Node::number);
+        let text = fs::read_to_string(home.join("segments.json")).unwrap_or_else(|_| "[]".to_owned());
+        Ok(Self {
+            nodes,
+            outside: Namespace::find(&home, "outside"),
+            control: Control::attach(&home)?,
+            router,
+            segments: serde_json::from_str(&text)?,
+            home,
+        })
+    }
+
+    /// An empty segment. The answer is its number.
+    pub fn add_segment(&mut self, mtu: u32) -> Result<usize> {
+        let index = self.segments.len();
+        // The MTU of a bridge that was set by hand does not follow its ports.
+        self.router.script(&format!(
+            "ip link add seg{index} type bridge forward_delay 0 mcast_snooping 0
+             ip link set seg{index} mtu {mtu} up
+             ip address add 198.18.{index}.1/24 dev seg{index}
+             ip address add fd18:{index}::1/64 dev seg{index} nodad",
+        ))?;
+        self.segments.push(Segment { nodes: 0, mtu });
+        fs::write(self.home.join("segments.json"), serde_json::to_string(&self.segments)?)?;
+        Ok(index)
+    }
+
+    /// One more node, named after its number. Names are not used twice.
+    pub fn add_node(&mut self, segment: usize) -> Result<&Node> {
+        let mtu = self.segments.get(segment).context("there is no such segment")?.mtu;
+        let number = self.nodes.iter().map(Node::number).max().unwrap_or(0) + 1;
+        let node = Node::create(&self.home, &self.router, number, segment, mtu)?;
+        self.nodes.push(node);
+        self.nodes.last().context("a node was pushed")
+    }
+
+    /// Takes a node away with everything in it, its disk included.
+    pub fn remove_node(&mut self, name: &str) -> Result<()> {
+        let index =
+            self.nodes.iter().position(|node| node.name() == name).context("there is no such node")?;
+        let mut node = self.nodes.remove(index);
+        node.power_off()?;
+        fs::remove_dir_all(node.disk())?;
+        Ok(())
+    }
+
+    /// Stops a node hard and starts it again: an empty `/run`, no process, fresh devices, the same disk.
+    pub fn reboot_node(&mut self, name: &str) -> Result<()> {
+        let Self { nodes, router, .. } = self;
+        let node = nodes.iter_mut().find(|node| node.name() == name).context("there is no such node")?;
+        node.power_off()?;
+        node.power_on(router)
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node of this name.
+    ///
+    /// # Panics
+    /// If there is none: that is a mistake in the test.
+    #[expect(
+        clippy::panic,
+        reason = "a wrong name is a mistake in the test, and every caller would have to unwrap"
+    )]
+    pub fn node(&self, name: &str) -> &Node {
+        self.nodes
+            .iter()
+            .find(|node| node.name() == name)
+            .unwrap_or_else(|| panic!("there is no node {name}"))
+    }
+
+    /// The router between the segments, for firewalls, captures and failures in the middle.
+    pub fn router(&self) -> &Namespace {
+        &self.router
+    }
+
+    /// A host that is not of the cluster, `203.0.113.10`, behind the router. It can answer nodes, but no pod address.
+    pub fn outside(&mut self) -> Result<&Namespace> {
+        if self.outside.is_none() {
+            let outside = Namespace::create(&self.home, "outside", None)?;
+            self.router.script(&format!(
+                "ip link add outside type veth peer name eth0 netns {}
+                 ip address add 203.0.113.1/24 dev outside
+                 ip link set outside up",
+                outside.pid()
+            ))?;
+            outside.script(
+                "ip address add 203.0.113.10/24 dev eth0
+                 ip link set eth0 up
+                 ip route add default via 203.0.113.1",
+            )?;
+            self.outside = Some(outside);
+        }
+        self.outside.as_ref().context("it was made above")
+    }
+
+    /// The address of [`Fabric::outside`].
+    pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+
+    /// An API server that all nodes reach, and the host too. It lives in a namespace of its own behind the router.
+    pub fn api_server(&mut self, mut options: ApiServerOptions) -> Result<ApiServer> {
+        if self.control.is_none() {
+            self.control = Some(Control::create(&self.home, &self.router)?);
+        }
+        let control = self.control.as_ref().context("it was made above")?;
+        options.place = Some(control.place());
+        ApiServer::start_in(Arc::clone(&self.home), options)
+    }
+
+    /// The namespace of the control plane, once there is one.
+    pub fn control(&self) -> Option<&Namespace> {
+        self.control.as_ref().map(Control::namespace)
+    }
+
+    /// Drops every packet of this node at the switch, without its link going down.
+    pub fn disconnect(&self, node: &str) -> Result<()> {
+        self.router.script(&format!("ip link set {} nomaster", self.node(node).port()))?;
+        Ok(())
+    }
+
+    pub fn reconnect(&self, node: &str) -> Result<()> {
+        let node = self.node(node);
+        self.router.script(&format!("ip link set {} master seg{}", node.port(), node.segment()))?;
+        Ok(())
+    }
+
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+}
