@@ -17,8 +17,6 @@ use super::Mac;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Key {
-    /// `/proc/sys` path below `net/`, such as `ipv4/ip_forward`.
-    Sysctl(String),
     Link(String),
     /// Offload feature switch of a link, by the link's name.
     Offload(String),
@@ -26,6 +24,8 @@ pub enum Key {
         link: String,
         address: IpNetwork,
     },
+    /// `/proc/sys` path below `net/`, such as `ipv4/ip_forward`.
+    Sysctl(String),
     /// Our whole nft table: rules are replaced in one transaction.
     NftTable,
     /// Our exception in another's FORWARD chain whose policy is drop.

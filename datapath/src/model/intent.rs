@@ -99,8 +99,18 @@ pub struct Intent {
     pub masquerade: Option<Masquerade>,
     /// Addresses that must stay reachable whatever the entries cover.
     pub protected: Vec<Protected>,
+    pub host: Host,
+}
+
+/// What the host's own settings ask of us.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Host {
     /// Forward chains of other programs whose policy is drop, so that they need our exception.
     pub forward_drop: BTreeSet<ForwardException>,
+    /// The br_netfilter module is there: bridged packets of a Service then pass through NAT.
+    pub bridge_netfilter: bool,
+    /// The uplink's reverse-path filter is strict, which drops a peer's packets while a path changes.
+    pub uplink_strict_rp_filter: bool,
 }
 
 /// One end of a pair, as it is published: all that the pair function looks at.

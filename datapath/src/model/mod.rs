@@ -1,6 +1,7 @@
 //! Plain values that the pure middle and the kernel edge share.
 
 mod element;
+mod facts;
 mod intent;
 mod plan;
 
@@ -8,8 +9,9 @@ pub use element::{
     Address, Elements, Fdb, ForwardException, Key, Link, LinkKind, Neighbour, NftTable, Offload, Route,
     RouteKind, Sysctl, Value,
 };
+pub use facts::{AddressFacts, DefaultRoute, Facts, LinkFacts};
 pub use intent::{
-    Backend, Endpoints, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side, Subnet, Uplink,
-    Vxlan,
+    Backend, Endpoints, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side, Subnet,
+    Uplink, Vxlan,
 };
 pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};

@@ -1,0 +1,118 @@
+//! From [`Intent`] to the kernel objects that it asks for. Pure.
+
+mod containment;
+pub mod host;
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+
+use crate::{
+    mark,
+    model::{Backend, Elements, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value},
+    mtu, nft,
+    pair::{self, Pairing, Path, Reason},
+    problem::Problem,
+};
+
+/// All that should be in the kernel, the path of each peer, and what is wrong with the inputs.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Desired {
+    pub elements: Elements,
+    pub paths: Vec<PeerPath>,
+    pub problems: Vec<Problem>,
+}
+
+/// The path to one peer and why it is that one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerPath {
+    pub node: String,
+    pub subnets: Vec<IpNetwork>,
+    #[serde(flatten)]
+    pub pairing: Pairing,
+    /// In bytes.
+    pub mtu: u32,
+}
+
+/// The objects for `intent`. Never fails: what is wrong with a peer costs that peer its path, and is
+/// among the problems.
+pub fn desired(intent: &Intent) -> Desired {
+    let mut desired = Desired::default();
+    host::add(intent, &mut desired);
+    let contained = containment::check(intent, &mut desired.problems);
+    let mut direct: Vec<IpNetwork> = Vec::new();
+    for (peer, allowed) in intent.peers.iter().zip(contained) {
+        let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback);
+        if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
+            pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
+        }
+        let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
+        if let Path::Direct { .. } = pairing.path {
+            direct.extend(&allowed.subnets);
+        }
+        add_peer(intent, peer, &pairing, &allowed.subnets, route_mtu, &mut desired.elements);
+        desired.paths.push(PeerPath {
+            node: peer.node.clone(),
+            subnets: allowed.subnets,
+            pairing,
+            mtu: route_mtu,
+        });
+    }
+    desired.elements.insert(Key::NftTable, Value::NftTable(nft::table(intent, &direct)));
+    desired
+}
+
+/// Neighbour, forwarding entry and routes of one peer.
+fn add_peer(
+    intent: &Intent,
+    peer: &Peer,
+    pairing: &Pairing,
+    subnets: &[IpNetwork],
+    mtu: u32,
+    elements: &mut Elements,
+) {
+    let link = mark::VXLAN.to_owned();
+    if let (Path::Vxlan { destination, mac }, false) = (pairing.path, subnets.is_empty()) {
+        elements.insert(Key::Fdb { link: link.clone(), mac }, Value::Fdb(Fdb { destination }));
+    }
+    for subnet in subnets {
+        let source = base_address(intent, subnet);
+        let route = match pairing.path {
+            Path::Vxlan { mac, .. } => {
+                let gateway = peer_base(peer, subnet);
+                elements.insert(
+                    Key::Neighbour { link: link.clone(), address: gateway },
+                    Value::Neighbour(Neighbour { mac }),
+                );
+                let kind = RouteKind::Via { gateway, link: link.clone(), onlink: true };
+                Route { kind, source, mtu: Some(mtu) }
+            }
+            Path::Direct { gateway } => {
+                let link = intent.local.uplink.name.clone();
+                Route { kind: RouteKind::Via { gateway, link, onlink: false }, source, mtu: Some(mtu) }
+            }
+            Path::None => Route { kind: RouteKind::Unreachable, source: None, mtu: None },
+        };
+        elements.insert(Key::Route { destination: *subnet, metric: 0 }, Value::Route(route));
+    }
+}
+
+/// Our base address of the subnet's family, where we have one.
+fn base_address(intent: &Intent, subnet: &IpNetwork) -> Option<IpAddr> {
+    let same_family = |other: &IpNetwork| other.is_ipv4() == subnet.is_ipv4();
+    let primary = intent.local.subnets.iter().find(|own| own.primary && same_family(&own.prefix))?;
+    Some(primary.prefix.network())
+}
+
+/// The peer's base address of the subnet's family: that of its primary subnet, else the subnet's own.
+fn peer_base(peer: &Peer, subnet: &IpNetwork) -> IpAddr {
+    let same_family = |other: &IpNetwork| other.is_ipv4() == subnet.is_ipv4();
+    let primary = peer.subnets.iter().find(|other| other.primary && same_family(&other.prefix));
+    primary.map_or(subnet.network(), |primary| primary.prefix.network())
+}
+
+/// Whether the node receives by `backend`.
+fn receives(intent: &Intent, backend: Backend) -> bool {
+    intent.local.side.accepts.contains(&backend)
+}

@@ -1,0 +1,159 @@
+//! What a peer may take: a clumsy or hostile status costs its own node, never another.
+//!
+//! Subnets come from the operator and are checked all the same, against the entries and against each
+//! other. Hardware and public addresses come from the peers themselves. Where two nodes claim one thing,
+//! the node that sorts first keeps it: any fixed rule will do, as long as it is the same in each round.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+
+use crate::{
+    model::{Intent, Peer},
+    problem::{Problem, ProblemKind},
+};
+
+/// What is left of a peer.
+pub(super) struct Allowed {
+    pub(super) subnets: Vec<IpNetwork>,
+    /// False where its tunnel end point is another's.
+    pub(super) end_point: bool,
+}
+
+/// One answer for each peer, in their order. O(n log n).
+pub(super) fn check(intent: &Intent, problems: &mut Vec<Problem>) -> Vec<Allowed> {
+    let mut allowed: Vec<Allowed> = intent
+        .peers
+        .iter()
+        .map(|peer| Allowed { subnets: vec![], end_point: true }.with_subnets(intent, peer, problems))
+        .collect();
+    refuse_overlaps(intent, &mut allowed, problems);
+    refuse_shared_macs(intent, &mut allowed, problems);
+    report_shared_addresses(intent, problems);
+    allowed
+}
+
+impl Allowed {
+    fn with_subnets(mut self, intent: &Intent, peer: &Peer, problems: &mut Vec<Problem>) -> Self {
+        for subnet in &peer.subnets {
+            let inside = intent.entries.iter().any(|entry| covers(entry, &subnet.prefix));
+            if inside {
+                self.subnets.push(subnet.prefix);
+            } else {
+                problems.push(problem(ProblemKind::SubnetOutside, peer, format!(
+                    "subnet {} lies in no entry of ClusterNetwork.spec.cidrs: it gets no route; append an entry that covers it or delete the lease",
+                    subnet.prefix
+                )));
+            }
+        }
+        self
+    }
+}
+
+/// Sorted by address, a prefix that covers others comes directly before them.
+fn refuse_overlaps(intent: &Intent, allowed: &mut [Allowed], problems: &mut Vec<Problem>) {
+    // Our own sort before others' of the same prefix, then the node that sorts first.
+    let mut all: Vec<(IpNetwork, Option<usize>)> =
+        intent.local.subnets.iter().map(|subnet| (subnet.prefix, None)).collect();
+    for (index, peer) in allowed.iter().enumerate() {
+        all.extend(peer.subnets.iter().map(|subnet| (*subnet, Some(index))));
+    }
+    let name = |index: &Option<usize>| {
+        index.and_then(|index| intent.peers.get(index)).map(|peer| peer.node.as_str())
+    };
+    all.sort_by(|(a, i), (b, j)| (a.network(), a.prefix(), name(i)).cmp(&(b.network(), b.prefix(), name(j))));
+    let mut outer: Option<(IpNetwork, Option<usize>)> = None;
+    for (subnet, owner) in all {
+        match outer {
+            Some((holder, by)) if covers(&holder, &subnet) && by != owner => {
+                // Ours always stays; otherwise the one that came first does.
+                let loser =
+                    if owner.is_none() { by.map(|by| (by, holder)) } else { owner.map(|o| (o, subnet)) };
+                if let Some((index, lost)) = loser {
+                    refuse(
+                        intent,
+                        allowed,
+                        problems,
+                        index,
+                        lost,
+                        name(if owner.is_none() { &owner } else { &by }),
+                    );
+                }
+                if owner.is_none() {
+                    outer = Some((subnet, owner));
+                }
+            }
+            Some((holder, by)) if covers(&holder, &subnet) && by == owner => {}
+            _ => outer = Some((subnet, owner)),
+        }
+    }
+}
+
+fn refuse(
+    intent: &Intent,
+    allowed: &mut [Allowed],
+    problems: &mut Vec<Problem>,
+    index: usize,
+    subnet: IpNetwork,
+    holder: Option<&str>,
+) {
+    let (Some(allowed), Some(peer)) = (allowed.get_mut(index), intent.peers.get(index)) else { return };
+    allowed.subnets.retain(|own| *own != subnet);
+    let holder = holder.unwrap_or(&intent.local.node);
+    problems.push(problem(
+        ProblemKind::SubnetOverlap,
+        peer,
+        format!("subnet {subnet} overlaps one of node {holder}, which keeps it: delete the lease that should not be"),
+    ));
+}
+
+fn refuse_shared_macs(intent: &Intent, allowed: &mut [Allowed], problems: &mut Vec<Problem>) {
+    let mut holders = BTreeMap::from([(intent.local.vxlan_mac, intent.local.node.as_str())]);
+    for index in in_name_order(intent) {
+        let Some(peer) = intent.peers.get(index) else { continue };
+        let Some(mac) = peer.side.endpoints.vxlan else { continue };
+        if let Some(holder) = holders.get(&mac) {
+            if let Some(allowed) = allowed.get_mut(index) {
+                allowed.end_point = false;
+            }
+            problems.push(problem(
+                ProblemKind::DuplicateMac,
+                peer,
+                format!("its tunnel end point {mac} is that of node {holder}: it gets no tunnel until it publishes its own"),
+            ));
+        } else {
+            holders.insert(mac, &peer.node);
+        }
+    }
+}
+
+/// Only reported: packets to one address reach one machine, whoever claims it.
+fn report_shared_addresses(intent: &Intent, problems: &mut Vec<Problem>) {
+    let mut holders = BTreeMap::new();
+    for index in in_name_order(intent) {
+        let Some(peer) = intent.peers.get(index) else { continue };
+        for address in &peer.side.public_ips {
+            if let Some(holder) = holders.insert(*address, peer.node.as_str()) {
+                problems.push(problem(
+                    ProblemKind::DuplicateAddress,
+                    peer,
+                    format!("its address {address} is also that of node {holder}: packets for both go to one machine"),
+                ));
+            }
+        }
+    }
+}
+
+fn in_name_order(intent: &Intent) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..intent.peers.len()).collect();
+    order.sort_by_key(|index| intent.peers.get(*index).map(|peer| peer.node.as_str()));
+    order
+}
+
+fn covers(outer: &IpNetwork, inner: &IpNetwork) -> bool {
+    outer.is_ipv4() == inner.is_ipv4() && outer.prefix() <= inner.prefix() && outer.contains(inner.network())
+}
+
+fn problem(kind: ProblemKind, peer: &Peer, message: String) -> Problem {
+    Problem { kind, node: peer.node.clone(), message }
+}

@@ -1,0 +1,130 @@
+//! This node's own objects: links, addresses, settings.
+
+use ipnetwork::IpNetwork;
+
+use super::{Desired, receives};
+use crate::{
+    mark,
+    model::{Address, Backend, Elements, Intent, Key, Link, LinkKind, Offload, Sysctl, Value},
+    mtu,
+    problem::{Problem, ProblemKind},
+};
+
+pub(super) fn add(intent: &Intent, desired: &mut Desired) {
+    let elements = &mut desired.elements;
+    let local = &intent.local;
+    elements.insert(
+        Key::Link(mark::BRIDGE.into()),
+        Value::Link(Link { kind: LinkKind::Bridge, mac: local.bridge_mac, mtu: local.mtu, up: true }),
+    );
+    for subnet in &local.subnets {
+        if let Some(gateway) = gateway(subnet.prefix) {
+            add_address(elements, mark::BRIDGE, gateway);
+        }
+    }
+    let tunnel = receives(intent, Backend::Vxlan) && add_vxlan(intent, elements);
+    let base_on = if tunnel { mark::VXLAN } else { mark::BRIDGE };
+    for subnet in local.subnets.iter().filter(|subnet| subnet.primary) {
+        add_address(elements, base_on, IpNetwork::from(subnet.prefix.network()));
+    }
+    add_sysctls(intent, tunnel, elements);
+    for chain in &intent.host.forward_drop {
+        elements.insert(Key::ForwardException(*chain), Value::ForwardException);
+    }
+    check(intent, &mut desired.problems);
+}
+
+/// False where the uplink has no address to send from.
+fn add_vxlan(intent: &Intent, elements: &mut Elements) -> bool {
+    let uplink = &intent.local.uplink;
+    let Some(local) = uplink.addresses.first().map(IpNetwork::ip) else { return false };
+    let kind = LinkKind::Vxlan {
+        vni: intent.vxlan.vni,
+        port: intent.vxlan.port,
+        device: uplink.name.clone(),
+        local,
+        learning: intent.vxlan.learning,
+        gbp: intent.vxlan.gbp,
+    };
+    let mtu = mtu::pod_mtu(uplink.mtu, local, None);
+    elements.insert(
+        Key::Link(mark::VXLAN.into()),
+        Value::Link(Link { kind, mac: intent.local.vxlan_mac, mtu, up: true }),
+    );
+    elements.insert(
+        Key::Offload(mark::VXLAN.into()),
+        Value::Offload(Offload { tx_checksum: intent.vxlan.tx_checksum_offload }),
+    );
+    true
+}
+
+/// docs/host-footprint.md explains each.
+fn add_sysctls(intent: &Intent, tunnel: bool, elements: &mut Elements) {
+    let mut set = |path: String, value: &str| {
+        elements.insert(Key::Sysctl(path), Value::Sysctl(Sysctl { value: value.into() }));
+    };
+    if intent.local.subnets.iter().any(|subnet| subnet.prefix.is_ipv4()) {
+        set("ipv4/ip_forward".into(), "1");
+    }
+    if intent.local.subnets.iter().any(|subnet| subnet.prefix.is_ipv6()) {
+        set("ipv6/conf/all/forwarding".into(), "1");
+        // With forwarding on, 1 would mean to ignore router advertisements, by which the uplink may
+        // have its default route.
+        set(format!("ipv6/conf/{}/accept_ra", intent.local.uplink.name), "2");
+    }
+    // Loose: a peer may still send by the path that this node has already left. The greater value of the
+    // link's and `all` is in force, so 0 would not help where `all` is strict.
+    set(format!("ipv4/conf/{}/rp_filter", mark::BRIDGE), "2");
+    if tunnel {
+        set(format!("ipv4/conf/{}/rp_filter", mark::VXLAN), "2");
+    }
+    if intent.host.uplink_strict_rp_filter {
+        set(format!("ipv4/conf/{}/rp_filter", intent.local.uplink.name), "2");
+    }
+    if intent.host.bridge_netfilter {
+        set("bridge/bridge-nf-call-iptables".into(), "1");
+    }
+}
+
+fn add_address(elements: &mut Elements, link: &str, address: IpNetwork) {
+    elements.insert(Key::Address { link: link.into(), address }, Value::Address(Address {}));
+}
+
+/// The first host address of a subnet, with the subnet's length: pods' default gateway.
+pub fn gateway(subnet: IpNetwork) -> Option<IpNetwork> {
+    let address = match subnet {
+        IpNetwork::V4(prefix) => {
+            u32::from(prefix.network()).checked_add(1).map(|bits| std::net::IpAddr::V4(bits.into()))
+        }
+        IpNetwork::V6(prefix) => {
+            u128::from(prefix.network()).checked_add(1).map(|bits| std::net::IpAddr::V6(bits.into()))
+        }
+    }?;
+    IpNetwork::new(address, subnet.prefix()).ok()
+}
+
+fn check(intent: &Intent, problems: &mut Vec<Problem>) {
+    let uplink = &intent.local.uplink;
+    if uplink.mtu < mtu::LEAST + mtu::VXLAN_OVER_V4 {
+        problems.push(Problem {
+            kind: ProblemKind::SmallMtu,
+            node: intent.local.node.clone(),
+            message: format!(
+                "the uplink {} has MTU {}, which leaves less than {} bytes inside of a tunnel: raise it, or choose another uplink",
+                uplink.name, uplink.mtu, mtu::LEAST
+            ),
+        });
+    }
+    for protected in &intent.protected {
+        if let Some(entry) = intent.entries.iter().find(|entry| entry.contains(protected.address)) {
+            problems.push(Problem {
+                kind: ProblemKind::ProtectedInEntry,
+                node: intent.local.node.clone(),
+                message: format!(
+                    "{} ({}) lies in the pod network {entry}: pods may not reach it; choose another range in ClusterNetwork.spec.cidrs",
+                    protected.address, protected.what
+                ),
+            });
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The text of our nft table. Pure: golden tests hold it, the kernel edge loads it.
+//!
+//! | chain | hook | does |
+//! | --- | --- | --- |
+//! | `forward`, `output` | filter | jump to `guard` |
+//! | `guard` | – | reject strays: packets to the pod network that would leave it |
+//! | `base` | postrouting, srcnat − 10 | what kube-proxy marked for masquerade and goes to a peer gets the base address |
+//! | `masquerade` | postrouting, srcnat | pod addresses of this node towards the outside |
+//!
+//! Sets are declared without elements; these come apart, so that a change of peers leaves rules and
+//! counters as they are.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+
+use crate::{
+    mark,
+    model::{Intent, NftTable},
+};
+
+/// Bit that kube-proxy sets on packets to be masqueraded (`masqueradeBit: 14`, its default).
+const KUBE_MASQUERADE_MARK: &str = "0x4000";
+
+/// The table for `intent`; `direct` are the subnets that plain routes lead to.
+pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
+    let mut text = String::new();
+    let mut elements = BTreeMap::new();
+    let families: Vec<Words> = [V4, V6]
+        .into_iter()
+        .filter(|words| intent.local.subnets.iter().any(|subnet| words.has(&subnet.prefix)))
+        .collect();
+    let local: Vec<IpNetwork> = intent.local.subnets.iter().map(|subnet| subnet.prefix).collect();
+    let protected: Vec<IpNetwork> =
+        intent.protected.iter().map(|protected| IpNetwork::from(protected.address)).collect();
+    let none = vec![];
+    let except = intent.masquerade.as_ref().map_or(&none, |masquerade| &masquerade.except);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "table inet {} {{", mark::NFT_TABLE);
+    text.push_str("  counter stray {\n  }\n  counter masqueraded {\n  }\n");
+    for words in &families {
+        let sets: [(&str, &[IpNetwork]); 5] = [
+            ("entries", &intent.entries),
+            ("local", &local),
+            ("direct", direct),
+            ("protected", &protected),
+            ("except", except),
+        ];
+        for (name, members) in sets {
+            let name = format!("{name}{}", words.digit);
+            let _ =
+                writeln!(text, "  set {name} {{\n    type {};\n    flags interval;\n  }}", words.set_type);
+            elements.insert(name, words.members(members));
+        }
+    }
+    text.push_str(
+        "  chain forward {\n    type filter hook forward priority filter; policy accept;\n    jump guard\n  }\n\
+         \x20 chain output {\n    type filter hook output priority filter; policy accept;\n    jump guard\n  }\n",
+    );
+    let _ = writeln!(
+        text,
+        "  chain guard {{\n    oifname {{ \"lo\", \"{}\", \"{}\" }} return",
+        mark::BRIDGE,
+        mark::VXLAN
+    );
+    for Words { ip, digit, reject, .. } in &families {
+        let _ = writeln!(
+            text,
+            "    {ip} daddr @entries{digit} {ip} daddr != @local{digit} {ip} daddr != @direct{digit} \
+             {ip} daddr != @protected{digit} counter name \"stray\" reject with {reject}"
+        );
+    }
+    text.push_str(
+        "  }\n  chain base {\n    type nat hook postrouting priority srcnat - 10; policy accept;\n",
+    );
+    for words in &families {
+        let Some(base) = base_address(intent, words) else { continue };
+        let Words { ip, digit, .. } = words;
+        let marked = format!("meta mark & {KUBE_MASQUERADE_MARK} == {KUBE_MASQUERADE_MARK}");
+        let _ = writeln!(
+            text,
+            "    {marked} oifname \"{}\" {ip} daddr @entries{digit} snat {ip} to {base}\n    \
+             {marked} {ip} daddr @direct{digit} snat {ip} to {base}",
+            mark::VXLAN
+        );
+    }
+    text.push_str(
+        "  }\n  chain masquerade {\n    type nat hook postrouting priority srcnat; policy accept;\n",
+    );
+    if let Some(masquerade) = &intent.masquerade {
+        let random = if masquerade.fully_random { " fully-random" } else { "" };
+        for Words { ip, digit, multicast, v4, .. } in &families {
+            if !(if *v4 { masquerade.v4 } else { masquerade.v6 }) {
+                continue;
+            }
+            let _ = writeln!(
+                text,
+                "    {ip} saddr @local{digit} {ip} daddr != @entries{digit} {ip} daddr != @except{digit} \
+                 {ip} daddr != {multicast} counter name \"masqueraded\" masquerade{random}"
+            );
+        }
+    }
+    text.push_str("  }\n}\n");
+    NftTable { declaration: text, elements }
+}
+
+fn base_address(intent: &Intent, words: &Words) -> Option<IpAddr> {
+    let primary = intent.local.subnets.iter().find(|subnet| subnet.primary && words.has(&subnet.prefix))?;
+    Some(primary.prefix.network())
+}
+
+/// How nft writes a family.
+struct Words {
+    v4: bool,
+    ip: &'static str,
+    digit: char,
+    set_type: &'static str,
+    multicast: &'static str,
+    reject: &'static str,
+}
+
+const V4: Words = Words {
+    v4: true,
+    ip: "ip",
+    digit: '4',
+    set_type: "ipv4_addr",
+    multicast: "224.0.0.0/4",
+    reject: "icmp type net-unreachable",
+};
+
+const V6: Words = Words {
+    v4: false,
+    ip: "ip6",
+    digit: '6',
+    set_type: "ipv6_addr",
+    multicast: "ff00::/8",
+    reject: "icmpv6 type no-route",
+};
+
+impl Words {
+    fn has(&self, prefix: &IpNetwork) -> bool {
+        prefix.is_ipv4() == self.v4
+    }
+
+    /// Members of the family in nft's form: a host prefix is written as an address. A prefix inside of
+    /// another is left out, since an interval set refuses overlaps.
+    fn members(&self, prefixes: &[IpNetwork]) -> Vec<String> {
+        let mut sorted: Vec<IpNetwork> = prefixes.iter().filter(|prefix| self.has(prefix)).copied().collect();
+        sorted.sort();
+        let mut covered_by: Option<IpNetwork> = None;
+        sorted.retain(|prefix| {
+            let keep = !covered_by.is_some_and(|outer| outer.contains(prefix.network()));
+            if keep {
+                covered_by = Some(*prefix);
+            }
+            keep
+        });
+        sorted
+            .iter()
+            .map(|prefix| {
+                let host = prefix.prefix() == if self.v4 { 32 } else { 128 };
+                if host {
+                    prefix.ip().to_string()
+                } else {
+                    format!("{}/{}", prefix.network(), prefix.prefix())
+                }
+            })
+            .collect()
+    }
+}

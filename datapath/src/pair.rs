@@ -1,0 +1,198 @@
+//! The pair function: which path joins two nodes.
+//!
+//! Pure and symmetric: it looks only at what both nodes publish, so both ends come to the same answer
+//! without talking to each other. The desired state asks it once for each peer; `diff`, metrics and status
+//! show its reasons.
+//!
+//! "Direct" below means a plain route by the peer's address. It needs both nodes *on one link*: each
+//! one's public address lies in the other's published uplink prefixes. "Direct-capable" is a node whose
+//! backend is host-gw, or an overlay with `directRouting`.
+//!
+//! | one side | other side | on one link | not on one link |
+//! | --- | --- | --- | --- |
+//! | host-gw | host-gw | direct | fallback overlay |
+//! | host-gw | vxlan | vxlan | vxlan |
+//! | host-gw | vxlan + directRouting | direct | vxlan |
+//! | vxlan | vxlan, with or without directRouting | vxlan | vxlan |
+//! | vxlan + directRouting | vxlan + directRouting | direct | vxlan |
+//!
+//! A path is chosen only where both ends receive it: the backend is in `accepts` and an end point for it
+//! is published. Otherwise there is no path, and both ends give the same reason.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::model::{Backend, Mac, Side};
+
+/// Version of the rules in this file, published in the lease. Where two nodes differ, the lower one's
+/// rules hold for the pair; this is the first version, so there is nothing to choose yet.
+pub const PAIRING_VERSION: u32 = 1;
+
+/// How packets go to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Path {
+    /// A plain route by the peer's address.
+    Direct {
+        gateway: IpAddr,
+    },
+    /// VXLAN to this underlay address and tunnel end point.
+    Vxlan {
+        destination: IpAddr,
+        mac: Mac,
+    },
+    None,
+}
+
+impl Path {
+    /// The backend whose reception the path needs; `None` where there is no path.
+    pub fn backend(&self) -> Option<Backend> {
+        match self {
+            Self::Direct { .. } => Some(Backend::HostGw),
+            Self::Vxlan { .. } => Some(Backend::Vxlan),
+            Self::None => None,
+        }
+    }
+}
+
+/// Why a pair has its path. The texts are labels of metrics: a fixed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Both send by this backend.
+    SameBackend,
+    /// Both can route directly and are on one link.
+    OnLink,
+    /// One side is an overlay, so the pair is.
+    OverlayOnOneSide,
+    /// Both route directly but are not on one link: the fallback overlay joins them.
+    Fallback,
+    /// A side has not published an address yet.
+    NoAddress,
+    /// No address family is published by both.
+    NoCommonFamily,
+    /// Both sides publish one and the same address.
+    SameAddress,
+    /// A side does not receive the backend that the pair needs.
+    NotAccepted,
+    /// A side receives the backend but has not published its end point.
+    NoEndpoint,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SameBackend => "same-backend",
+            Self::OnLink => "on-link",
+            Self::OverlayOnOneSide => "overlay-on-one-side",
+            Self::Fallback => "fallback",
+            Self::NoAddress => "no-address",
+            Self::NoCommonFamily => "no-common-family",
+            Self::SameAddress => "same-address",
+            Self::NotAccepted => "not-accepted",
+            Self::NoEndpoint => "no-endpoint",
+        }
+    }
+
+    /// For people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::SameBackend => "both nodes send by this backend",
+            Self::OnLink => "both nodes can route directly and are on one link",
+            Self::OverlayOnOneSide => "one of the nodes sends by this overlay",
+            Self::Fallback => {
+                "both nodes route directly but are not on one link, so the fallback overlay joins them"
+            }
+            Self::NoAddress => "one of the nodes has not published an address yet",
+            Self::NoCommonFamily => "the nodes publish addresses of different families only",
+            Self::SameAddress => {
+                "both nodes publish the same address: set tartan.network/public-ips on one of them"
+            }
+            Self::NotAccepted => "one of the nodes does not accept the backend that the pair needs",
+            Self::NoEndpoint => "one of the nodes has not published its end point for the backend yet",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The verdict on a pair, as seen from one end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pairing {
+    pub path: Path,
+    pub reason: Reason,
+}
+
+/// The path from `ours` to `theirs`. `fallback` is the network's overlay for pairs of direct backends.
+///
+/// Symmetric: the other end, asking with the sides swapped, gets a path of the same kind and the same
+/// reason.
+pub fn pair(ours: &Side, theirs: &Side, fallback: Backend) -> Pairing {
+    let (our_ip, their_ip) = match common_addresses(ours, theirs) {
+        Ok(addresses) => addresses,
+        Err(reason) => return Pairing { path: Path::None, reason },
+    };
+    let on_link = contains(&theirs.uplink_prefixes, our_ip) && contains(&ours.uplink_prefixes, their_ip);
+    let (backend, reason) = choose(ours, theirs, on_link, fallback);
+    for side in [ours, theirs] {
+        if !side.accepts.contains(&backend) {
+            return Pairing { path: Path::None, reason: Reason::NotAccepted };
+        }
+    }
+    let path = match backend {
+        Backend::HostGw if ours.endpoints.host_gw && theirs.endpoints.host_gw => {
+            Some(Path::Direct { gateway: their_ip })
+        }
+        Backend::Vxlan => match (ours.endpoints.vxlan, theirs.endpoints.vxlan) {
+            (Some(_), Some(mac)) => Some(Path::Vxlan { destination: their_ip, mac }),
+            _ => None,
+        },
+        Backend::HostGw => None,
+    };
+    match path {
+        Some(path) => Pairing { path, reason },
+        None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
+    }
+}
+
+fn choose(ours: &Side, theirs: &Side, on_link: bool, fallback: Backend) -> (Backend, Reason) {
+    let direct_capable = |side: &Side| !side.backend.is_overlay() || side.direct_routing;
+    if on_link && direct_capable(ours) && direct_capable(theirs) {
+        let same = ours.backend == Backend::HostGw && theirs.backend == Backend::HostGw;
+        return (Backend::HostGw, if same { Reason::SameBackend } else { Reason::OnLink });
+    }
+    match (ours.backend.is_overlay(), theirs.backend.is_overlay()) {
+        (true, true) => {
+            // The smaller one ranks first.
+            let backend = ours.backend.min(theirs.backend);
+            let same = ours.backend == theirs.backend;
+            (backend, if same { Reason::SameBackend } else { Reason::OverlayOnOneSide })
+        }
+        (true, false) => (ours.backend, Reason::OverlayOnOneSide),
+        (false, true) => (theirs.backend, Reason::OverlayOnOneSide),
+        (false, false) => (fallback, Reason::Fallback),
+    }
+}
+
+/// The pair's addresses: of the first family, in the fixed order v4, v6, that both publish.
+fn common_addresses(ours: &Side, theirs: &Side) -> Result<(IpAddr, IpAddr), Reason> {
+    if ours.public_ips.is_empty() || theirs.public_ips.is_empty() {
+        return Err(Reason::NoAddress);
+    }
+    let of = |side: &Side, v4: bool| side.public_ips.iter().copied().find(|ip| ip.is_ipv4() == v4);
+    let common = [true, false].into_iter().find_map(|v4| Some((of(ours, v4)?, of(theirs, v4)?)));
+    match common {
+        None => Err(Reason::NoCommonFamily),
+        Some((ours, theirs)) if ours == theirs => Err(Reason::SameAddress),
+        Some(addresses) => Ok(addresses),
+    }
+}
+
+fn contains(prefixes: &[ipnetwork::IpNetwork], address: IpAddr) -> bool {
+    prefixes.iter().any(|prefix| prefix.contains(address))
+}

@@ -1,0 +1,118 @@
+//! Steps in words, for `diff` and logs. The forms are those of iproute2.
+
+use std::fmt;
+
+use crate::model::{Action, Conflict, ForwardException, Key, LinkKind, RouteKind, Step, Value};
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Action {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl Key {
+    /// The kind of object: label of metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Link(_) => "link",
+            Self::Offload(_) => "offload",
+            Self::Address { .. } => "address",
+            Self::Sysctl(_) => "sysctl",
+            Self::NftTable => "nft-table",
+            Self::ForwardException(_) => "forward-exception",
+            Self::Neighbour { .. } => "neighbour",
+            Self::Fdb { .. } => "fdb",
+            Self::Route { .. } => "route",
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(name) => write!(f, "link {name}"),
+            Self::Offload(link) => write!(f, "offload of {link}"),
+            Self::Address { link, address } => write!(f, "address {address} dev {link}"),
+            Self::Sysctl(path) => write!(f, "sysctl net.{}", path.replace('/', ".")),
+            Self::NftTable => f.write_str("table inet tartan"),
+            Self::ForwardException(ForwardException::Ip) => f.write_str("accept rules in ip filter FORWARD"),
+            Self::ForwardException(ForwardException::Ip6) => {
+                f.write_str("accept rules in ip6 filter FORWARD")
+            }
+            Self::Neighbour { link, address } => write!(f, "neighbour {address} dev {link}"),
+            Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
+            Self::Route { destination, metric: 0 } => write!(f, "route {destination}"),
+            Self::Route { destination, metric } => write!(f, "route {destination} metric {metric}"),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sysctl(sysctl) => write!(f, "= {}", sysctl.value),
+            Self::Link(link) => {
+                match &link.kind {
+                    LinkKind::Bridge => f.write_str("type bridge")?,
+                    LinkKind::Vxlan { vni, port, device, local, learning, gbp } => {
+                        write!(f, "type vxlan id {vni} dev {device} local {local} dstport {port}")?;
+                        f.write_str(if *learning { " learning" } else { " nolearning" })?;
+                        f.write_str(if *gbp { " gbp" } else { "" })?;
+                    }
+                }
+                write!(f, " address {} mtu {} {}", link.mac, link.mtu, if link.up { "up" } else { "down" })
+            }
+            Self::Offload(offload) => {
+                write!(f, "tx checksum {}", if offload.tx_checksum { "on" } else { "off" })
+            }
+            Self::Address(_) | Self::ForwardException => Ok(()),
+            Self::NftTable(table) => {
+                let elements: usize = table.elements.values().map(Vec::len).sum();
+                write!(f, "({} lines, {elements} set elements)", table.declaration.lines().count())
+            }
+            Self::Neighbour(neighbour) => write!(f, "lladdr {} nud permanent", neighbour.mac),
+            Self::Fdb(fdb) => write!(f, "dst {} self permanent", fdb.destination),
+            Self::Route(route) => {
+                match &route.kind {
+                    RouteKind::Via { gateway, link, onlink } => {
+                        write!(f, "via {gateway} dev {link}{}", if *onlink { " onlink" } else { "" })?;
+                    }
+                    RouteKind::Unreachable => f.write_str("unreachable")?,
+                }
+                if let Some(source) = route.source {
+                    write!(f, " src {source}")?;
+                }
+                if let Some(mtu) = route.mtu {
+                    write!(f, " mtu {mtu}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.action, self.key, self.value)?;
+        match &self.before {
+            Some(before) => write!(f, " (was {before})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is in the way: {}", self.key, self.found)
+    }
+}
