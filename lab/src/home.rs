@@ -132,11 +132,21 @@ impl Home {
 
     /// The last lines of every log, for a test that is failing.
     pub(crate) fn tell_logs(&self) {
-        let Ok(entries) = fs::read_dir(self.path.join("log")) else { return };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let tail = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
+        tell_logs(&self.path.join("log"));
+    }
+}
+
+fn tell_logs(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            tell_logs(&path);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
+        if !tail.is_empty() {
             say(&format!("--- the end of {}\n{}", path.display(), tail.join("\n")));
         }
     }
@@ -161,6 +171,17 @@ pub fn remove_leftovers() -> Result<()> {
     let base = base()?;
     let _guard = lock(&base)?;
     sweep(&base)
+}
+
+/// Removes the lab of this name, whoever owns it.
+pub(crate) fn demolish_named(name: &str) -> Result<()> {
+    let base = base()?;
+    let _guard = lock(&base)?;
+    let path = base.join(name);
+    if name.is_empty() || name.contains('/') || !path.is_dir() {
+        bail!("there is no lab named {name}");
+    }
+    demolish(&path)
 }
 
 /// Where labs live: not a temporary directory that others may write to, and on a disk, not in memory.

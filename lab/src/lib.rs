@@ -4,16 +4,18 @@
 //!
 //! * [`ApiServer`]: etcd and kube-apiserver, ready in seconds, for every test that talks to an API;
 //! * [`Fabric`]: nodes and simulated pods on real kernels, segments, a router, without Kubernetes;
+//! * [`Cluster`]: all of Kubernetes, by node containerd, kubelet, kube-proxy;
+//! * [`images`]: what runs in it, without a registry.
 //!
 //! What every part obeys: it installs what is missing (`prerequisites`); everything it starts dies with the process
 //! that started it, also by `kill -9`, unless it was asked to keep it; what a killed process leaves on disk is removed
 //! by the next start; the host's own addresses, routes, rules and sysctls stay as they were.
 
-#![allow(dead_code, reason = "the cluster that uses the rest is being added")]
-
 mod apiserver;
+mod cluster;
 mod fabric;
 mod home;
+pub mod images;
 mod kubeconfig;
 mod namespace;
 mod pki;
@@ -24,6 +26,7 @@ mod run;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};
+pub use cluster::{Cluster, ClusterOptions, POD_BRIDGE};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment};
 pub use home::{Lifetime, remove_leftovers};
 pub use namespace::Namespace;

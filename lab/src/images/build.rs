@@ -1,0 +1,56 @@
+//! Building the project's Dockerfile with buildah, from the lab's own base image.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{BASE_IMAGE, base_image};
+use crate::prerequisites::{Tool, cache, require};
+use crate::progress::Step;
+use crate::run::{command, run};
+
+/// One image of a Dockerfile.
+#[derive(Debug, Clone)]
+pub struct Build<'a> {
+    pub dockerfile: &'a Path,
+    /// Where `COPY` takes files from.
+    pub context: &'a Path,
+    /// The stage to build.
+    pub target: &'a str,
+    /// Build arguments, in addition to `BASE`, which names the lab's Debian.
+    pub arguments: &'a [(&'a str, &'a str)],
+    /// The name that the image gets, `repository:tag`.
+    pub name: &'a str,
+}
+
+/// Builds an image and writes it to `archive`. Nothing is pulled; `RUN` uses this machine's network.
+pub fn build_with_buildah(build: &Build<'_>, archive: &Path) -> Result<PathBuf> {
+    require(&[Tool::Images])?;
+    let base = base_image()?;
+    let step = Step::start(format!("building the image {}", build.name));
+    // Storage of our own: not the host's, and vfs because it works on every file system.
+    let storage = cache()?.join("buildah");
+    let buildah = |words: &[&str]| {
+        let mut command = command(&["buildah", "--storage-driver", "vfs"]);
+        command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
+        command.args(words);
+        command
+    };
+    let have = run(&mut buildah(&["images", "--quiet", BASE_IMAGE]))?;
+    if !have.success() || have.stdout.trim().is_empty() {
+        run(&mut buildah(&["pull", &format!("docker-archive:{}", base.display())]))?.ok()?;
+    }
+    let mut bud = buildah(&["build", "--isolation", "chroot", "--layers", "--pull=never"]);
+    bud.arg("--file").arg(build.dockerfile).args(["--target", build.target, "--tag", build.name]);
+    bud.args(["--build-arg", &format!("BASE=docker.io/{BASE_IMAGE}")]);
+    for (name, value) in build.arguments {
+        bud.args(["--build-arg", &format!("{name}={value}")]);
+    }
+    run(bud.arg(build.context))?.ok()?;
+    // containerd cannot overwrite, nor can skopeo: an older archive has to go first.
+    let _ = std::fs::remove_file(archive);
+    let target = format!("docker-archive:{}:docker.io/{}", archive.display(), build.name);
+    run(&mut buildah(&["push", build.name, &target]))?.ok()?;
+    step.done();
+    Ok(archive.to_owned())
+}
