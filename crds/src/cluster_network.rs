@@ -13,6 +13,7 @@ use crate::{BackendSelection, BackendType, Cidr, Family};
     group = "tartan.network",
     version = "v1alpha1",
     kind = "ClusterNetwork",
+    doc = "The pod network of the cluster: what must be the same on every node.",
     plural = "clusternetworks",
     shortname = "cnet",
     category = "tartan",

@@ -12,6 +12,7 @@ use crate::{BackendSelection, UplinkSelection};
     group = "tartan.network",
     version = "v1alpha1",
     kind = "NetworkPool",
+    doc = "Nodes that share a backend, chosen by their labels.",
     plural = "networkpools",
     shortname = "npool",
     category = "tartan",

@@ -18,6 +18,7 @@ use crate::{BackendType, Cidr};
     group = "tartan.network",
     version = "v1alpha1",
     kind = "NodeNetwork",
+    doc = "One node's pod network: what the operator asks of the node, and how the node is.",
     plural = "nodenetworks",
     shortname = "nnet",
     category = "tartan",

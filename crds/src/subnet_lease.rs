@@ -19,6 +19,7 @@ use crate::Cidr;
     group = "tartan.network",
     version = "v1alpha1",
     kind = "SubnetLease",
+    doc = "One block of pod addresses and the node that holds it.",
     plural = "subnetleases",
     shortname = "sl",
     category = "tartan",

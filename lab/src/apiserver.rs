@@ -22,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -333,9 +334,11 @@ fn last_lines(text: &str) -> String {
 /// A port that nobody listens on, below the range from which the kernel takes ports for outgoing connections: there it
 /// would be taken away while the server is being restarted.
 fn free_port() -> Result<u16> {
+    // Each call goes on where the last one ended: two servers that start at once must not choose the same port.
+    static TRIED: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 10_000)?;
-    for step in 0..10_000 {
-        let port = 20_000 + (start + step) % 10_000;
+    for _ in 0..10_000 {
+        let port = 20_000 + (start + TRIED.fetch_add(1, Ordering::Relaxed) % 10_000) % 10_000;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return Ok(port);
         }
