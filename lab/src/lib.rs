@@ -5,7 +5,8 @@
 //! * [`ApiServer`]: etcd and kube-apiserver, ready in seconds, for every test that talks to an API;
 //! * [`Fabric`]: nodes and simulated pods on real kernels, segments, a router, without Kubernetes;
 //! * [`Cluster`]: all of Kubernetes, by node containerd, kubelet, kube-proxy;
-//! * [`images`]: what runs in it, without a registry.
+//! * [`images`]: what runs in it, without a registry;
+//! * [`traffic`]: standing traffic with packet accounting.
 //!
 //! What every part obeys: it installs what is missing (`prerequisites`); everything it starts dies with the process
 //! that started it, also by `kill -9`, unless it was asked to keep it; what a killed process leaves on disk is removed
@@ -23,6 +24,7 @@ pub mod prerequisites;
 mod process;
 mod progress;
 mod run;
+pub mod traffic;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::home::Home;
-use crate::process::{Process, dying_with_us};
+use crate::process::{Identity, Process, dying_with_us};
 use crate::run::{Output, command, run};
 use crate::wait::eventually;
 
@@ -24,6 +24,8 @@ const OWN_DIRECTORIES: [&str; 4] = ["/etc", "/opt", "/var/lib", "/var/log"];
 pub struct Namespace {
     name: String,
     holder: Process,
+    /// Whose mounts and host name it has; usually the holder's.
+    mounts: i32,
     home: Arc<Home>,
 }
 
@@ -44,7 +46,7 @@ impl Namespace {
             fs::read_to_string(&comm).is_ok_and(|comm| comm.trim() == "sleep")
         })
         .with_context(|| holder.output())?;
-        let namespace = Self { name: name.to_owned(), holder, home: Arc::clone(home) };
+        let namespace = Self { name: name.to_owned(), mounts: holder.pid(), holder, home: Arc::clone(home) };
         namespace.script("ip link set lo up")?;
         if inside.is_none() {
             namespace.exec(&["hostname", name])?.ok()?;
@@ -55,7 +57,13 @@ impl Namespace {
     /// One that a kept lab has.
     pub(crate) fn find(home: &Arc<Home>, name: &str) -> Option<Self> {
         let holder = home.find(&holder_name(name))?;
-        Some(Self { name: name.to_owned(), holder, home: Arc::clone(home) })
+        Some(Self { name: name.to_owned(), mounts: holder.pid(), holder, home: Arc::clone(home) })
+    }
+
+    /// The network of a process that somebody else has started, with the files of `outer`.
+    pub(crate) fn of_process(home: &Arc<Home>, name: &str, process: Identity, outer: &Self) -> Self {
+        let holder = Process::adopt(name, process, &home.log(name));
+        Self { name: name.to_owned(), holder, mounts: outer.mounts, home: Arc::clone(home) }
     }
 
     pub fn name(&self) -> &str {
@@ -74,8 +82,10 @@ impl Namespace {
 
     /// The words to put before a command so that it runs here.
     pub fn enter(&self) -> Vec<String> {
-        let pid = self.pid().to_string();
-        ["nsenter", "--target", &pid, "--net", "--mount", "--uts", "--"].map(str::to_owned).into()
+        let net = format!("--net=/proc/{}/ns/net", self.pid());
+        let mount = format!("--mount=/proc/{}/ns/mnt", self.mounts);
+        let uts = format!("--uts=/proc/{}/ns/uts", self.mounts);
+        vec!["nsenter".to_owned(), net, mount, uts, "--".to_owned()]
     }
 
     /// A command that will run here; its working directory is `/`.

@@ -6,7 +6,7 @@
 //! instead. Processes are known by pid and start time, so that a recycled pid is never killed.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -60,6 +60,8 @@ pub struct Process {
     identity: Identity,
     child: Option<Child>,
     log: PathBuf,
+    /// Where its own part of the log begins; earlier runs of that name are before it.
+    log_start: u64,
     kept: bool,
 }
 
@@ -67,6 +69,7 @@ impl Process {
     /// Starts `command` with its output going to `log`. `kept` processes outlive this one.
     pub(crate) fn start(name: &str, command: &Command, log: &Path, kept: bool) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
+        let log_start = file.metadata()?.len();
         let mut command = bound(command, kept);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = fork(command).with_context(|| format!("start {name}"))?;
@@ -79,13 +82,14 @@ impl Process {
             identity: Identity { pid, started },
             child: Some(child),
             log: log.to_owned(),
+            log_start,
             kept,
         })
     }
 
     /// A process that another one started and kept.
     pub(crate) fn adopt(name: &str, identity: Identity, log: &Path) -> Self {
-        Self { name: name.to_owned(), identity, child: None, log: log.to_owned(), kept: true }
+        Self { name: name.to_owned(), identity, child: None, log: log.to_owned(), log_start: 0, kept: true }
     }
 
     pub fn name(&self) -> &str {
@@ -107,7 +111,13 @@ impl Process {
 
     /// Everything that it has printed so far.
     pub fn output(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let mut text = Vec::new();
+        let read = File::open(&self.log).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.log_start))?;
+            file.read_to_end(&mut text)
+        });
+        // A log that cannot be read is as good as an empty one to whoever waits for a line in it.
+        read.map(|_| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
     pub fn is_running(&self) -> bool {

@@ -66,6 +66,9 @@ fn a_cluster_waits_for_a_pod_network_and_then_runs_pods() {
     assert_eq!(name.trim(), "a");
     assert!(cluster.kubectl(&["logs", "a"]).unwrap().ok().is_ok());
 
+    let inside = cluster.pod("default", "a").unwrap().exec(&["ip", "-4", "address", "show", "eth0"]).unwrap();
+    assert!(inside.stdout.contains("10.244.1."), "{inside:?}");
+
     let fourth = cluster.add_node(1).unwrap();
     assert_eq!(fourth, "node4");
     cluster.reboot_node("node2").unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use crate::apiserver::ApiServer;
@@ -13,7 +13,7 @@ use crate::home::Home;
 use crate::images::PAUSE_IMAGE;
 use crate::kubeconfig::Credentials;
 use crate::prerequisites::Program;
-use crate::process::Process;
+use crate::process::{Identity, Process};
 
 const MACHINE: &str = include_str!("machine.sh");
 
@@ -72,6 +72,19 @@ pub(super) fn start_proxy(api: &ApiServer, node: &Node) -> Result<Process> {
 /// Where containerd and kubelet of this node log.
 pub(super) fn log_directory(home: &Home, node: &Node) -> PathBuf {
     home.join("log").join(node.name())
+}
+
+/// A process of a running container, as the host sees it.
+pub(super) fn process_of(container: &str) -> Result<Identity> {
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // From outside of the machine's cgroup namespace the whole path is seen, with the container at its end.
+        let cgroups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        if cgroups.lines().any(|line| line.ends_with(container)) {
+            return Identity::of(pid).context("the container has just ended");
+        }
+    }
+    bail!("no process runs in container {container}")
 }
 
 /// A client of this node's containerd.

@@ -34,6 +34,7 @@ use crate::apiserver::{ApiServer, ApiServerOptions};
 use crate::fabric::{Fabric, FabricOptions, Node};
 use crate::home::{Home, Lifetime, demolish_named};
 use crate::images;
+use crate::namespace::Namespace;
 use crate::prerequisites::{Program, Tool, require};
 use crate::process::Process;
 use crate::progress::Step;
@@ -263,6 +264,20 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// The network of a running pod, with the programs and files of its node: to look into it, or to send traffic.
+    pub fn pod(&self, namespace: &str, name: &str) -> Result<Namespace> {
+        let fields = "jsonpath={.spec.nodeName} {.status.containerStatuses[0].containerID}";
+        let found = self.kubectl(&["--namespace", namespace, "get", "pod", name, "-o", fields])?.ok()?.stdout;
+        let (node, container) = found.trim().split_once(" containerd://").context("the pod does not run")?;
+        let process = machine::process_of(container)?;
+        Ok(Namespace::of_process(
+            self.fabric.home(),
+            &format!("{namespace}.{name}"),
+            process,
+            self.node(node),
+        ))
     }
 
     /// The directory with `containerd.log` and `kubelet.log` of a node.

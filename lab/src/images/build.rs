@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::fcntl::{Flock, FlockArg};
 
-use super::{BASE_IMAGE, base_image};
+use super::{BASE_IMAGE, BASE_VERSION, base_image};
 use crate::prerequisites::{Tool, cache, require};
 use crate::progress::Step;
 use crate::run::{command, run};
@@ -28,14 +29,19 @@ pub fn build_with_buildah(build: &Build<'_>, archive: &Path) -> Result<PathBuf> 
     require(&[Tool::Images])?;
     let base = base_image()?;
     let step = Step::start(format!("building the image {}", build.name));
-    // Storage of our own: not the host's, and vfs because it works on every file system.
-    let storage = cache()?.join("buildah");
+    // Storage of our own, not the host's; a new base starts with an empty one.
+    let storage = cache()?.join("buildah").join(BASE_VERSION);
     let buildah = |words: &[&str]| {
-        let mut command = command(&["buildah", "--storage-driver", "vfs"]);
+        let mut command = command(&["buildah", "--storage-driver", "overlay"]);
         command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
         command.args(words);
         command
     };
+    // The pruning below must not meet somebody else's half-built image.
+    std::fs::create_dir_all(&storage)?;
+    let lock = std::fs::File::create(storage.join("lock"))?;
+    let _lock =
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("lock buildah")?;
     let have = run(&mut buildah(&["images", "--quiet", BASE_IMAGE]))?;
     if !have.success() || have.stdout.trim().is_empty() {
         run(&mut buildah(&["pull", &format!("docker-archive:{}", base.display())]))?.ok()?;
@@ -51,6 +57,8 @@ pub fn build_with_buildah(build: &Build<'_>, archive: &Path) -> Result<PathBuf> 
     let _ = std::fs::remove_file(archive);
     let target = format!("docker-archive:{}:docker.io/{}", archive.display(), build.name);
     run(&mut buildah(&["push", build.name, &target]))?.ok()?;
+    // Layers of earlier builds that no image uses any more; a failure costs only space.
+    let _ = run(&mut buildah(&["rmi", "--prune"]));
     step.done();
     Ok(archive.to_owned())
 }

@@ -27,10 +27,13 @@ pub(crate) const PAUSE_IMAGE: &str = "tartan-lab/pause:1";
 /// A minimal Debian, to build the project's images from.
 pub const BASE_IMAGE: &str = "tartan-lab/debian:bookworm";
 
+/// What [`base_image`] makes, in the cache; a change of it is a new name.
+pub(crate) const BASE_VERSION: &str = "debian-bookworm-2";
+
 /// The archive of [`TEST_IMAGE`].
 pub fn test_image() -> Result<PathBuf> {
     let program = Program::Agnhost.path()?;
-    cached(&format!("agnhost-{KUBERNETES_VERSION}-1"), |directory| {
+    cached(&format!("agnhost-{KUBERNETES_VERSION}-2"), |directory| {
         let root = directory.join("root");
         fs::create_dir_all(root.join("bin"))?;
         fs::create_dir_all(root.join("tmp"))?;
@@ -50,7 +53,7 @@ pub fn test_image() -> Result<PathBuf> {
 /// The archive of [`BASE_IMAGE`], from the Debian mirror that this machine uses.
 pub fn base_image() -> Result<PathBuf> {
     require(&[Tool::Images])?;
-    cached("debian-bookworm-1", |directory| {
+    cached(BASE_VERSION, |directory| {
         let step = Step::start("bootstrapping a minimal Debian (half a minute)");
         let root = directory.join("root");
         let mut bootstrap = command(&["mmdebstrap", "--variant=minbase", "--include=ca-certificates"]);

@@ -1,0 +1,189 @@
+//! The sender: numbered messages, one thread for each flow, one account for each.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::{SigSet, Signal};
+
+use super::report::{Account, Flow, Report};
+use crate::wait::pause;
+
+/// The number of a packet that only asks whether somebody answers.
+const GREETING: u64 = u64::MAX;
+const POLL: Duration = Duration::from_millis(50);
+/// How long the last echoes may take.
+const DRAIN: Duration = Duration::from_secs(2);
+/// A TCP flow is one question and its answer, this often.
+const TCP_INTERVAL: Duration = Duration::from_millis(10);
+/// After this long without an answer a TCP connection counts as lost: the kernel would go on for many minutes.
+const TCP_PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) fn run(to: SocketAddr, udp_rate: u32, tcp_flows: usize, time: Option<Duration>) -> Result<()> {
+    let stopped = stop_on_signal()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let udp_flows = usize::from(udp_rate > 0);
+    let ready = Arc::new(Barrier::new(udp_flows + tcp_flows + 1));
+    let mut flows = Vec::new();
+    if udp_rate > 0 {
+        let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
+        flows.push(std::thread::spawn(move || udp_flow(to, udp_rate, &ready, &stop)));
+    }
+    for _ in 0..tcp_flows {
+        let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
+        flows.push(std::thread::spawn(move || tcp_flow(to, &ready, &stop)));
+    }
+    ready.wait();
+    let start = Instant::now();
+    writeln!(std::io::stdout(), "flowing")?;
+    // Either answer, a signal or the end of the time, is the end.
+    let _ = match time {
+        Some(time) => stopped.recv_timeout(time),
+        None => stopped.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    let mut report = Report { to: to.to_string(), seconds, flows: Vec::new() };
+    for flow in flows {
+        report.flows.push(flow.join().map_err(|_| anyhow::anyhow!("a flow panicked"))??);
+    }
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    Ok(())
+}
+
+/// A message when SIGTERM or SIGINT comes. Threads that are started later do not see these signals.
+fn stop_on_signal() -> Result<mpsc::Receiver<()>> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    signals.thread_block().context("block signals")?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = signals.wait();
+        let _ = sender.send(());
+    });
+    Ok(receiver)
+}
+
+fn udp_flow(to: SocketAddr, rate: u32, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to).with_context(|| format!("connect to {to}"))?;
+    socket.set_read_timeout(Some(POLL))?;
+    while !stop.load(Ordering::Relaxed) {
+        let _ = socket.send(&GREETING.to_be_bytes());
+        if receive(&socket).is_some() {
+            break;
+        }
+    }
+    ready.wait();
+
+    let account = Mutex::new(Account::new("udp", Instant::now()));
+    let with = |work: &mut dyn FnMut(&mut Account)| {
+        work(&mut account.lock().unwrap_or_else(PoisonError::into_inner));
+    };
+    let stopped = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let start = Instant::now();
+            let interval = Duration::from_secs(1) / rate;
+            let mut number = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                // By the clock, not by the sleeps: a late one is made up for.
+                let due = u64::try_from(start.elapsed().as_nanos() / interval.as_nanos()).unwrap_or(u64::MAX);
+                while number < due {
+                    with(&mut |account| account.sent(number));
+                    if socket.send(&number.to_be_bytes()).is_err() {
+                        with(&mut |account| account.refused());
+                    }
+                    number += 1;
+                }
+                pause(interval.max(Duration::from_millis(1)));
+            }
+            Instant::now()
+        });
+        let mut end = None;
+        loop {
+            if let Some(number) = receive(&socket)
+                && number != GREETING
+            {
+                with(&mut |account| account.received(number, Instant::now()));
+            }
+            if sender.is_finished() {
+                let end = *end.get_or_insert_with(Instant::now);
+                let mut complete = false;
+                with(&mut |account| complete = account.is_complete());
+                if complete || end.elapsed() > DRAIN {
+                    break;
+                }
+            }
+        }
+        sender.join()
+    });
+    let stopped = stopped.map_err(|_| anyhow::anyhow!("the sender panicked"))?;
+    Ok(account.into_inner().unwrap_or_else(PoisonError::into_inner).close(stopped))
+}
+
+/// The number of the next echo. Errors are those of earlier sends, by ICMP: they are counted as loss.
+fn receive(socket: &UdpSocket) -> Option<u64> {
+    let mut bytes = [0; 8];
+    (socket.recv(&mut bytes).ok()? == bytes.len()).then(|| u64::from_be_bytes(bytes))
+}
+
+fn tcp_flow(to: SocketAddr, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {
+    let mut stream = connect(to, stop);
+    ready.wait();
+    let mut account = Account::new("tcp", Instant::now());
+    let mut number = 0;
+    while let (Some(open), false) = (&mut stream, stop.load(Ordering::Relaxed)) {
+        let begin = Instant::now();
+        account.sent(number);
+        match ask(open, number, stop) {
+            Ok(true) => account.received(number, Instant::now()),
+            Ok(false) => break,
+            Err(_) => {
+                account.connection_lost();
+                stream = connect(to, stop);
+            }
+        }
+        number += 1;
+        pause(TCP_INTERVAL.saturating_sub(begin.elapsed()));
+    }
+    Ok(account.close(Instant::now()))
+}
+
+/// Sends a number and waits for its echo. `false`: it did not come back before the end of the load.
+fn ask(stream: &mut TcpStream, number: u64, stop: &AtomicBool) -> std::io::Result<bool> {
+    stream.write_all(&number.to_be_bytes())?;
+    let mut echo = [0; 8];
+    let mut have = 0;
+    let (start, mut end) = (Instant::now(), None);
+    while have < echo.len() {
+        match stream.read(echo.get_mut(have..).unwrap_or_default()) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(length) => have += length,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                if start.elapsed() > TCP_PATIENCE {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                if stop.load(Ordering::Relaxed) && end.get_or_insert_with(Instant::now).elapsed() > DRAIN {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if u64::from_be_bytes(echo) == number { Ok(true) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
+fn connect(to: SocketAddr, stop: &AtomicBool) -> Option<TcpStream> {
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+            stream.set_nodelay(true).ok()?;
+            stream.set_read_timeout(Some(POLL)).ok()?;
+            return Some(stream);
+        }
+        pause(POLL);
+    }
+    None
+}

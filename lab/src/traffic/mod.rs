@@ -1,0 +1,163 @@
+//! Standing traffic with packet accounting: what a scenario looks at while it disturbs things.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! # let fabric = tartan_lab::Fabric::start(tartan_lab::FabricOptions::with_segments(&[2]))?;
+//! use tartan_lab::traffic::{Echo, Load, LoadOptions};
+//!
+//! let (one, two) = (fabric.node("node1"), fabric.node("node2"));
+//! let echo = Echo::start(two, 7000)?;
+//! let load = Load::start(one, "one-to-two", (two.address(), 7000), &LoadOptions::default())?; // it flows now
+//! // ... kill the agent ...
+//! let report = load.finish()?;
+//! assert_eq!(report.lost(), 0, "{report}");
+//! # drop(echo);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One program, `tartan-lab-traffic`, is both ends: `serve` echoes UDP and TCP, `load` sends numbered messages and
+//! counts what comes back. A packet counts as lost when its echo does not arrive, whichever way it was lost. Counting
+//! starts when every flow has been answered once, so that the first packet's address resolution is no loss.
+
+mod load;
+mod program;
+mod report;
+mod serve;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use nix::sys::signal::Signal;
+
+pub use program::program;
+pub use report::{Flow, Report};
+
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::wait::eventually_ok;
+
+#[derive(Parser)]
+#[command(about = "Standing traffic with packet accounting")]
+struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Echo UDP packets and TCP bytes, in both families
+    Serve {
+        #[arg(long)]
+        port: u16,
+        /// Listen on this address only: on a machine with several, an answer then comes from the right one
+        #[arg(long)]
+        bind: Option<IpAddr>,
+    },
+    /// Send numbered messages to an echo and count what comes back, until a signal or the end of the time
+    Load {
+        #[arg(long)]
+        to: SocketAddr,
+        /// UDP packets in a second
+        #[arg(long, default_value_t = 1000)]
+        udp_rate: u32,
+        #[arg(long, default_value_t = 8)]
+        tcp_flows: usize,
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
+}
+
+/// The program `tartan-lab-traffic`.
+pub fn main() -> Result<()> {
+    match Arguments::parse().role {
+        Role::Serve { port, bind } => serve::run(bind, port),
+        Role::Load { to, udp_rate, tcp_flows, seconds } => {
+            load::run(to, udp_rate, tcp_flows, seconds.map(Duration::from_secs))
+        }
+    }
+}
+
+/// A running echo. Dropping it ends it.
+#[derive(Debug)]
+pub struct Echo {
+    _process: Process,
+}
+
+impl Echo {
+    /// Echoes on every address of `place`.
+    pub fn start(place: &Namespace, port: u16) -> Result<Self> {
+        Self::start_with(place, port, &[])
+    }
+
+    /// Echoes on one address of `place`.
+    pub fn start_on(place: &Namespace, address: IpAddr, port: u16) -> Result<Self> {
+        Self::start_with(place, port, &["--bind", &address.to_string()])
+    }
+
+    fn start_with(place: &Namespace, port: u16, more: &[&str]) -> Result<Self> {
+        let mut command = place.command(&program()?.display().to_string());
+        command.args(["serve", "--port", &port.to_string()]).args(more);
+        let process = place.start(&format!("echo-{port}"), &command)?;
+        wait_for_line(&process, "listening")?;
+        Ok(Self { _process: process })
+    }
+}
+
+/// How much traffic; the default is 1,000 UDP packets a second and 8 TCP flows.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    pub udp_rate: u32,
+    pub tcp_flows: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { udp_rate: 1000, tcp_flows: 8 }
+    }
+}
+
+/// Traffic that flows.
+#[derive(Debug)]
+pub struct Load {
+    process: Process,
+}
+
+impl Load {
+    /// Starts sending from `place` and waits until every flow has been answered. `name` is that of its log.
+    pub fn start(
+        place: &Namespace,
+        name: &str,
+        to: impl Into<SocketAddr>,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let LoadOptions { udp_rate, tcp_flows } = options;
+        let mut command = place.command(&program()?.display().to_string());
+        command.args(["load", "--to", &to.into().to_string()]);
+        command.args(["--udp-rate", &udp_rate.to_string(), "--tcp-flows", &tcp_flows.to_string()]);
+        let process = place.start(&format!("load-{name}"), &command)?;
+        wait_for_line(&process, "flowing")?;
+        Ok(Self { process })
+    }
+
+    /// Stops sending, waits for what is under way, and tells what happened.
+    pub fn finish(mut self) -> Result<Report> {
+        self.process.signal(Signal::SIGTERM);
+        self.process.wait(Duration::from_secs(30))?;
+        let output = self.process.output();
+        let line = output.lines().rev().find(|line| line.starts_with('{'));
+        let line = line.with_context(|| format!("{} did not report:\n{output}", self.process.name()))?;
+        serde_json::from_str(line).context("read a report")
+    }
+}
+
+fn wait_for_line(process: &Process, line: &str) -> Result<()> {
+    let what = format!("`{line}` of {}", process.name());
+    eventually_ok(&what, Duration::from_secs(30), || {
+        let output = process.output();
+        anyhow::ensure!(output.lines().any(|printed| printed == line), "it printed: {output}");
+        Ok(())
+    })
+}

@@ -1,0 +1,176 @@
+//! What a load counted.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+/// All flows of one load.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Report {
+    pub to: String,
+    pub seconds: f64,
+    pub flows: Vec<Flow>,
+}
+
+/// One flow. Messages are UDP packets, or numbered messages of a TCP connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// `udp` or `tcp`.
+    pub protocol: String,
+    pub sent: u64,
+    /// Different messages that came back.
+    pub received: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub reordered: u64,
+    /// Sends that the kernel refused; these messages are lost as well.
+    pub refused: u64,
+    /// TCP connections that ended before we ended them.
+    pub connections_lost: u64,
+    /// The longest time without an echo.
+    pub max_gap_ms: u64,
+}
+
+impl Report {
+    /// Messages that did not come back, over all flows.
+    pub fn lost(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.lost).sum()
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.sent).sum()
+    }
+
+    pub fn connections_lost(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.connections_lost).sum()
+    }
+
+    pub fn max_gap_ms(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.max_gap_ms).max().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} for {:.1} s:", self.to, self.seconds)?;
+        for flow in &self.flows {
+            let Flow {
+                protocol,
+                sent,
+                received,
+                lost,
+                duplicated,
+                reordered,
+                refused,
+                connections_lost,
+                max_gap_ms,
+            } = flow;
+            writeln!(
+                f,
+                "  {protocol}: {sent} sent, {received} received, {lost} lost ({refused} refused), \
+                 {duplicated} twice, {reordered} late, longest gap {max_gap_ms} ms, \
+                 {connections_lost} connections lost"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts the echoes of one flow.
+#[derive(Debug)]
+pub(super) struct Account {
+    flow: Flow,
+    /// Sent and not yet back. Small, unless much is lost.
+    missing: HashSet<u64>,
+    newest: Option<u64>,
+    last: Instant,
+}
+
+impl Account {
+    pub(super) fn new(protocol: &str, now: Instant) -> Self {
+        let flow = Flow { protocol: protocol.to_owned(), ..Flow::default() };
+        Self { flow, missing: HashSet::new(), newest: None, last: now }
+    }
+
+    /// Before the send itself: the echo may be faster than the return of the call.
+    pub(super) fn sent(&mut self, number: u64) {
+        self.flow.sent += 1;
+        self.missing.insert(number);
+    }
+
+    pub(super) fn refused(&mut self) {
+        self.flow.refused += 1;
+    }
+
+    pub(super) fn received(&mut self, number: u64, now: Instant) {
+        self.note_gap(now);
+        if !self.missing.remove(&number) {
+            self.flow.duplicated += 1;
+            return;
+        }
+        self.flow.received += 1;
+        if self.newest.is_some_and(|newest| number < newest) {
+            self.flow.reordered += 1;
+        } else {
+            self.newest = Some(number);
+        }
+    }
+
+    pub(super) fn connection_lost(&mut self) {
+        self.flow.connections_lost += 1;
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// `stopped` is when the sending ended: silence after it is no gap.
+    pub(super) fn close(mut self, stopped: Instant) -> Flow {
+        if stopped > self.last {
+            self.note_gap(stopped);
+        }
+        self.flow.lost = u64::try_from(self.missing.len()).unwrap_or(u64::MAX);
+        self.flow
+    }
+
+    fn note_gap(&mut self, now: Instant) {
+        let gap = u64::try_from(now.saturating_duration_since(self.last).as_millis()).unwrap_or(u64::MAX);
+        self.flow.max_gap_ms = self.flow.max_gap_ms.max(gap);
+        self.last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn losses_duplicates_late_packets_and_gaps_are_told_apart() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut account = Account::new("udp", start);
+        for number in 0..5 {
+            account.sent(number);
+        }
+        // 1 comes twice, 2 comes after 3, 4 never.
+        for (number, ms) in [(0, 1), (1, 2), (1, 3), (3, 43), (2, 44)] {
+            account.received(number, at(ms));
+        }
+        assert!(!account.is_complete());
+        let expected = Flow {
+            protocol: "udp".to_owned(),
+            sent: 5,
+            received: 4,
+            lost: 1,
+            duplicated: 1,
+            reordered: 1,
+            max_gap_ms: 40,
+            ..Flow::default()
+        };
+        assert_eq!(account.close(at(50)), expected);
+    }
+}

@@ -1,0 +1,58 @@
+//! Images made on this machine, without a registry.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+use std::fs;
+use std::process::Command;
+
+use tartan_lab::images::{Build, build_with_buildah, test_image};
+
+#[test]
+fn a_dockerfile_becomes_an_archive_with_the_name_and_the_packages_that_it_asks_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let dockerfile = directory.path().join("Dockerfile");
+    fs::write(directory.path().join("hello"), "hello\n").unwrap();
+    fs::write(
+        &dockerfile,
+        "ARG BASE\nFROM $BASE AS common\nCOPY hello /hello\nFROM common AS one\n\
+         RUN apt-get update && apt-get install -y --no-install-recommends nftables && test -x /usr/sbin/nft\n\
+         USER 65532\nENTRYPOINT [\"/bin/cat\", \"/hello\"]\nFROM common AS other\nRUN false\n",
+    )
+    .unwrap();
+    let build = Build {
+        dockerfile: &dockerfile,
+        context: directory.path(),
+        target: "one",
+        arguments: &[],
+        name: "tartan-lab/built:1",
+    };
+
+    let archive = build_with_buildah(&build, &directory.path().join("built.tar")).unwrap();
+
+    let manifest = Command::new("tar").arg("-xOf").arg(&archive).arg("manifest.json").output().unwrap();
+    let manifest = String::from_utf8(manifest.stdout).unwrap();
+    assert!(manifest.contains("docker.io/tartan-lab/built:1"), "{manifest}");
+    // A second build replaces the first.
+    build_with_buildah(&build, &archive).unwrap();
+}
+
+#[test]
+fn the_test_image_has_the_program_and_a_shell() {
+    let archive = test_image().unwrap();
+    let listed = Command::new("sh")
+        .args(["-euc", "tar -xOf \"$1\" layer.tar | tar -t", "sh"])
+        .arg(archive)
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for file in ["./agnhost", "./bin/sh", "./bin/wget"] {
+        assert!(listed.lines().any(|line| line == file), "{file} is missing");
+    }
+}

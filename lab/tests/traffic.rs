@@ -1,0 +1,62 @@
+//! Standing traffic counts what is lost, and only that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+use std::time::{Duration, Instant};
+
+use tartan_lab::traffic::{Echo, Load, LoadOptions};
+use tartan_lab::{Fabric, FabricOptions, eventually};
+
+fn let_flow(time: Duration) {
+    let start = Instant::now();
+    eventually("enough traffic", time * 2, || start.elapsed() >= time).unwrap();
+}
+
+#[test]
+fn an_undisturbed_load_loses_nothing_in_either_family() {
+    let fabric = Fabric::start(FabricOptions::with_segments(&[1, 1])).unwrap();
+    let (one, two) = (fabric.node("node1"), fabric.node("node2"));
+    let _echo = Echo::start(two, 7000).unwrap();
+    let options = LoadOptions::default();
+    let v4 = Load::start(one, "v4", (two.address(), 7000), &options).unwrap();
+    let v6 = Load::start(one, "v6", (two.address_v6(), 7000), &options).unwrap();
+    let_flow(Duration::from_secs(2));
+
+    for load in [v4, v6] {
+        let report = load.finish().unwrap();
+        assert_eq!((report.lost(), report.connections_lost()), (0, 0), "{report}");
+        assert_eq!(report.flows.len(), 9);
+        let udp = &report.flows[0];
+        assert!(udp.sent > 1500 && udp.received == udp.sent && udp.duplicated == 0, "{report}");
+        assert!(report.flows[1..].iter().all(|tcp| tcp.protocol == "tcp" && tcp.received > 50), "{report}");
+    }
+}
+
+#[test]
+fn an_interruption_is_counted_packet_by_packet() {
+    let fabric = Fabric::start(FabricOptions::with_segments(&[2])).unwrap();
+    let (one, two) = (fabric.node("node1"), fabric.node("node2"));
+    let _echo = Echo::start(two, 7000).unwrap();
+    let load = Load::start(one, "cut", (two.address(), 7000), &LoadOptions::default()).unwrap();
+    let_flow(Duration::from_millis(500));
+    fabric.disconnect("node2").unwrap();
+    let_flow(Duration::from_millis(500));
+    fabric.reconnect("node2").unwrap();
+    let_flow(Duration::from_secs(2));
+
+    let report = load.finish().unwrap();
+
+    let udp = &report.flows[0];
+    assert!((300..2000).contains(&udp.lost), "{report}");
+    assert!(udp.max_gap_ms >= 400, "{report}");
+    // TCP repeats what was lost.
+    assert_eq!(report.lost(), udp.lost, "{report}");
+    assert_eq!(report.connections_lost(), 0, "{report}");
+}
