@@ -6,7 +6,8 @@
 //! * [`Fabric`]: nodes and simulated pods on real kernels, segments, a router, without Kubernetes;
 //! * [`Cluster`]: all of Kubernetes, by node containerd, kubelet, kube-proxy;
 //! * [`images`]: what runs in it, without a registry;
-//! * [`traffic`]: standing traffic with packet accounting.
+//! * [`traffic`]: standing traffic with packet accounting;
+//! * [`HostView`]: what a host looks like, for comparisons of before and after.
 //!
 //! What every part obeys: it installs what is missing (`prerequisites`); everything it starts dies with the process
 //! that started it, also by `kill -9`, unless it was asked to keep it; what a killed process leaves on disk is removed
@@ -16,6 +17,7 @@ mod apiserver;
 mod cluster;
 mod fabric;
 mod home;
+mod hostview;
 pub mod images;
 mod kubeconfig;
 mod namespace;
@@ -31,6 +33,7 @@ pub use apiserver::{ApiServer, ApiServerOptions, Place};
 pub use cluster::{Cluster, ClusterOptions, POD_BRIDGE};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment};
 pub use home::{Lifetime, remove_leftovers};
+pub use hostview::{Difference, HostView};
 pub use namespace::Namespace;
 pub use process::Process;
 pub use run::{Output, run, run_with_input};
