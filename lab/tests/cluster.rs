@@ -33,8 +33,17 @@ fn pod(name: &str, node: &str) -> String {
     )
 }
 
+/// What belongs to the kernel as a whole, and kubelet would like to set.
+fn kernel_settings() -> String {
+    let names = ["vm.overcommit_memory", "kernel.panic", "kernel.panic_on_oops", "kernel.keys.root_maxkeys"];
+    let output =
+        std::process::Command::new("sysctl").args(names).arg("net.ipv4.ip_forward").output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn a_cluster_waits_for_a_pod_network_and_then_runs_pods() {
+    let settings = kernel_settings();
     let start = Instant::now();
     let mut cluster = Cluster::start(ClusterOptions::with_segments(&[2, 1])).unwrap();
     println!("up in {:?}", start.elapsed());
@@ -68,6 +77,8 @@ fn a_cluster_waits_for_a_pod_network_and_then_runs_pods() {
 
     let inside = cluster.pod("default", "a").unwrap().exec(&["ip", "-4", "address", "show", "eth0"]).unwrap();
     assert!(inside.stdout.contains("10.244.1."), "{inside:?}");
+
+    assert_eq!(kernel_settings(), settings);
 
     let fourth = cluster.add_node(1).unwrap();
     assert_eq!(fourth, "node4");

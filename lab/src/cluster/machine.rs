@@ -107,6 +107,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   sandbox_image = "{PAUSE_IMAGE}"
   # Without CAP_SYS_RESOURCE, as in many containers and virtual machines, a lower score is refused.
   restrict_oom_score_adj = true
+  # Its profile would stay in the host's kernel.
+  disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]

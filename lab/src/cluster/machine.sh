@@ -43,6 +43,15 @@ case $mounts in
     done
     ;;
 esac
+# kubelet sets these for the whole kernel, which is the host's. It gets copies to set.
+for name in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys \
+    kernel/keys/root_maxbytes; do
+    copy=/run/sysctl/$name
+    mkdir -p "${copy%/*}"
+    cat "/proc/sys/$name" > "$copy"
+    mount --bind "$copy" "/proc/sys/$name"
+done
+
 # Volumes that are mounted in pods' directories must be seen by their containers.
 mount --make-rshared /
 

@@ -222,6 +222,11 @@ impl Fabric {
         self.control.as_ref().map(Control::namespace)
     }
 
+    /// The address of that namespace, reached from every node and from the host.
+    pub fn control_address(&self) -> Option<Ipv4Addr> {
+        self.control.as_ref().map(|control| control.place().address)
+    }
+
     /// Drops every packet of this node at the switch, without its link going down.
     pub fn disconnect(&self, node: &str) -> Result<()> {
         self.router.script(&format!("ip link set {} nomaster", self.node(node).port()))?;

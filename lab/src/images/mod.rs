@@ -103,7 +103,13 @@ fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf>
 fn add_shell(directory: &Path, root: &Path) -> Result<()> {
     let package = directory.join("package");
     fs::create_dir_all(&package)?;
-    run(command(&["apt-get", "download", "--quiet", "busybox-static"]).current_dir(&package))?.ok()?;
+    let mut download = command(&["apt-get", "download", "--quiet", "busybox-static"]);
+    download.current_dir(&package);
+    // As with installing: the lists may be absent, or older than the mirror.
+    if !run(&mut download)?.success() {
+        run(&mut command(&["apt-get", "update"]))?.ok()?;
+        run(&mut download)?.ok()?;
+    }
     run(command(&["sh", "-euc", "dpkg-deb --extract busybox-static_*.deb ."]).current_dir(&package))?.ok()?;
     let busybox = ["bin/busybox", "usr/bin/busybox"].map(|path| package.join(path));
     let busybox = busybox.iter().find(|path| path.exists()).context("the package has no busybox")?;

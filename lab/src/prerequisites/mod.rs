@@ -37,6 +37,7 @@ impl Tool {
             Self::Network => &[
                 "conntrack",
                 "containernetworking-plugins",
+                "curl",
                 "ethtool",
                 "iproute2",
                 "iptables",
