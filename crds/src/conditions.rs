@@ -26,6 +26,7 @@ pub mod reason {
     pub const INVALID_CIDR: &str = "InvalidCIDR";
     pub const OVERLAPPING_CIDRS: &str = "OverlappingCIDRs";
     pub const OVERLAPS_SERVICE_CIDR: &str = "OverlapsServiceCIDR";
+    pub const OVERLAPS_NODE_ADDRESS: &str = "OverlapsNodeAddress";
     pub const ENTRY_IN_USE: &str = "EntryInUse";
     pub const ENTRY_CHANGED: &str = "EntryChanged";
     pub const UNKNOWN_ENTRY: &str = "UnknownEntry";
@@ -46,6 +47,7 @@ pub mod reason {
     pub const POD_CIDR_TAKEN: &str = "PodCIDRTaken";
     pub const POD_CIDR_MISMATCH: &str = "PodCIDRMismatch";
     pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
+    pub const OUTSIDE_POOL: &str = "OutsidePool";
 
     // A node's data path, written by the agent.
     pub const NO_LEASE: &str = "NoLease";

@@ -1,0 +1,103 @@
+//! When what failed is tried again: each object on its own, so that one that can't be written delays no other.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    time::{Duration, Instant},
+};
+
+const FIRST: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(60);
+/// Overtaken is ordinary: what is true now is known, so the next decision may be carried out at once.
+const FREE_TRIES: u32 = 2;
+
+type Key = (&'static str, String);
+
+#[derive(Debug, Default)]
+pub struct Retries {
+    pending: HashMap<Key, Retry>,
+    jitter: RandomState,
+}
+
+#[derive(Debug)]
+struct Retry {
+    failures: u32,
+    not_before: Instant,
+}
+
+impl Retries {
+    pub fn may_try(&self, key: &Key, now: Instant) -> bool {
+        self.pending.get(key).is_none_or(|retry| retry.not_before <= now)
+    }
+
+    pub fn succeeded(&mut self, key: &Key) {
+        self.pending.remove(key);
+    }
+
+    /// Notes a failure; when it may be tried again.
+    pub fn failed(&mut self, key: Key, now: Instant) -> Instant {
+        self.note(key, now, 0)
+    }
+
+    /// Notes that somebody was faster.
+    pub fn overtaken(&mut self, key: Key, now: Instant) -> Instant {
+        self.note(key, now, FREE_TRIES)
+    }
+
+    /// The next time that something may be tried again. Forgets what was not tried for long.
+    pub fn next(&mut self, now: Instant) -> Option<Instant> {
+        self.pending.retain(|_, retry| retry.not_before + LONGEST > now);
+        self.pending.values().map(|retry| retry.not_before).filter(|at| *at > now).min()
+    }
+
+    fn note(&mut self, key: Key, now: Instant, free: u32) -> Instant {
+        let jitter = self.jitter.hash_one(&key) % 64;
+        let retry = self.pending.entry(key).or_insert(Retry { failures: 0, not_before: now });
+        retry.failures = retry.failures.saturating_add(1);
+        let doublings = retry.failures.saturating_sub(free);
+        let delay = match doublings.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST),
+        };
+        // Up to a quarter more, so that what failed together does not come back together.
+        retry.not_before = now + delay + delay.mul_f64(jitter as f64 / 256.0);
+        retry.not_before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        ("create-lease", name.to_owned())
+    }
+
+    #[test]
+    fn a_failure_delays_only_its_own_object_longer_each_time() {
+        let mut retries = Retries::default();
+        let now = Instant::now();
+        let mut last = Duration::ZERO;
+        for _ in 0..8 {
+            let delay = retries.failed(key("bad"), now) - now;
+            assert!(delay > last, "{delay:?} after {last:?}");
+            last = delay;
+        }
+        assert!(last <= LONGEST.mul_f64(1.25));
+        assert!(!retries.may_try(&key("bad"), now) && retries.may_try(&key("good"), now));
+        assert!(retries.may_try(&key("bad"), now + last));
+        assert_eq!(retries.next(now), Some(now + last));
+        retries.succeeded(&key("bad"));
+        assert!(retries.may_try(&key("bad"), now));
+        assert_eq!(retries.next(now), None);
+    }
+
+    #[test]
+    fn what_was_overtaken_is_tried_at_once_but_not_for_ever() {
+        let mut retries = Retries::default();
+        let now = Instant::now();
+        assert_eq!(retries.overtaken(key("a"), now), now);
+        assert_eq!(retries.overtaken(key("a"), now), now);
+        assert!(retries.overtaken(key("a"), now) > now);
+    }
+}

@@ -1,0 +1,269 @@
+//! [`Draft`]: the decisions of one round while they are being made.
+//!
+//! It knows which blocks are taken, also by what this round creates, and refuses to touch a lease whose
+//! state is in doubt or that was decided on already.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, wellknown::label};
+
+use super::{
+    Action, DeleteReason, Problem, UpdateReason,
+    blocks::{Search, Taken},
+    layout::{Layout, Membership},
+};
+use crate::world::{Lease, Node, World};
+
+/// What came out for a node.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// It holds what it needs; a remark where there is something to know.
+    Leased { subnets: Vec<Cidr>, remark: Option<Problem> },
+    /// Leases are about to be written: the next round knows.
+    Pending,
+    /// It waits for something.
+    Waiting(Problem),
+}
+
+pub struct Draft<'a> {
+    pub world: &'a World,
+    pub layout: &'a Layout<'a>,
+    pub mode: PodCidrModeInForce,
+    pub now: Timestamp,
+    pub verdicts: BTreeMap<&'a str, (Option<usize>, Verdict)>,
+    pub wake_at: Option<Timestamp>,
+    by_node: BTreeMap<&'a str, Vec<&'a Lease>>,
+    /// Held for nodes that are gone, the longest first.
+    held: Vec<&'a Lease>,
+    doubtful: BTreeSet<&'a str>,
+    /// Leases that were decided on, by name.
+    settled: BTreeSet<&'a str>,
+    leased: Taken,
+    /// As `leased`, and what no block may meet.
+    blocked: Taken,
+    searches: BTreeMap<usize, Search>,
+    actions: Vec<Action>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(world: &'a World, layout: &'a Layout<'a>, mode: PodCidrModeInForce, now: Timestamp) -> Self {
+        let mut by_node: BTreeMap<&'a str, Vec<&'a Lease>> = BTreeMap::new();
+        let mut held = vec![];
+        for lease in world.leases.iter() {
+            let Some(node) = lease.node() else { continue };
+            by_node.entry(node).or_default().push(lease);
+            if lease.released_at().is_some() && !world.nodes.contains(node) {
+                held.push(lease);
+            }
+        }
+        held.sort_by_key(|lease| (lease.released_at(), lease.subnet));
+        let leased: Taken = world.leases.iter().map(|lease| lease.subnet).collect();
+        let mut blocked = leased.clone();
+        reserved(world).for_each(|cidr| blocked.insert(cidr));
+        Self {
+            world,
+            layout,
+            mode,
+            now,
+            verdicts: BTreeMap::new(),
+            wake_at: None,
+            by_node,
+            held,
+            doubtful: world.leases.doubtful().collect(),
+            settled: BTreeSet::new(),
+            leased,
+            blocked,
+            searches: BTreeMap::new(),
+            actions: vec![],
+        }
+    }
+
+    pub fn reread_doubtful(&mut self) {
+        let names: Vec<String> = self.doubtful.iter().map(|name| (*name).to_owned()).collect();
+        self.actions.extend(names.into_iter().map(|name| Action::RereadLease { name }));
+    }
+
+    /// Leases that name this node, in the order of their blocks.
+    pub fn leases_of(&self, node: &str) -> Vec<&'a Lease> {
+        self.by_node.get(node).cloned().unwrap_or_default()
+    }
+
+    pub fn is_settled(&self, lease: &Lease) -> bool {
+        self.settled.contains(lease.meta.name.as_str())
+    }
+
+    pub fn is_in_doubt(&self, block: Cidr) -> bool {
+        self.doubtful.contains(block.object_name().as_str())
+    }
+
+    /// Whether the lease's state is known well enough to change it.
+    pub fn may_touch(&self, lease: &Lease) -> bool {
+        !lease.deleting && !self.doubtful.contains(lease.meta.name.as_str()) && !self.is_settled(lease)
+    }
+
+    /// A block of this family for a node of this pool: the wished one, else the lowest free one. It counts
+    /// as taken from now on.
+    pub fn free_block(
+        &mut self,
+        membership: Membership<'_>,
+        family: Family,
+        wish: Option<Cidr>,
+    ) -> Option<Cidr> {
+        let layout = self.layout;
+        let wished = wish.filter(|wish| {
+            let in_reach = layout.entry_of(*wish).is_some_and(|(place, entry)| {
+                !entry.drain && membership.reach.contains(&place) && entry.cidr.family() == family
+            });
+            in_reach && !self.blocked.overlaps(*wish)
+        });
+        let block = wished.or_else(|| {
+            layout
+                .reachable(membership)
+                .filter(|(_, entry)| !entry.drain && entry.cidr.family() == family)
+                .find_map(|(place, entry)| {
+                    let search = self.searches.entry(place);
+                    search
+                        .or_insert_with(|| Search::new(entry.cidr, entry.block_len))
+                        .lowest_free(&self.blocked)
+                })
+        })?;
+        self.take(block);
+        Some(block)
+    }
+
+    pub fn is_leased(&self, block: Cidr) -> bool {
+        self.leased.overlaps(block)
+    }
+
+    fn take(&mut self, block: Cidr) {
+        self.leased.insert(block);
+        self.blocked.insert(block);
+    }
+
+    /// The lease that is held longest for a node that is gone, among those whose block this node could get.
+    pub fn longest_held(&self, membership: Membership<'_>, family: Family) -> Option<&'a Lease> {
+        self.held.iter().copied().find(|lease| {
+            let entry = self.layout.entry_of(lease.subnet);
+            lease.subnet.family() == family
+                && entry.is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place))
+                && self.may_touch(lease)
+        })
+    }
+
+    pub fn create(&mut self, node: &Node, membership: Membership<'_>, subnet: Cidr, primary: bool) {
+        self.take(subnet);
+        let spec = self.spec(node, membership, subnet, primary);
+        let labels = labels(&spec);
+        self.actions.push(Action::CreateLease { spec: Box::new(spec), labels });
+    }
+
+    /// Makes a lease of this node say what it should. `true` where it did already, apart from its pool.
+    pub fn keep(&mut self, node: &Node, membership: Membership<'_>, lease: &'a Lease, primary: bool) -> bool {
+        let Ok(current) = &lease.spec else { return false };
+        let returned = current.released_at.is_some() || current.node_uid != node.meta.uid;
+        if !self.may_touch(lease) {
+            return !returned;
+        }
+        self.settled.insert(&lease.meta.name);
+        let spec = self.spec(node, membership, lease.subnet, primary);
+        let labels = labels(&spec);
+        if *current != spec || lease.labels != labels {
+            let why = if returned {
+                UpdateReason::Returned
+            } else if current.primary != primary {
+                UpdateReason::Demoted
+            } else {
+                UpdateReason::Pool
+            };
+            let lease = lease.meta.clone();
+            self.actions.push(Action::UpdateLease { lease, spec: Box::new(spec), labels, why });
+        }
+        !returned
+    }
+
+    pub fn release(&mut self, lease: &'a Lease) {
+        let Some(node) = lease.node().filter(|_| self.may_touch(lease)) else { return };
+        self.settled.insert(&lease.meta.name);
+        self.actions.push(Action::ReleaseLease {
+            lease: lease.meta.clone(),
+            subnet: lease.subnet,
+            node: node.to_owned(),
+        });
+    }
+
+    pub fn delete(&mut self, lease: &'a Lease, why: DeleteReason) {
+        let Some(node) = lease.node().filter(|_| self.may_touch(lease)) else { return };
+        self.settled.insert(&lease.meta.name);
+        self.actions.push(Action::DeleteLease {
+            lease: lease.meta.clone(),
+            subnet: lease.subnet,
+            node: node.to_owned(),
+            why,
+        });
+    }
+
+    /// Leaves a lease as it is.
+    pub fn leave(&mut self, lease: &'a Lease) {
+        self.settled.insert(&lease.meta.name);
+    }
+
+    pub fn add(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Asks to be woken at `at`, or earlier.
+    pub fn wake_at(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    pub fn into_actions(mut self) -> Vec<Action> {
+        self.actions.sort_by_key(phase);
+        self.actions
+    }
+
+    fn spec(&self, node: &Node, membership: Membership<'_>, subnet: Cidr, primary: bool) -> SubnetLeaseSpec {
+        SubnetLeaseSpec {
+            node_name: node.meta.name.clone(),
+            node_uid: node.meta.uid.clone(),
+            subnet,
+            pool: membership.pool.to_owned(),
+            primary,
+            backend: self.layout.backend(membership),
+            mtu: self.layout.mtu(membership),
+            released_at: None,
+        }
+    }
+}
+
+/// Addresses that no block may contain: those of services and of the nodes themselves.
+pub fn reserved(world: &World) -> impl Iterator<Item = Cidr> {
+    let services = world.service_ranges.iter().flat_map(|range| range.cidrs.iter().copied());
+    let addresses = world.nodes.iter().flat_map(|node| node.addresses.iter());
+    services.chain(addresses.filter_map(|address| Cidr::containing(*address, Family::of(*address).bits())))
+}
+
+/// Leases are what nodes wait for; reports can wait.
+fn phase(action: &Action) -> u8 {
+    match action {
+        Action::RereadLease { .. } => 0,
+        Action::UpdateLease { .. } | Action::DeleteLease { .. } | Action::ReleaseLease { .. } => 1,
+        Action::CreateLease { .. } => 2,
+        Action::MirrorPodCidrs { .. } => 3,
+        Action::ApplyNodeNetwork { .. } | Action::DeleteNodeNetwork { .. } => 4,
+        Action::ReportLeased { .. } => 5,
+    }
+}
+
+fn labels(spec: &SubnetLeaseSpec) -> BTreeMap<String, String> {
+    [
+        (label::NODE, spec.node_name.as_str()),
+        (label::POOL, spec.pool.as_str()),
+        (label::FAMILY, if spec.subnet.family() == Family::V4 { "IPv4" } else { "IPv6" }),
+    ]
+    .into_iter()
+    // A name may be longer than a label's value can be.
+    .filter(|(_, value)| value.len() <= 63)
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect()
+}

@@ -1,0 +1,176 @@
+//! Deciding: from all objects and the time to what is to be written. Pure: no clock, no log, no IO.
+//!
+//! [`decide`] reads the whole [`World`] each time and says what differs from what should be; there are no
+//! events and no memory. Running it again after a crash, on another replica or twice in a row is harmless:
+//! every [`Action`] carries the identity and version of what it was decided on, and the API server refuses
+//! what is out of date.
+
+mod blocks;
+mod draft;
+mod layout;
+mod mode;
+mod node;
+mod node_networks;
+mod reclaim;
+mod selector;
+mod status;
+mod usage;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use tartan_crds::{
+    Cidr, ClusterNetworkStatus, NetworkPoolStatus, NodeNetworkSpec, PodCidrModeInForce, SubnetLeaseSpec,
+    conditions::reason,
+};
+
+pub use mode::mode_in_force;
+pub use reclaim::is_still_free_to_take;
+pub use usage::{EntryFigures, Figures, PoolFigures};
+
+use crate::world::{Meta, World};
+use draft::Draft;
+use layout::Layout;
+
+/// One thing to write. In the order of their variants: leases first, status last.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create a lease. The name is the lock.
+    CreateLease { spec: Box<SubnetLeaseSpec>, labels: BTreeMap<String, String> },
+    /// Replace a lease's spec, if it is still the version that was decided on.
+    UpdateLease {
+        lease: Meta,
+        spec: Box<SubnetLeaseSpec>,
+        labels: BTreeMap<String, String>,
+        why: UpdateReason,
+    },
+    /// Note that the node of a lease is gone, after the API server confirmed that it is.
+    ReleaseLease { lease: Meta, subnet: Cidr, node: String },
+    /// Delete a lease, after the API server confirmed that nobody may claim it.
+    DeleteLease { lease: Meta, subnet: Cidr, node: String, why: DeleteReason },
+    /// Read a lease again whose state is not known.
+    RereadLease { name: String },
+    /// Write a Node's podCIDRs, if it still has none.
+    MirrorPodCidrs { node: Meta, cidrs: Vec<Cidr> },
+    /// Server-side apply of a NodeNetwork's spec.
+    ApplyNodeNetwork { node: Meta, spec: Box<NodeNetworkSpec> },
+    /// Delete a NodeNetwork, after the API server confirmed that its Node is gone.
+    DeleteNodeNetwork { node_network: Meta },
+    /// Server-side apply of the operator's condition of a NodeNetwork.
+    ReportLeased { node: Meta, condition: Box<Condition>, before: Option<Box<Condition>> },
+}
+
+/// Why a lease's spec changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateReason {
+    /// The pool, or what the pool says, changed.
+    Pool,
+    /// A Node of the holder's name is back, or is there again under a new UID.
+    Returned,
+    /// The node has another primary lease.
+    Demoted,
+}
+
+/// Why a lease is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteReason {
+    /// `reclaimAfter` has passed since its node went.
+    Expired,
+    /// Its block is needed before that.
+    TakenEarly,
+    /// The Node has other podCIDRs, and nothing used the lease yet.
+    BackedOut,
+    /// The node has another lease of the family, and nothing used this one yet.
+    Duplicate,
+}
+
+impl UpdateReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Returned => "returned",
+            Self::Demoted => "demoted",
+        }
+    }
+}
+
+impl DeleteReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::TakenEarly => "taken-early",
+            Self::BackedOut => "backed-out",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// A fact for a condition: a reason of the fixed vocabulary and a text for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// What is to be written, and what is worth knowing.
+#[derive(Clone, Debug, Default)]
+pub struct Decisions {
+    pub actions: Vec<Action>,
+    /// The network's status, where it differs from what is written.
+    pub network_status: Option<ClusterNetworkStatus>,
+    /// Likewise by pool.
+    pub pool_statuses: BTreeMap<String, NetworkPoolStatus>,
+    pub mode: Option<PodCidrModeInForce>,
+    pub figures: Figures,
+    /// Why nothing is decided about leases, where that is so.
+    pub idle: Option<Problem>,
+    /// When time alone changes the answer.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Decides what is to be written. Nothing, before every input is complete.
+pub fn decide(world: &World, now: Timestamp) -> Decisions {
+    let mut decisions = Decisions { figures: Figures::of_world(world), ..Decisions::default() };
+    if !world.is_complete() {
+        return decisions;
+    }
+    let Some(network) = world.network() else {
+        decisions.idle = Some(Problem::new(
+            reason::NO_CLUSTER_NETWORK,
+            "there is no ClusterNetwork named default: leases stay as they are, and no node gets a new one",
+        ));
+        return decisions;
+    };
+    let spec = match &network.spec {
+        Ok(spec) => spec,
+        Err(error) => {
+            decisions.network_status = status::unreadable_network(network, error, now);
+            decisions.idle = Some(Problem::new(reason::INVALID_VALUES, format!("ClusterNetwork: {error}")));
+            return decisions;
+        }
+    };
+    let layout = Layout::resolve(world, network, spec);
+    let mode = mode_in_force(spec.pod_cidr_mode, network.status.pod_cidr_mode, world.nodes.iter());
+    let mut draft = Draft::new(world, &layout, mode, now);
+    draft.reread_doubtful();
+    for node in world.nodes.iter() {
+        node::decide_node(&mut draft, node);
+    }
+    reclaim::decide_unclaimed(&mut draft);
+    node_networks::decide_all(&mut draft);
+
+    let usage = usage::count(&draft);
+    decisions.network_status = status::network(&draft, network, &usage);
+    decisions.pool_statuses = status::pools(&draft, &usage);
+    decisions.figures.add_usage(&usage);
+    decisions.mode = Some(mode);
+    decisions.wake_at = draft.wake_at;
+    decisions.actions = draft.into_actions();
+    decisions
+}

@@ -1,0 +1,62 @@
+//! Who owns `Node.spec.podCIDRs`.
+
+use tartan_crds::{PodCidrMode, PodCidrModeInForce};
+
+use crate::world::Node;
+
+/// The mode in force: what was asked for, or for `Auto` what the cluster shows.
+///
+/// `Auto` never goes back from Adopt: a Node whose foreign podCIDRs were seen may be gone, and the other
+/// IPAM that wrote them may not.
+pub fn mode_in_force<'n>(
+    asked: PodCidrMode,
+    before: Option<PodCidrModeInForce>,
+    mut nodes: impl Iterator<Item = &'n Node>,
+) -> PodCidrModeInForce {
+    match asked {
+        PodCidrMode::Adopt => PodCidrModeInForce::Adopt,
+        PodCidrMode::Mirror => PodCidrModeInForce::Mirror,
+        PodCidrMode::Ignore => PodCidrModeInForce::Ignore,
+        PodCidrMode::Auto => {
+            if before == Some(PodCidrModeInForce::Adopt) || nodes.any(Node::has_foreign_pod_cidrs) {
+                PodCidrModeInForce::Adopt
+            } else {
+                PodCidrModeInForce::Mirror
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use PodCidrModeInForce::{Adopt, Ignore, Mirror};
+
+    fn node(pod_cidrs: &[&str], mirrored: Option<&str>) -> Node {
+        Node {
+            pod_cidrs: pod_cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
+            mirrored: mirrored.map(str::to_owned),
+            ..Node::default()
+        }
+    }
+
+    #[test]
+    fn auto_adopts_for_good_once_it_has_seen_podcidrs_that_we_did_not_write() {
+        let empty = node(&[], None);
+        let ours = node(&["10.0.0.0/24", "fd00::/64"], Some("10.0.0.0/24,fd00::/64"));
+        let foreign = node(&["10.0.1.0/24"], None);
+        let changed = node(&["10.0.1.0/24"], Some("10.0.0.0/24"));
+        let check = |asked, before, nodes: &[&Node], expected| {
+            assert_eq!(mode_in_force(asked, before, nodes.iter().copied()), expected, "{asked:?} {nodes:?}");
+        };
+        check(PodCidrMode::Auto, None, &[], Mirror);
+        check(PodCidrMode::Auto, None, &[&empty, &ours], Mirror);
+        check(PodCidrMode::Auto, None, &[&ours, &foreign], Adopt);
+        check(PodCidrMode::Auto, Some(Mirror), &[&changed], Adopt);
+        check(PodCidrMode::Auto, Some(Adopt), &[&empty, &ours], Adopt);
+        check(PodCidrMode::Auto, Some(Ignore), &[&empty], Mirror);
+        check(PodCidrMode::Mirror, Some(Adopt), &[&foreign], Mirror);
+        check(PodCidrMode::Adopt, None, &[&empty], Adopt);
+        check(PodCidrMode::Ignore, None, &[&foreign], Ignore);
+    }
+}

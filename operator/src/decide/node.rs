@@ -1,0 +1,317 @@
+//! The leases of one node that exists.
+//!
+//! Either the Node's podCIDRs say which blocks it has, and its leases follow; or the leases say it, and the
+//! Node may be told.
+
+use tartan_crds::{Cidr, Family, PodCidrModeInForce, conditions::reason};
+
+use super::{
+    Action, DeleteReason, Problem,
+    draft::{Draft, Verdict},
+    layout::Membership,
+};
+use crate::world::{Lease, Node};
+
+pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
+    let layout = draft.layout;
+    let membership = layout.membership(node);
+    let verdict = match draft.mode {
+        PodCidrModeInForce::Adopt | PodCidrModeInForce::Mirror if !node.pod_cidrs.is_empty() => {
+            follow_pod_cidrs(draft, node, membership)
+        }
+        PodCidrModeInForce::Adopt => wait_for_pod_cidrs(draft, node, membership),
+        PodCidrModeInForce::Mirror => {
+            let verdict = allocate(draft, node, membership);
+            if let Verdict::Leased { subnets, .. } = &verdict {
+                mirror(draft, node, subnets);
+            }
+            verdict
+        }
+        PodCidrModeInForce::Ignore => allocate(draft, node, membership),
+    };
+    draft.verdicts.insert(&node.meta.name, (membership.place, verdict));
+}
+
+/// Leases exactly the blocks that the Node has been given.
+fn follow_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
+    let mut pinned: Vec<Cidr> = vec![];
+    for text in &node.pod_cidrs {
+        match text.parse() {
+            Ok(cidr) => pinned.push(cidr),
+            Err(error) => {
+                return Verdict::Waiting(Problem::new(
+                    reason::POD_CIDR_OUTSIDE,
+                    format!("the Node's podCIDR can't be leased: {error}"),
+                ));
+            }
+        }
+    }
+    if let Some(problem) = settle_mismatches(draft, node, membership, &pinned) {
+        return Verdict::Waiting(problem);
+    }
+    let mut pending = false;
+    let mut problem = None;
+    for cidr in &pinned {
+        match pin(draft, node, membership, *cidr) {
+            Pin::Held => {}
+            Pin::Pending => pending = true,
+            Pin::Refused(refusal) => problem = problem.or(Some(refusal)),
+        }
+    }
+    match (problem, pending) {
+        (Some(problem), _) => Verdict::Waiting(problem),
+        (None, true) => Verdict::Pending,
+        (None, false) => leased(draft, membership, pinned),
+    }
+}
+
+enum Pin {
+    Held,
+    Pending,
+    Refused(Problem),
+}
+
+/// Gets the node one block that its podCIDRs name.
+fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, cidr: Cidr) -> Pin {
+    let Some(lease) = draft.world.leases.get(&cidr.object_name()) else {
+        return if draft.is_leased(cidr) {
+            Pin::Refused(Problem::new(
+                reason::POD_CIDR_TAKEN,
+                format!("the Node's podCIDR {cidr} overlaps a lease of another size"),
+            ))
+        } else if draft.layout.entry_of(cidr).is_none() {
+            Pin::Refused(Problem::new(
+                reason::POD_CIDR_OUTSIDE,
+                format!(
+                    "the Node's podCIDR {cidr} is not a block of any entry in the ClusterNetwork: append an \
+                     entry that has it as one of its blocks"
+                ),
+            ))
+        } else {
+            draft.create(node, membership, cidr, true);
+            Pin::Pending
+        };
+    };
+    match lease.node() {
+        Some(holder) if holder == node.meta.name => {
+            if draft.keep(node, membership, lease, true) {
+                Pin::Held
+            } else {
+                Pin::Pending
+            }
+        }
+        Some(holder) if !draft.world.nodes.contains(holder) => {
+            // Whoever gave the Node this block knows that its former holder is gone.
+            if lease.released_at().is_some() {
+                draft.delete(lease, DeleteReason::TakenEarly);
+            } else {
+                draft.release(lease);
+            }
+            Pin::Pending
+        }
+        holder => Pin::Refused(Problem::new(
+            reason::POD_CIDR_TAKEN,
+            format!(
+                "the Node's podCIDR {cidr} is leased to node {}: two IPAMs give out one range",
+                holder.unwrap_or("(unreadable)")
+            ),
+        )),
+    }
+}
+
+/// Leases of this node that its podCIDRs do not name: gone where nothing uses them.
+fn settle_mismatches<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    pinned: &[Cidr],
+) -> Option<Problem> {
+    let mut problem = None;
+    for lease in draft.leases_of(&node.meta.name) {
+        let Ok(spec) = &lease.spec else { continue };
+        if pinned.contains(&lease.subnet) || spec.released_at.is_some() {
+            continue;
+        }
+        if spec.node_uid != node.meta.uid {
+            // It was another machine's under this name, which is gone.
+            draft.release(lease);
+        } else if !spec.primary {
+            draft.keep(node, membership, lease, false);
+        } else if lease.in_use {
+            draft.keep(node, membership, lease, true);
+            problem = problem.or(Some(Problem::new(
+                reason::POD_CIDR_MISMATCH,
+                format!(
+                    "the node uses {} but its Node's podCIDRs are {}: drain the node, delete the Node and \
+                     let it join again",
+                    lease.subnet,
+                    node.pod_cidrs.join(", ")
+                ),
+            )));
+        } else {
+            draft.delete(lease, DeleteReason::BackedOut);
+        }
+    }
+    problem
+}
+
+/// In Adopt mode a Node without podCIDRs gets nothing; what it holds stays.
+fn wait_for_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
+    for lease in draft.leases_of(&node.meta.name) {
+        let Ok(spec) = &lease.spec else { continue };
+        if spec.released_at.is_none() && spec.node_uid == node.meta.uid {
+            let primary = spec.primary;
+            draft.keep(node, membership, lease, primary);
+        }
+    }
+    Verdict::Waiting(Problem::new(
+        reason::WAITING_FOR_POD_CIDR,
+        "podCIDRMode is Adopt: the node gets its lease when the other IPAM has set the Node's podCIDRs",
+    ))
+}
+
+/// Keeps the node's primary lease of each family, or gives it one.
+fn allocate<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
+    let wanted = draft.layout.wanted_families(membership);
+    let mut subnets = vec![];
+    let mut pending = false;
+    let mut problem = None;
+    let mut held = Family::ALL.to_vec();
+    held.sort_by_key(|family| wanted.iter().position(|wanted| wanted == family).unwrap_or(usize::MAX));
+    for family in held {
+        if let Some(lease) = settle_duplicates(draft, node, membership, family) {
+            if lease.released_at().is_some() && move_on(draft, node, membership, lease) {
+                pending = true;
+            } else if draft.keep(node, membership, lease, true) {
+                subnets.push(lease.subnet);
+            } else {
+                pending = true;
+            }
+        } else if wanted.contains(&family) {
+            match obtain(draft, node, membership, family) {
+                Ok(()) => pending = true,
+                Err(refusal) => problem = problem.or(Some(refusal)),
+            }
+        }
+    }
+    if wanted.is_empty() && subnets.is_empty() && !pending {
+        problem = Some(Problem::new(
+            reason::EXHAUSTED,
+            format!("pool {} has no CIDR entry that new blocks may be taken from", membership.pool),
+        ));
+    }
+    match (problem, pending) {
+        (Some(problem), _) => Verdict::Waiting(problem),
+        (None, true) => Verdict::Pending,
+        (None, false) => leased(draft, membership, subnets),
+    }
+}
+
+/// A Node that comes back gets its held lease again, unless that lies in an entry which is being drained or
+/// is not its pool's: then it comes back with a block of its pool, if there is one.
+fn move_on<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, held: &'a Lease) -> bool {
+    let stays = draft
+        .layout
+        .entry_of(held.subnet)
+        .is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place));
+    if stays {
+        return false;
+    }
+    let Some(block) = draft.free_block(membership, held.subnet.family(), None) else { return false };
+    draft.create(node, membership, block, true);
+    true
+}
+
+/// Chooses the node's primary lease of a family among all that name the node: two operators at once may
+/// have given it two.
+fn settle_duplicates<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    family: Family,
+) -> Option<&'a Lease> {
+    let mut candidates: Vec<(&'a Lease, bool)> = draft
+        .leases_of(&node.meta.name)
+        .into_iter()
+        .filter(|lease| lease.subnet.family() == family && !draft.is_settled(lease))
+        .filter_map(|lease| Some((lease, lease.spec.as_ref().ok()?.primary)))
+        .collect();
+    candidates.sort_by_key(|(lease, primary)| rank(lease, *primary));
+    let (winner, _) = candidates.first().copied()?;
+    let released = winner.released_at().is_some();
+    for (lease, primary) in candidates.into_iter().skip(1).filter(|(lease, _)| lease.released_at().is_none())
+    {
+        if primary && !lease.in_use && !released {
+            draft.delete(lease, DeleteReason::Duplicate);
+        } else {
+            draft.keep(node, membership, lease, false);
+        }
+    }
+    Some(winner)
+}
+
+/// The lower, the more the lease is the node's: in force before released, primary, in use, older, lower.
+pub(super) fn rank(lease: &Lease, primary: bool) -> impl Ord + use<> {
+    (lease.released_at().is_some(), !primary, !lease.in_use, lease.created, lease.subnet)
+}
+
+/// A new block, or the early return of a held one so that the next round finds it free.
+fn obtain<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    family: Family,
+) -> Result<(), Problem> {
+    let wish = draft.world.wishes.get(&(node.meta.name.clone(), family)).copied();
+    if wish.is_some_and(|block| draft.is_in_doubt(block)) {
+        // A create whose answer was lost: a second block now could be one too many.
+        return Ok(());
+    }
+    if let Some(block) = draft.free_block(membership, family, wish) {
+        draft.create(node, membership, block, true);
+        return Ok(());
+    }
+    if let Some(lease) = draft.longest_held(membership, family) {
+        draft.delete(lease, DeleteReason::TakenEarly);
+        return Ok(());
+    }
+    Err(Problem::new(
+        reason::EXHAUSTED,
+        format!(
+            "no free {family} block is left for pool {}: append an entry to the ClusterNetwork's spec.cidrs{}",
+            membership.pool,
+            if membership.place.is_some() { " (and to the pool's cidrs, if it claims entries)" } else { "" }
+        ),
+    ))
+}
+
+fn leased(draft: &Draft<'_>, membership: Membership<'_>, subnets: Vec<Cidr>) -> Verdict {
+    let outside: Vec<String> = subnets
+        .iter()
+        .filter(|subnet| {
+            let entry = draft.layout.entry_of(**subnet);
+            entry.is_some_and(|(place, _)| !membership.reach.contains(&place))
+        })
+        .map(ToString::to_string)
+        .collect();
+    let remark = (!outside.is_empty()).then(|| {
+        Problem::new(
+            reason::OUTSIDE_POOL,
+            format!(
+                "{} does not belong to the entries of pool {}; the node keeps it until it is drained and its \
+                 Node deleted",
+                outside.join(", "),
+                membership.pool
+            ),
+        )
+    });
+    Verdict::Leased { subnets, remark }
+}
+
+/// Tells the Node which blocks it has, once it has all of them: podCIDRs can be written only once.
+fn mirror(draft: &mut Draft<'_>, node: &Node, subnets: &[Cidr]) {
+    if !subnets.is_empty() {
+        let action = Action::MirrorPodCidrs { node: node.meta.clone(), cidrs: subnets.to_vec() };
+        draft.add(action);
+    }
+}

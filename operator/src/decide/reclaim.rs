@@ -1,0 +1,69 @@
+//! Leases whose node is gone: released at once, held for a while, then deleted.
+//!
+//! A Node is gone when there is no such object, not when it is marked for deletion: a finalizer may hold it
+//! while its pods run. What is decided here is confirmed with the API server before it is done.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use tartan_crds::Cidr;
+
+use super::{DeleteReason, draft::Draft};
+use crate::world::{Lease, Node};
+
+pub fn decide_unclaimed(draft: &mut Draft<'_>) {
+    let hold: std::time::Duration = draft.layout.spec.reclaim_after.into();
+    let hold = SignedDuration::try_from(hold).unwrap_or(SignedDuration::MAX);
+    let world = draft.world;
+    for lease in world.leases.iter() {
+        let Ok(spec) = &lease.spec else { continue };
+        if draft.is_settled(lease) {
+            continue;
+        }
+        match lease.released_at() {
+            None if !world.nodes.contains(&spec.node_name) => draft.release(lease),
+            None => draft.leave(lease),
+            Some(released) => {
+                let due = released.checked_add(hold).unwrap_or(Timestamp::MAX);
+                if due <= draft.now {
+                    draft.delete(lease, DeleteReason::Expired);
+                } else {
+                    draft.wake_at(due);
+                }
+            }
+        }
+    }
+}
+
+/// The last question before a lease is released or deleted, asked of objects that were just read from the
+/// API server: may nobody claim the block?
+///
+/// `rivals` are the other leases that name the node; they matter for duplicates only.
+pub fn is_still_free_to_take(
+    why: Option<DeleteReason>,
+    lease: &Lease,
+    node: Option<&Node>,
+    rivals: &[Lease],
+) -> bool {
+    let Ok(spec) = &lease.spec else { return false };
+    let named = |node: &Node| node.pod_cidrs.iter().any(|text| text.parse::<Cidr>() == Ok(lease.subnet));
+    match why {
+        // Release: no Node of the name, or one that is another machine with blocks of its own.
+        None => node
+            .is_none_or(|node| node.meta.uid != spec.node_uid && !node.pod_cidrs.is_empty() && !named(node)),
+        Some(DeleteReason::Expired | DeleteReason::TakenEarly) => {
+            spec.released_at.is_some() && node.is_none_or(|node| !node.pod_cidrs.is_empty() && !named(node))
+        }
+        Some(DeleteReason::BackedOut) => {
+            !lease.in_use && node.is_some_and(|node| !node.pod_cidrs.is_empty() && !named(node))
+        }
+        Some(DeleteReason::Duplicate) => {
+            let rank = |lease: &Lease| super::node::rank(lease, lease.spec.as_ref().is_ok_and(|s| s.primary));
+            !lease.in_use
+                && !node.is_some_and(named)
+                && rivals.iter().any(|rival| {
+                    rival.meta.name != lease.meta.name
+                        && rival.subnet.family() == lease.subnet.family()
+                        && rank(rival) < rank(lease)
+                })
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Status of ClusterNetwork and NetworkPools: figures and conditions, written only where they differ.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use tartan_crds::{
+    CidrUsage, ClusterNetworkStatus, NetworkPoolStatus, PodCidrModeInForce,
+    conditions::{kind, reason},
+};
+
+use super::{Problem, draft::Draft, layout::PoolPlan, usage::Usage};
+use crate::{
+    chart_values,
+    world::{Network, Pool, World},
+};
+
+/// How many names a message lists.
+const LISTED: usize = 5;
+
+/// The network's status, if it differs from the present one.
+pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Option<ClusterNetworkStatus> {
+    let cidrs: Vec<CidrUsage> = usage
+        .entries
+        .iter()
+        .map(|entry| CidrUsage {
+            name: entry.entry.clone(),
+            cidr: entry.cidr.to_string(),
+            capacity: signed(entry.capacity),
+            used: signed(entry.used),
+            held: signed(entry.held),
+            free: signed(entry.free),
+            draining: entry.draining,
+        })
+        .collect();
+    let mut accepted = draft.layout.problems.clone();
+    accepted.extend(node_address_problem(draft));
+    let mut conditions = vec![
+        claim(kind::ACCEPTED, first_of(accepted), "the network is in force"),
+        claim(kind::ALLOCATED, waiting(usage), "every node has its leases"),
+        claim(kind::CONSISTENT, inconsistency(draft, usage), "leases, entries and podCIDRs agree"),
+    ];
+    conditions.extend(chart_condition(draft.world, chart_values::NETWORK));
+    let sum = |figure: fn(&CidrUsage) -> i64| cidrs.iter().map(figure).sum();
+    let status = ClusterNetworkStatus {
+        observed_generation: network.generation,
+        pod_cidr_mode: Some(draft.mode),
+        capacity: sum(|entry| entry.capacity),
+        used: sum(|entry| entry.used),
+        held: sum(|entry| entry.held),
+        free: sum(|entry| entry.free),
+        conditions: dated(conditions, &network.status.conditions, network.generation, draft.now),
+        cidrs,
+    };
+    (status != network.status).then_some(status)
+}
+
+/// The status of a network whose spec can't be read: what was known stays.
+pub fn unreadable_network(network: &Network, error: &str, now: Timestamp) -> Option<ClusterNetworkStatus> {
+    let problem = Problem::new(reason::INVALID_VALUES, format!("the spec can't be read: {error}"));
+    let claims = vec![claim(kind::ACCEPTED, Some(problem), "")];
+    let status = ClusterNetworkStatus {
+        conditions: dated(claims, &network.status.conditions, network.generation, now),
+        ..network.status.clone()
+    };
+    (status != network.status).then_some(status)
+}
+
+/// Pool statuses that differ from the present ones, by name.
+pub fn pools(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<String, NetworkPoolStatus> {
+    let mut statuses = BTreeMap::new();
+    for pool in draft.world.pools.iter() {
+        let place = draft.layout.pools.iter().position(|plan| plan.pool.meta.name == pool.meta.name);
+        let status = match place.and_then(|place| Some((place, draft.layout.pools.get(place)?))) {
+            Some((place, plan)) => pool_status(draft, usage, place, plan),
+            None => unreadable_pool(draft, pool),
+        };
+        if status != pool.status {
+            statuses.insert(pool.meta.name.clone(), status);
+        }
+    }
+    statuses
+}
+
+fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPlan<'_>) -> NetworkPoolStatus {
+    let name = plan.pool.meta.name.as_str();
+    let figures = usage.pools.iter().find(|figures| figures.pool == name);
+    let nodes = figures.map_or(0, |figures| figures.nodes);
+    let accepted = match first_of(plan.problems.clone()) {
+        Some(problem) => claim(kind::ACCEPTED, Some(problem), ""),
+        None if nodes == 0 => Claim {
+            kind: kind::ACCEPTED,
+            holds: true,
+            problem: Problem::new(
+                reason::NO_NODES,
+                "no node is in the pool: see spec.nodeSelector and priority",
+            ),
+        },
+        None => claim(kind::ACCEPTED, None, "the pool is in force"),
+    };
+    let tie = usage.ties.get(&place).and_then(|rival| draft.layout.pools.get(*rival)).map(|rival| {
+        Problem::new(
+            reason::SAME_PRIORITY,
+            format!(
+                "pool {} selects some of the same nodes with the same priority {}: the first name has them; \
+                 give one of the pools a higher priority",
+                rival.pool.meta.name, plan.spec.priority
+            ),
+        )
+    });
+    let waiting = usage.waiting_in.get(&Some(place)).map(|nodes| {
+        let reasons = usage.waiting.iter();
+        let reason = reasons
+            .filter(|(_, all)| nodes.iter().any(|node| all.contains(node)))
+            .map(|(reason, _)| *reason)
+            .min_by_key(|reason| urgency(reason));
+        let reason = reason.unwrap_or(reason::EXHAUSTED);
+        Problem::new(reason, format!("{} without a lease: {}", plural(nodes.len(), "node"), listed(nodes)))
+    });
+    let mut conditions = vec![
+        accepted,
+        claim(kind::ALLOCATED, waiting, "every node of the pool has its leases"),
+        claim(kind::CONSISTENT, tie, "no other pool of this priority selects its nodes"),
+    ];
+    conditions.extend(chart_condition(draft.world, &chart_values::pool_key(name)));
+    NetworkPoolStatus {
+        observed_generation: plan.pool.generation,
+        nodes: signed(nodes),
+        leases: figures.map_or(0, |figures| signed(figures.leases)),
+        conditions: dated(conditions, &plan.pool.status.conditions, plan.pool.generation, draft.now),
+    }
+}
+
+fn unreadable_pool(draft: &Draft<'_>, pool: &Pool) -> NetworkPoolStatus {
+    let error = pool.spec.as_ref().err().cloned().unwrap_or_default();
+    let problem = Problem::new(reason::INVALID_VALUES, format!("the spec can't be read: {error}"));
+    let claims = vec![claim(kind::ACCEPTED, Some(problem), "")];
+    NetworkPoolStatus {
+        observed_generation: pool.generation,
+        conditions: dated(claims, &pool.status.conditions, pool.generation, draft.now),
+        ..NetworkPoolStatus::default()
+    }
+}
+
+fn node_address_problem(draft: &Draft<'_>) -> Option<Problem> {
+    draft.world.nodes.iter().find_map(|node| {
+        let (address, entry) = node.addresses.iter().find_map(|address| {
+            let entry = draft.layout.entries.iter().find(|entry| entry.cidr.contains(*address))?;
+            Some((address, entry))
+        })?;
+        Some(Problem::new(
+            reason::OVERLAPS_NODE_ADDRESS,
+            format!(
+                "entry {} ({}) contains {address} of node {}: the block around it is not leased",
+                entry.name, entry.cidr, node.meta.name
+            ),
+        ))
+    })
+}
+
+fn waiting(usage: &Usage<'_>) -> Option<Problem> {
+    let (reason, nodes) = usage.waiting.iter().min_by_key(|(reason, _)| urgency(reason))?;
+    Some(Problem::new(reason, format!("{} without a lease: {}", plural(nodes.len(), "node"), listed(nodes))))
+}
+
+/// Which of several reasons is told first.
+fn urgency(reason: &str) -> u8 {
+    match reason {
+        reason::EXHAUSTED => 0,
+        reason::POD_CIDR_TAKEN => 1,
+        reason::POD_CIDR_OUTSIDE => 2,
+        reason::POD_CIDR_MISMATCH => 3,
+        _ => 4,
+    }
+}
+
+fn inconsistency(draft: &Draft<'_>, usage: &Usage<'_>) -> Option<Problem> {
+    if !usage.overlaps.is_empty() {
+        let pairs: Vec<String> =
+            usage.overlaps.iter().take(LISTED).map(|(one, other)| format!("{one} and {other}")).collect();
+        return Some(Problem::new(
+            reason::LEASES_OVERLAP,
+            format!("leases overlap: {}; delete the one whose node does not use it", pairs.join(", ")),
+        ));
+    }
+    let cut_otherwise = |lease: &&crate::world::Lease| {
+        draft.layout.entries.iter().any(|entry| entry.cidr.overlaps(lease.subnet))
+    };
+    let (changed, outside): (Vec<_>, Vec<_>) = usage.strays.iter().copied().partition(cut_otherwise);
+    for (reason, strays, what) in [
+        (reason::ENTRY_CHANGED, changed, "are no blocks of the entry that they lie in, which was changed"),
+        (reason::ENTRY_IN_USE, outside, "lie in no entry: put the removed entry back with drain: true"),
+    ] {
+        if !strays.is_empty() {
+            let subnets: Vec<String> = strays.iter().map(|lease| lease.subnet.to_string()).collect();
+            let subnets: Vec<&str> = subnets.iter().map(String::as_str).collect();
+            let count = plural(strays.len(), "lease");
+            return Some(Problem::new(reason, format!("{count} {what}: {}", listed(&subnets))));
+        }
+    }
+    if draft.mode == PodCidrModeInForce::Mirror {
+        let foreign: Vec<&str> = draft
+            .world
+            .nodes
+            .iter()
+            .filter(|node| node.has_foreign_pod_cidrs())
+            .map(|node| node.meta.name.as_str())
+            .collect();
+        if !foreign.is_empty() {
+            return Some(Problem::new(
+                reason::SECOND_IPAM,
+                format!(
+                    "podCIDRMode is Mirror but another IPAM wrote the podCIDRs of {}: {}; turn it off \
+                     (kube-controller-manager: --allocate-node-cidrs=false) or set podCIDRMode to Adopt",
+                    plural(foreign.len(), "node"),
+                    listed(&foreign)
+                ),
+            ));
+        }
+    }
+    None
+}
+
+fn chart_condition(world: &World, key: &str) -> Option<Claim> {
+    let outcome = world.chart_outcomes.get(key)?;
+    Some(claim(kind::CHART_APPLIED, outcome.clone().err(), "the chart's values are in force"))
+}
+
+/// A condition without its times.
+struct Claim {
+    kind: &'static str,
+    holds: bool,
+    problem: Problem,
+}
+
+fn claim(kind: &'static str, problem: Option<Problem>, otherwise: &str) -> Claim {
+    let holds = problem.is_none();
+    Claim { kind, holds, problem: problem.unwrap_or_else(|| Problem::new(reason::OK, otherwise)) }
+}
+
+/// Several problems in one: the first reason, all messages.
+fn first_of(problems: Vec<Problem>) -> Option<Problem> {
+    let reason = problems.first()?.reason;
+    let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+    Some(Problem::new(reason, messages.join("; ")))
+}
+
+/// Conditions with times: a condition whose status is as before keeps its time.
+fn dated(
+    claims: Vec<Claim>,
+    before: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    claims
+        .into_iter()
+        .map(|Claim { kind, holds, problem }| {
+            let status = if holds { "True" } else { "False" };
+            let old = before.iter().find(|old| old.type_ == kind && old.status == status);
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: problem.reason.to_owned(),
+                message: problem.message,
+                last_transition_time: old.map_or(Time(now), |old| old.last_transition_time.clone()),
+                observed_generation: generation,
+            }
+        })
+        .collect()
+}
+
+fn listed(names: &[&str]) -> String {
+    let first: Vec<&str> = names.iter().take(LISTED).copied().collect();
+    match names.len().saturating_sub(LISTED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,187 @@
+//! Counting: how full entries and pools are, and which leases fit no entry. For status and metrics.
+
+use std::collections::BTreeMap;
+
+use tartan_crds::{Cidr, Family, wellknown::NO_POOL};
+
+use super::{
+    blocks::Taken,
+    draft::{Draft, Verdict, reserved},
+};
+use crate::world::{Lease, World};
+
+/// Figures for metrics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    pub nodes: usize,
+    pub leases: usize,
+    pub node_networks: usize,
+    pub entries: Vec<EntryFigures>,
+    pub pools: Vec<PoolFigures>,
+    /// Nodes that wait for a lease, by reason.
+    pub waiting: BTreeMap<&'static str, u64>,
+}
+
+/// How full an entry is, in blocks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryFigures {
+    pub entry: String,
+    pub cidr: Cidr,
+    pub capacity: u64,
+    pub used: u64,
+    pub held: u64,
+    pub free: u64,
+    pub draining: bool,
+}
+
+/// How full a pool is, in blocks of the entries in its reach.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolFigures {
+    pub pool: String,
+    pub nodes: u64,
+    pub leases: u64,
+    pub capacity: u64,
+    pub used: u64,
+    pub held: u64,
+    pub free: u64,
+}
+
+/// What was counted.
+#[derive(Debug, Default)]
+pub struct Usage<'a> {
+    pub entries: Vec<EntryFigures>,
+    pub pools: Vec<PoolFigures>,
+    pub waiting: BTreeMap<&'static str, Vec<&'a str>>,
+    /// Nodes that wait, by pool (place in the layout).
+    pub waiting_in: BTreeMap<Option<usize>, Vec<&'a str>>,
+    /// Leases that are a block of no entry.
+    pub strays: Vec<&'a Lease>,
+    /// Pairs of leases that overlap.
+    pub overlaps: Vec<(Cidr, Cidr)>,
+    /// Pools of one priority that select one node, by place.
+    pub ties: BTreeMap<usize, usize>,
+}
+
+impl Figures {
+    pub fn of_world(world: &World) -> Self {
+        Self {
+            nodes: world.nodes.len(),
+            leases: world.leases.len(),
+            node_networks: world.node_networks.len(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn add_usage(&mut self, usage: &Usage<'_>) {
+        self.entries.clone_from(&usage.entries);
+        self.pools.clone_from(&usage.pools);
+        self.waiting = usage.waiting.iter().map(|(reason, nodes)| (*reason, nodes.len() as u64)).collect();
+    }
+}
+
+pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
+    let mut usage = Usage { entries: entries_without_use(draft), ..Usage::default() };
+    let mut by_pool: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for lease in draft.world.leases.iter() {
+        match draft.layout.entry_of(lease.subnet).and_then(|(place, _)| usage.entries.get_mut(place)) {
+            Some(figures) if lease.released_at().is_some() => figures.held += 1,
+            Some(figures) => figures.used += 1,
+            None => usage.strays.push(lease),
+        }
+        if let Ok(spec) = &lease.spec {
+            let (used, held) = by_pool.entry(spec.pool.as_str()).or_default();
+            *(if spec.released_at.is_some() { held } else { used }) += 1;
+        }
+    }
+    usage.overlaps = overlaps(draft.world);
+    let mut nodes_in: BTreeMap<Option<usize>, u64> = BTreeMap::new();
+    for node in draft.world.nodes.iter() {
+        let Some((place, verdict)) = draft.verdicts.get(node.meta.name.as_str()) else { continue };
+        *nodes_in.entry(*place).or_default() += 1;
+        if let Verdict::Waiting(problem) = verdict {
+            usage.waiting.entry(problem.reason).or_default().push(&node.meta.name);
+            usage.waiting_in.entry(*place).or_default().push(&node.meta.name);
+        }
+        if let Some(place) = place {
+            for rival in draft.layout.rivals(node, *place) {
+                usage.ties.insert(*place, rival);
+                usage.ties.insert(rival, *place);
+            }
+        }
+    }
+    usage.pools = pools(draft, &usage.entries, &nodes_in, &by_pool);
+    usage
+}
+
+fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
+    let mut blocked: Taken = draft.world.leases.iter().map(|lease| lease.subnet).collect();
+    reserved(draft.world).for_each(|cidr| blocked.insert(cidr));
+    draft
+        .layout
+        .entries
+        .iter()
+        .map(|entry| {
+            let capacity = entry.cidr.block_count(entry.block_len);
+            let free = capacity.saturating_sub(blocked.blocks_met(entry.cidr, entry.block_len));
+            EntryFigures {
+                entry: entry.name.to_owned(),
+                cidr: entry.cidr,
+                capacity,
+                used: 0,
+                held: 0,
+                free: if entry.drain { 0 } else { free },
+                draining: entry.drain,
+            }
+        })
+        .collect()
+}
+
+fn pools(
+    draft: &Draft<'_>,
+    entries: &[EntryFigures],
+    nodes_in: &BTreeMap<Option<usize>, u64>,
+    by_pool: &BTreeMap<&str, (u64, u64)>,
+) -> Vec<PoolFigures> {
+    let places = (0..draft.layout.pools.len()).map(Some).chain([None]);
+    places
+        .map(|place| {
+            let plan = place.and_then(|place| draft.layout.pools.get(place));
+            let pool = plan.map_or(NO_POOL, |plan| plan.pool.meta.name.as_str());
+            let reach = plan.map_or(draft.layout.unclaimed(), |plan| &plan.reach);
+            let reachable = || reach.iter().filter_map(|place| entries.get(*place));
+            let (used, held) = by_pool.get(pool).copied().unwrap_or_default();
+            PoolFigures {
+                pool: pool.to_owned(),
+                nodes: nodes_in.get(&place).copied().unwrap_or_default(),
+                leases: used,
+                capacity: reachable().map(|entry| entry.capacity).sum(),
+                used,
+                held,
+                free: reachable().map(|entry| entry.free).sum(),
+            }
+        })
+        .collect()
+}
+
+/// Prefixes are nested or disjoint, so in the order of their first address it is enough to remember the one
+/// that reaches furthest.
+fn overlaps(world: &World) -> Vec<(Cidr, Cidr)> {
+    let mut found = vec![];
+    for family in Family::ALL {
+        let mut subnets: Vec<Cidr> = world
+            .leases
+            .iter()
+            .map(|lease| lease.subnet)
+            .filter(|subnet| subnet.family() == family)
+            .collect();
+        subnets.sort_unstable();
+        let mut furthest: Option<Cidr> = None;
+        for subnet in subnets {
+            match furthest {
+                Some(before) if before.overlaps(subnet) => found.push((before, subnet)),
+                _ => furthest = Some(subnet),
+            }
+        }
+    }
+    found
+}

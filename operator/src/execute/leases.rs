@@ -1,0 +1,232 @@
+//! Writing leases.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::ObjectMeta,
+};
+use serde_json::{Value, json};
+use tartan_crds::{Cidr, SubnetLeaseSpec, conditions::reason, wellknown::field_manager};
+
+use super::{Executor, News, Outcome, Overtaken, unless_overtaken};
+use crate::{
+    client::may_have_happened,
+    decide::{DeleteReason, UpdateReason, is_still_free_to_take},
+    events,
+    world::{Lease, Meta, Node},
+};
+
+impl Executor {
+    pub(super) async fn create_lease(
+        &self,
+        spec: &SubnetLeaseSpec,
+        labels: BTreeMap<String, String>,
+        news: &mut Vec<News>,
+    ) -> kube::Result<Outcome> {
+        let name = spec.subnet.object_name();
+        let object = DynamicObject {
+            types: Some(kube::core::TypeMeta::resource::<tartan_crds::SubnetLease>()),
+            metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+            data: json!({ "spec": spec }),
+        };
+        let params =
+            PostParams { field_manager: Some(field_manager::OPERATOR.into()), ..PostParams::default() };
+        match self.leases.create(&params, &object).await {
+            Ok(created) => {
+                tracing::info!(node = spec.node_name, subnet = %spec.subnet, pool = spec.pool, "leased");
+                news.extend(read(created));
+                Ok(Outcome::Done)
+            }
+            // Another operator's, or our own first attempt whose answer was lost: look who owns it.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                self.reread_lease(&name, news).await?;
+                Ok(Outcome::Overtaken)
+            }
+            Err(error) => {
+                if may_have_happened(&error) {
+                    news.push(News::LeaseInDoubt(name));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn update_lease(
+        &self,
+        lease: &Meta,
+        spec: &SubnetLeaseSpec,
+        labels: &BTreeMap<String, String>,
+        why: UpdateReason,
+        news: &mut Vec<News>,
+    ) -> kube::Result<Outcome> {
+        let mut wanted = json!(spec);
+        for optional in ["mtu", "releasedAt"] {
+            // A merge patch removes what is null and keeps what is absent.
+            if let Some(fields) = wanted.as_object_mut() {
+                fields.entry(optional).or_insert(Value::Null);
+            }
+        }
+        let outcome = self.patch_lease(lease, labels, &wanted, news).await?;
+        if outcome == Outcome::Done {
+            tracing::info!(
+                node = spec.node_name,
+                subnet = %spec.subnet,
+                pool = spec.pool,
+                why = why.as_str(),
+                "lease updated"
+            );
+        }
+        Ok(outcome)
+    }
+
+    pub(super) async fn release_lease(
+        &self,
+        decided: &Meta,
+        subnet: Cidr,
+        node: &str,
+        news: &mut Vec<News>,
+    ) -> kube::Result<Outcome> {
+        let live_node = self.reread_node(node, news).await?;
+        let Some(lease) = self.reread_lease(&decided.name, news).await? else {
+            return Ok(Outcome::Overtaken);
+        };
+        let same = lease.meta.uid == decided.uid && lease.released_at().is_none();
+        if !same || !is_still_free_to_take(None, &lease, live_node.as_ref(), &[]) {
+            return Ok(Outcome::Overtaken);
+        }
+        let released = json!({ "releasedAt": Time(Timestamp::now()) });
+        let outcome = self.patch_lease(&lease.meta, &BTreeMap::new(), &released, news).await?;
+        if outcome == Outcome::Done {
+            tracing::info!(node, %subnet, "released: the node is gone");
+            let about = events::ours("SubnetLease", &decided.name, &decided.uid);
+            let note = format!("node {node} is gone; {subnet} is held for its return");
+            self.events.note(about, "Released", "Release", note);
+        }
+        Ok(outcome)
+    }
+
+    pub(super) async fn delete_lease(
+        &self,
+        decided: &Meta,
+        node: &str,
+        why: DeleteReason,
+        news: &mut Vec<News>,
+    ) -> kube::Result<Outcome> {
+        let live_node = self.reread_node(node, news).await?;
+        let Some(lease) = self.reread_lease(&decided.name, news).await? else {
+            return Ok(Outcome::Overtaken);
+        };
+        let rivals = if why == DeleteReason::Duplicate { self.leases_of(node).await? } else { vec![] };
+        if lease.meta.uid != decided.uid
+            || !is_still_free_to_take(Some(why), &lease, live_node.as_ref(), &rivals)
+        {
+            return Ok(Outcome::Overtaken);
+        }
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(lease.meta.uid.clone()),
+                resource_version: Some(lease.meta.version.clone()),
+            }),
+            ..DeleteParams::default()
+        };
+        let name = lease.meta.name.clone();
+        match unless_overtaken(self.leases.delete(&name, &params).await) {
+            Ok(Ok(_)) => {
+                tracing::info!(node, subnet = %lease.subnet, why = why.as_str(), "lease deleted");
+                self.tell_of_deletion(&lease, node, live_node.as_ref(), why);
+                news.push(News::NoLease(name));
+                Ok(Outcome::Done)
+            }
+            Ok(Err(overtaken)) => {
+                news.push(overtaken_news(name, overtaken));
+                Ok(Outcome::Overtaken)
+            }
+            Err(error) => {
+                news.push(News::LeaseInDoubt(name));
+                Err(error)
+            }
+        }
+    }
+
+    fn tell_of_deletion(&self, lease: &Lease, node: &str, live: Option<&Node>, why: DeleteReason) {
+        let subnet = lease.subnet;
+        match why {
+            DeleteReason::Expired => {}
+            DeleteReason::TakenEarly => self.events.warn(
+                events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, ""),
+                reason::EXHAUSTED,
+                "Reclaim",
+                format!("{subnet}, held for node {node} that is gone, was needed before its time"),
+            ),
+            DeleteReason::BackedOut | DeleteReason::Duplicate => self.events.warn(
+                events::node(node, live.map_or("", |node| &node.meta.uid)),
+                if why == DeleteReason::BackedOut { reason::SECOND_IPAM } else { reason::POD_CIDR_MISMATCH },
+                "BackOut",
+                match why {
+                    DeleteReason::BackedOut => {
+                        format!("another IPAM set the Node's podCIDRs first; the unused lease of {subnet} was given back")
+                    }
+                    _ => format!("the node had two leases; the unused one of {subnet} was given back"),
+                },
+            ),
+        }
+    }
+
+    /// The lease as the API server has it now.
+    pub(super) async fn reread_lease(&self, name: &str, news: &mut Vec<News>) -> kube::Result<Option<Lease>> {
+        let lease = self.leases.get_opt(name).await?.and_then(Lease::parse);
+        news.push(match &lease {
+            Some(lease) => News::Lease(Box::new(lease.clone())),
+            None => News::NoLease(name.to_owned()),
+        });
+        Ok(lease)
+    }
+
+    async fn leases_of(&self, node: &str) -> kube::Result<Vec<Lease>> {
+        let selector = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let leases = self.leases.list(&selector).await?;
+        Ok(leases.items.into_iter().filter_map(Lease::parse).collect())
+    }
+
+    async fn patch_lease(
+        &self,
+        lease: &Meta,
+        labels: &BTreeMap<String, String>,
+        spec: &Value,
+        news: &mut Vec<News>,
+    ) -> kube::Result<Outcome> {
+        let guard = json!({ "uid": lease.uid, "resourceVersion": lease.version, "labels": labels });
+        let patch = json!({ "metadata": guard, "spec": spec });
+        let params =
+            PatchParams { field_manager: Some(field_manager::OPERATOR.into()), ..PatchParams::default() };
+        match unless_overtaken(self.leases.patch(&lease.name, &params, &Patch::Merge(&patch)).await) {
+            Ok(Ok(patched)) => {
+                news.extend(read(patched));
+                Ok(Outcome::Done)
+            }
+            Ok(Err(overtaken)) => {
+                news.push(overtaken_news(lease.name.clone(), overtaken));
+                Ok(Outcome::Overtaken)
+            }
+            Err(error) => {
+                if may_have_happened(&error) {
+                    news.push(News::LeaseInDoubt(lease.name.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn overtaken_news(name: String, overtaken: Overtaken) -> News {
+    match overtaken {
+        Overtaken::Gone => News::NoLease(name),
+        Overtaken::Changed => News::LeaseInDoubt(name),
+    }
+}
+
+fn read(object: DynamicObject) -> Option<News> {
+    Lease::parse(object).map(|lease| News::Lease(Box::new(lease)))
+}

@@ -1,0 +1,93 @@
+//! Writing the status of ClusterNetwork and NetworkPools.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+use tartan_crds::{
+    ClusterNetworkStatus, NetworkPoolStatus,
+    wellknown::{CLUSTER_NETWORK, GROUP, VERSION},
+};
+
+use super::{Executor, News, apply, unless_overtaken};
+use crate::{
+    client::{reason, text},
+    events,
+    world::{Network, Pool, World},
+};
+
+impl Executor {
+    /// The network as the API server has it now; `None` where there is none.
+    pub async fn reread_network(&self) -> kube::Result<Option<Network>> {
+        Ok(self.networks.get_opt(CLUSTER_NETWORK).await?.map(Network::parse))
+    }
+
+    pub async fn write_network_status(&self, world: &mut World, status: &ClusterNetworkStatus) -> bool {
+        let Some(network) = world.network() else { return true };
+        let (uid, before) = (network.meta.uid.clone(), network.status.conditions.clone());
+        let object = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "ClusterNetwork",
+            "metadata": { "name": CLUSTER_NETWORK },
+            "status": status,
+        });
+        match unless_overtaken(apply(&self.networks, CLUSTER_NETWORK, &object, true).await) {
+            Ok(Ok(applied)) => {
+                let network = Network::parse(applied);
+                super::learn(world, News::Network(Box::new(network)), std::time::Instant::now());
+                self.tell_of_changes("ClusterNetwork", CLUSTER_NETWORK, &uid, &before, &status.conditions);
+                true
+            }
+            Ok(Err(_)) => true,
+            Err(error) => self.status_failed("ClusterNetwork", CLUSTER_NETWORK, &error),
+        }
+    }
+
+    pub async fn write_pool_status(&self, world: &mut World, name: &str, status: &NetworkPoolStatus) -> bool {
+        let Some(pool) = world.pools.get(name) else { return true };
+        let (uid, before) = (pool.meta.uid.clone(), pool.status.conditions.clone());
+        let object = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "NetworkPool",
+            "metadata": { "name": name },
+            "status": status,
+        });
+        match unless_overtaken(apply(&self.pools, name, &object, true).await) {
+            Ok(Ok(applied)) => {
+                world.pools.learn(Pool::parse(applied), std::time::Instant::now());
+                self.tell_of_changes("NetworkPool", name, &uid, &before, &status.conditions);
+                true
+            }
+            Ok(Err(_)) => true,
+            Err(error) => self.status_failed("NetworkPool", name, &error),
+        }
+    }
+
+    fn status_failed(&self, kind: &'static str, name: &str, error: &kube::Error) -> bool {
+        self.metrics.request_failed(reason(error));
+        tracing::warn!(kind, name, error = text(error), "status not written, trying again later");
+        false
+    }
+
+    /// An event for each condition that turned false or found another reason to be.
+    fn tell_of_changes(&self, kind: &str, name: &str, uid: &str, before: &[Condition], after: &[Condition]) {
+        for condition in after {
+            let old = before.iter().find(|old| old.type_ == condition.type_);
+            let same =
+                old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
+            if same || (condition.status == "True" && old.is_none_or(|old| old.status == "True")) {
+                continue;
+            }
+            let about = events::ours(kind, name, uid);
+            let note = format!("{}: {}", condition.type_, condition.message);
+            tracing::info!(
+                kind,
+                name,
+                condition = condition.type_,
+                status = condition.status,
+                reason = condition.reason,
+                message = condition.message,
+                "condition changed"
+            );
+            self.events.publish(about, condition, note);
+        }
+    }
+}

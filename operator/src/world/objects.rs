@@ -1,0 +1,301 @@
+//! The objects as decisions see them: parsed once, here, and without what no decision needs.
+//!
+//! An object that does not parse stays an object: a lease that nobody can read still holds its block, and one
+//! bad pool or entry says nothing about the others. Nothing here fails.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Node as KubeNode},
+        networking::v1::ServiceCIDR,
+    },
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::core::DynamicObject;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use tartan_crds::{
+    Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec, NetworkPoolStatus, NodeNetworkSpec,
+    SubnetLeaseSpec, SubnetLeaseStatus,
+    conditions::kind,
+    wellknown::{annotation, label},
+};
+
+use super::table::{Meta, Record};
+
+/// Why an object could not be read, for a condition.
+pub type Unreadable = String;
+
+/// A Kubernetes Node.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Node {
+    pub meta: Meta,
+    pub labels: BTreeMap<String, String>,
+    /// `spec.podCIDRs`, as they are written there.
+    pub pod_cidrs: Vec<String>,
+    /// Our three annotations.
+    pub mirrored: Option<String>,
+    pub public_ips: Option<String>,
+    pub uplink: Option<String>,
+    /// Internal and external addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Node {
+    pub fn parse(node: KubeNode) -> Self {
+        let KubeNode { metadata, spec, status } = node;
+        let spec = spec.unwrap_or_default();
+        let mut pod_cidrs = spec.pod_cidrs.unwrap_or_default();
+        if let Some(only) = spec.pod_cidr.filter(|cidr| !cidr.is_empty() && pod_cidrs.is_empty()) {
+            pod_cidrs.push(only);
+        }
+        let mut annotations = metadata.annotations.clone().unwrap_or_default();
+        let addresses = status.and_then(|status| status.addresses).unwrap_or_default();
+        Self {
+            labels: metadata.labels.clone().unwrap_or_default(),
+            meta: meta(&metadata),
+            pod_cidrs,
+            mirrored: annotations.remove(annotation::MIRRORED),
+            public_ips: annotations.remove(annotation::PUBLIC_IPS),
+            uplink: annotations.remove(annotation::UPLINK),
+            addresses: addresses.iter().filter_map(|address| address.address.parse().ok()).collect(),
+        }
+    }
+
+    /// Whether the podCIDRs were written by somebody else.
+    pub fn has_foreign_pod_cidrs(&self) -> bool {
+        !self.pod_cidrs.is_empty() && self.mirrored.as_deref() != Some(self.pod_cidrs.join(",").as_str())
+    }
+}
+
+/// The ClusterNetwork, with entries that could not be read apart from the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    pub meta: Meta,
+    pub generation: Option<i64>,
+    pub spec: Result<ClusterNetworkSpec, Unreadable>,
+    /// Name of the entry (or its place) and what is wrong with it.
+    pub bad_entries: Vec<(String, Unreadable)>,
+    pub status: ClusterNetworkStatus,
+}
+
+impl Network {
+    pub fn parse(mut object: DynamicObject) -> Self {
+        let bad_entries = take_bad_entries(&mut object.data);
+        Self {
+            meta: meta(&object.metadata),
+            generation: object.metadata.generation,
+            spec: part(&mut object.data, "spec"),
+            bad_entries,
+            status: part(&mut object.data, "status").unwrap_or_default(),
+        }
+    }
+}
+
+/// Takes the entries that do not parse out of `spec.cidrs`, so that they spoil no others.
+fn take_bad_entries(data: &mut Value) -> Vec<(String, Unreadable)> {
+    let Some(entries) = data.pointer_mut("/spec/cidrs").and_then(Value::as_array_mut) else { return vec![] };
+    let mut bad = vec![];
+    let mut place = 0;
+    entries.retain(|entry| {
+        let verdict = tartan_crds::CidrEntry::deserialize(entry);
+        if let Err(error) = &verdict {
+            let name = entry.get("name").and_then(Value::as_str);
+            bad.push((name.map_or_else(|| format!("#{place}"), str::to_owned), error.to_string()));
+        }
+        place += 1;
+        verdict.is_ok()
+    });
+    bad
+}
+
+/// A NetworkPool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    pub meta: Meta,
+    pub generation: Option<i64>,
+    pub spec: Result<NetworkPoolSpec, Unreadable>,
+    pub status: NetworkPoolStatus,
+    /// Made from the chart's values.
+    pub from_chart: bool,
+}
+
+impl Pool {
+    pub fn parse(mut object: DynamicObject) -> Self {
+        let labels = object.metadata.labels.as_ref();
+        Self {
+            meta: meta(&object.metadata),
+            generation: object.metadata.generation,
+            from_chart: labels.is_some_and(|labels| labels.contains_key(crate::chart_values::FROM_CHART)),
+            spec: part(&mut object.data, "spec"),
+            status: part(&mut object.data, "status").unwrap_or_default(),
+        }
+    }
+}
+
+/// A SubnetLease. Its block is known even where its spec can't be read: the name is the block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    pub meta: Meta,
+    pub subnet: Cidr,
+    pub spec: Result<SubnetLeaseSpec, Unreadable>,
+    pub labels: BTreeMap<String, String>,
+    /// The node's agent has written what peers need: pods may have addresses of this block.
+    pub in_use: bool,
+    pub created: Timestamp,
+    /// Being deleted by somebody, held by a finalizer.
+    pub deleting: bool,
+}
+
+impl Lease {
+    /// `None` where neither name nor spec tells a block: such an object can't be a lease of ours.
+    pub fn parse(mut object: DynamicObject) -> Option<Self> {
+        let spec: Result<SubnetLeaseSpec, Unreadable> = part(&mut object.data, "spec");
+        let meta = meta(&object.metadata);
+        let subnet =
+            spec.as_ref().ok().map(|spec| spec.subnet).or_else(|| Cidr::from_object_name(&meta.name).ok())?;
+        let status: SubnetLeaseStatus = part(&mut object.data, "status").unwrap_or_default();
+        let mut labels = object.metadata.labels.unwrap_or_default();
+        labels.retain(|name, _| [label::NODE, label::POOL, label::FAMILY].contains(&name.as_str()));
+        Some(Self {
+            meta,
+            subnet,
+            spec,
+            labels,
+            in_use: !status.public_ips.is_empty() || !status.endpoints.is_empty(),
+            created: object.metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            deleting: object.metadata.deletion_timestamp.is_some(),
+        })
+    }
+
+    /// The node that holds it, where that can be read.
+    pub fn node(&self) -> Option<&str> {
+        self.spec.as_ref().ok().map(|spec| spec.node_name.as_str())
+    }
+
+    pub fn released_at(&self) -> Option<Timestamp> {
+        self.spec.as_ref().ok().and_then(|spec| spec.released_at.as_ref()).map(|time| time.0)
+    }
+}
+
+/// A NodeNetwork, without the agent's part: that may change often and no decision needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeNet {
+    pub meta: Meta,
+    pub generation: Option<i64>,
+    pub spec: Result<NodeNetworkSpec, Unreadable>,
+    /// UID of the Node that owns it.
+    pub owner: Option<String>,
+    /// The operator's own condition.
+    pub leased: Option<Condition>,
+}
+
+impl NodeNet {
+    pub fn parse(mut object: DynamicObject) -> Self {
+        #[derive(Default, Deserialize)]
+        struct Status {
+            #[serde(default)]
+            conditions: Vec<Condition>,
+        }
+        let status: Status = part(&mut object.data, "status").unwrap_or_default();
+        let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
+        Self {
+            meta: meta(&object.metadata),
+            generation: object.metadata.generation,
+            spec: part(&mut object.data, "spec"),
+            owner: owners.iter().find(|owner| owner.kind == "Node").map(|owner| owner.uid.clone()),
+            leased: status.conditions.into_iter().find(|condition| condition.type_ == kind::LEASED),
+        }
+    }
+}
+
+/// A ServiceCIDR of the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceRange {
+    pub meta: Meta,
+    pub cidrs: Vec<Cidr>,
+}
+
+impl ServiceRange {
+    pub fn parse(object: ServiceCIDR) -> Self {
+        let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+        Self {
+            meta: meta(&object.metadata),
+            cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
+        }
+    }
+}
+
+/// What the chart's values ask for; applied as they are, so that a field which this version does not know
+/// is refused by the API server and not lost here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChartValues {
+    pub meta: Meta,
+    pub namespace: String,
+    pub network: Option<Value>,
+    pub pools: Vec<PoolValues>,
+    pub error: Option<Unreadable>,
+}
+
+/// A pool of the chart's values.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolValues {
+    pub name: String,
+    pub spec: Value,
+}
+
+impl ChartValues {
+    pub fn parse(object: ConfigMap) -> Self {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Document {
+            cluster_network: Option<Value>,
+            #[serde(default)]
+            pools: Option<Vec<PoolValues>>,
+        }
+        let text = object.data.unwrap_or_default().remove(crate::chart_values::KEY);
+        let document: Result<Document, String> = match text.as_deref().map(str::trim) {
+            None | Some("") => Ok(Document::default()),
+            Some(text) => serde_saphyr::from_str(text).map_err(|error| error.to_string()),
+        };
+        let (document, error) = match document {
+            Ok(document) => (document, None),
+            Err(error) => (Document::default(), Some(error)),
+        };
+        Self {
+            meta: meta(&object.metadata),
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            network: document.cluster_network,
+            pools: document.pools.unwrap_or_default(),
+            error,
+        }
+    }
+}
+
+macro_rules! records {
+    ($($kind:ty),*) => {$(
+        impl Record for $kind {
+            fn meta(&self) -> &Meta {
+                &self.meta
+            }
+        }
+    )*};
+}
+records!(Node, Network, Pool, Lease, NodeNet, ServiceRange, ChartValues);
+
+fn meta(metadata: &ObjectMeta) -> Meta {
+    Meta {
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        version: metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+/// Takes `spec` or `status` out of an object. An absent one reads as empty.
+fn part<T: DeserializeOwned>(data: &mut Value, name: &str) -> Result<T, Unreadable> {
+    let value = data.get_mut(name).map_or_else(|| Value::Object(Default::default()), Value::take);
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
