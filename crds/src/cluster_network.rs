@@ -39,8 +39,10 @@ pub struct ClusterNetworkSpec {
         validation = Rule::new("self.all(a, !isCIDR(a.cidr) || self.exists_one(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)))")
             .message("entries must not overlap"),
         validation = Rule::new("self.all(a, self.exists_one(b, a.name == b.name))").message("entry names must be unique"),
-        validation = Rule::new("oldSelf.all(o, (has(o.drain) && o.drain) || self.exists(n, n.name == o.name && n.cidr == o.cidr && n.nodeMaskSize == o.nodeMaskSize))")
-            .message("an entry never changes, and only one with drain: true may be removed; append a new entry instead"),
+        validation = Rule::new("oldSelf.all(o, self.all(n, n.name != o.name || (n.cidr == o.cidr && n.nodeMaskSize == o.nodeMaskSize)))")
+            .message("cidr and nodeMaskSize of an entry never change: append a new entry, and drain the old one"),
+        validation = Rule::new("oldSelf.all(o, (has(o.drain) && o.drain) || self.exists(n, n.name == o.name))")
+            .message("only an entry with drain: true may be removed: set drain first, and wait until no lease is left in it"),
     )]
     pub cidrs: Vec<CidrEntry>,
     /// Parameters that both ends of a path must share.
@@ -140,6 +142,7 @@ impl Default for VxlanParameters {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Masquerade {
+    /// Off: destinations outside see pod addresses, and must know routes to them.
     pub enabled: bool,
     /// Destinations outside of the pod network that see pod addresses as they are.
     #[serde(rename = "nonMasqueradeCIDRs", skip_serializing_if = "Vec::is_empty")]

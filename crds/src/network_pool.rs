@@ -41,8 +41,11 @@ pub struct NetworkPoolSpec {
     /// Names of ClusterNetwork entries that only this pool's nodes use, the preferred first. Empty: all
     /// entries that no pool claims.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("entry names must be unique"),
+    )]
     pub cidrs: Vec<String>,
     /// Which interface of a node carries pod traffic between nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

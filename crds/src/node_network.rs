@@ -80,10 +80,12 @@ pub struct UplinkSelection {
     /// The first interface, by name, that the regular expression matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("''.matches(self) ? true : true").message("must be a regular expression (RE2 syntax)"))]
     pub interface_regex: Option<String>,
     /// The interface that has this address, or an address in this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 43))]
+    #[x_kube(validation = Rule::new("isIP(self) || isCIDR(self)").message("must be an IP address or a CIDR"))]
     pub address: Option<String>,
     /// The interface by which the kernel would send to this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,6 +16,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 pub fn crd_yaml(definition: &CustomResourceDefinition) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(definition)?;
     drop_unknown_formats(&mut value);
+    write_whole_bounds(&mut value);
     declare_metadata_name(&mut value);
     Ok(value)
 }
@@ -45,6 +46,25 @@ fn drop_unknown_formats(value: &mut Value) {
             map.values_mut().for_each(drop_unknown_formats);
         }
         Value::Array(items) => items.iter_mut().for_each(drop_unknown_formats),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Bounds of integers as integers: a bound is kept as a float, and `65535.0` is no port.
+fn write_whole_bounds(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value.as_f64() {
+                    #[expect(clippy::cast_possible_truncation, reason = "bounds are far below 2^53")]
+                    Some(bound) if matches!(key.as_str(), "minimum" | "maximum") && bound.fract() == 0.0 => {
+                        *value = (bound as i64).into();
+                    }
+                    _ => write_whole_bounds(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_whole_bounds),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

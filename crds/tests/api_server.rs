@@ -1,190 +1,385 @@
-//! What a real API server makes of the definitions: taken without a warning, and each rule refuses what
-//! it should, with a text that names the field.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+//! What a real API server does with our definitions: which objects it takes, and what it answers to the others.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
 
 use serde_json::{Value, json};
-use tartan_crds::{crd_yaml, crds};
-use tartan_lab::{ApiServer, ApiServerOptions, eventually};
+use support::{api, check_refused, get, install, object, patch, refusal, send, with};
+use tartan_crds::{ClusterNetwork, NetworkPool, SubnetLease};
+use tartan_lab::{ApiServer, ApiServerOptions};
 
-fn server() -> ApiServer {
-    let server = ApiServer::start(ApiServerOptions::default()).expect("an API server");
-    for definition in crds() {
-        let text = crd_yaml(&definition).unwrap().to_string();
-        let output = server.apply(&text).expect("kubectl");
-        assert!(output.success(), "{}", output.stderr);
-        assert_eq!(output.stderr, "", "kubectl apply of {} warned", definition.spec.names.kind);
-    }
-    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
-    server.kubectl(&established).unwrap().ok().unwrap();
-    for plural in ["clusternetworks", "networkpools", "subnetleases", "nodenetworks"] {
-        eventually(plural, std::time::Duration::from_secs(20), || {
-            server.kubectl(&["get", plural]).is_ok_and(|output| output.success())
-        })
-        .unwrap();
-    }
-    server
-}
-
-/// `Ok` with the object as stored, or what the server said.
-fn apply(server: &ApiServer, object: &Value) -> Result<(), String> {
-    let output = server.apply(&object.to_string()).expect("kubectl");
-    if output.success() {
-        assert_eq!(output.stderr, "", "a warning on {object}");
-        Ok(())
-    } else {
-        Err(output.stderr)
-    }
-}
-
-fn network(cidrs: Value) -> Value {
-    json!({ "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" },
-            "spec": { "cidrs": cidrs } })
-}
-
-fn entry(name: &str, cidr: &str, mask: i32) -> Value {
+fn entry(name: &str, cidr: &str, mask: u8) -> Value {
     json!({ "name": name, "cidr": cidr, "nodeMaskSize": mask })
 }
 
-fn lease(name: &str, subnet: &str) -> Value {
-    json!({ "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": name },
-            "spec": { "nodeName": "node1", "nodeUID": "u1", "subnet": subnet, "pool": "default", "primary": true,
-                      "backend": { "type": "vxlan", "accepts": ["vxlan"] } } })
+fn network(change: &Value) -> Value {
+    object("ClusterNetwork", "default", with(json!({ "cidrs": [entry("a", "10.244.0.0/16", 24)] }), change))
 }
 
-fn pool(name: &str, spec: Value) -> Value {
-    json!({ "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool", "metadata": { "name": name }, "spec": spec })
+fn pool(change: &Value) -> Value {
+    let base = json!({ "nodeSelector": { "matchLabels": { "zone": "a" } }, "backend": { "type": "vxlan" } });
+    object("NetworkPool", "zone-a", with(base, change))
 }
 
-#[track_caller]
-fn refused(server: &ApiServer, object: &Value, field: &str, says: &str) {
-    let error = apply(server, object).expect_err(&format!("taken: {object}"));
-    assert!(
-        error.contains(field) && error.contains(says),
-        "{object}\nshould name {field:?} and say {says:?}:\n{error}"
+fn lease(subnet: &str, node: &str) -> Value {
+    let name = subnet.replace([':', '/'], "-");
+    let spec = json!({
+        "nodeName": node, "nodeUID": "u", "subnet": subnet, "pool": "default", "primary": true,
+        "backend": { "type": "vxlan", "accepts": ["vxlan"] },
+    });
+    object("SubnetLease", &name, spec)
+}
+
+#[test]
+fn the_definitions_are_taken_without_a_warning_and_are_structural() {
+    let api = ApiServer::start(ApiServerOptions::default()).unwrap();
+    let said = install(&api);
+    assert_eq!(said.stderr, "", "kubectl apply warned");
+    assert_eq!(said.stdout.lines().count(), 4, "{}", said.stdout);
+    let directory = support::yaml_directory();
+    let again = ["apply", "--server-side", "--force-conflicts", "-f", directory.to_str().unwrap()];
+    assert_eq!(api.kubectl(&again).unwrap().ok().unwrap().stderr, "");
+
+    for definition in get(&api, &["crd"])["items"].as_array().unwrap() {
+        let conditions = definition["status"]["conditions"].as_array().unwrap();
+        let of = |kind: &str| conditions.iter().find(|c| c["type"] == kind).map(|c| c["status"].clone());
+        assert_eq!(of("Established"), Some(json!("True")), "{definition}");
+        assert_eq!(of("NonStructuralSchema"), None, "{definition}");
+    }
+}
+
+#[test]
+fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
+    let api = api();
+    let cidrs = |entries: &[Value]| json!({ "cidrs": entries });
+    let one = |cidr: &str, mask: u8| cidrs(&[entry("a", cidr, mask)]);
+    let canonical = "must be a CIDR in canonical form";
+    let mask = "nodeMaskSize must lie between the entry's own length and 30 (IPv4) or 126 (IPv6)";
+    let table = [
+        (
+            "no entry",
+            cidrs(&[]),
+            "spec.cidrs: Invalid value: 0: spec.cidrs in body should have at least 1 items",
+        ),
+        ("no list of entries", json!({ "cidrs": null }), "spec.cidrs: Required value"),
+        ("host bits", one("10.244.0.1/16", 24), canonical),
+        ("leading zero", one("10.244.00.0/16", 24), canonical),
+        ("upper case", one("FD00::/48", 64), canonical),
+        ("no RFC 5952", one("fd00:0:0:0:1:0:0:0/80", 96), canonical),
+        ("IPv4 in IPv6", one("::ffff:10.0.0.0/104", 120), canonical),
+        ("a bare address", one("10.244.0.0", 24), canonical),
+        ("blocks larger than the entry", one("10.244.0.0/16", 15), mask),
+        ("blocks without room for a pod", one("10.244.0.0/16", 31), mask),
+        (
+            "IPv6 blocks without room for a pod",
+            one("fd00:1::/120", 127),
+            "should be less than or equal to 126",
+        ),
+        ("too many blocks", one("fd00::/40", 64), "an entry may hold at most 2^20 blocks"),
+        (
+            "overlap",
+            cidrs(&[entry("a", "10.244.0.0/16", 24), entry("b", "10.244.128.0/17", 24)]),
+            "spec.cidrs: Invalid value: entries must not overlap",
+        ),
+        (
+            "one range twice",
+            cidrs(&[entry("a", "10.244.0.0/16", 24), entry("b", "10.244.0.0/16", 25)]),
+            "entries must not overlap",
+        ),
+        (
+            "one name twice",
+            cidrs(&[entry("a", "10.244.0.0/16", 24), entry("a", "10.245.0.0/16", 24)]),
+            "entry names must be unique",
+        ),
+        ("a name in upper case", cidrs(&[entry("A", "10.244.0.0/16", 24)]), "spec.cidrs[0].name"),
+        (
+            "65 entries",
+            cidrs(
+                &(0..65).map(|i| entry(&format!("e{i}"), &format!("10.{i}.0.0/16"), 24)).collect::<Vec<_>>(),
+            ),
+            "must have at most 64 items",
+        ),
+        (
+            "unknown backend",
+            json!({ "defaultBackend": { "type": "gre" } }),
+            "supported values: \"vxlan\", \"host-gw\"",
+        ),
+        (
+            "a fallback that needs a link",
+            json!({ "fallbackBackend": "host-gw" }),
+            "must be an overlay: vxlan",
+        ),
+        ("VNI 0", json!({ "backends": { "vxlan": { "vni": 0 } } }), "spec.backends.vxlan.vni"),
+        (
+            "VNI of 25 bits",
+            json!({ "backends": { "vxlan": { "vni": 16_777_216 } } }),
+            "spec.backends.vxlan.vni",
+        ),
+        ("port 65536", json!({ "backends": { "vxlan": { "port": 65_536 } } }), "spec.backends.vxlan.port"),
+        ("MTU 100", json!({ "mtu": 100 }), "spec.mtu"),
+        ("days", json!({ "reclaimAfter": "1d" }), "must be a duration such as 1h, 30m or 90s"),
+        (
+            "unknown mode",
+            json!({ "podCIDRMode": "Steal" }),
+            "supported values: \"Auto\", \"Adopt\", \"Mirror\", \"Ignore\"",
+        ),
+        (
+            "masquerade exception with host bits",
+            json!({ "masquerade": { "nonMasqueradeCIDRs": ["10.0.0.1/8"] } }),
+            canonical,
+        ),
+        ("a misspelled field", json!({ "defaultBackends": {} }), "unknown field \"spec.defaultBackends\""),
+    ];
+    for (what, change, expected) in &table {
+        check_refused(&api, what, &network(change), expected);
+    }
+    let mut other = network(&json!({}));
+    other["metadata"]["name"] = "other".into();
+    check_refused(
+        &api,
+        "a second network",
+        &other,
+        "metadata.name: Invalid value: the only ClusterNetwork is named default",
     );
-}
-
-#[test]
-fn bad_objects_are_refused_with_the_field_and_the_remedy() {
-    let server = server();
-
-    let one = || json!([entry("a", "10.244.0.0/16", 24)]);
-    let mut other_name = network(one());
-    other_name["metadata"]["name"] = json!("other");
-    refused(&server, &other_name, "metadata.name", "the only ClusterNetwork is named default");
-    for (cidrs, field, says) in [
-        (json!([]), "spec.cidrs", "should have at least 1 items"),
-        (json!([entry("a", "10.244.0.1/16", 24)]), "spec.cidrs[0].cidr", "canonical form"),
-        (json!([entry("a", "10.244.0.0", 24)]), "spec.cidrs[0].cidr", "canonical form"),
-        (json!([entry("a", "FD00::/48", 64)]), "spec.cidrs[0].cidr", "canonical form"),
-        (json!([entry("a", "fd00:0:0::/48", 64)]), "spec.cidrs[0].cidr", "canonical form"),
-        (json!([entry("a", "10.244.0.0/16", 12)]), "spec.cidrs[0]", "nodeMaskSize must lie between"),
-        (json!([entry("a", "10.244.0.0/16", 31)]), "spec.cidrs[0]", "nodeMaskSize must lie between"),
-        (json!([entry("a", "10.0.0.0/8", 30)]), "spec.cidrs[0]", "at most 2^20 blocks"),
-        (
-            json!([entry("a", "10.0.0.0/8", 24), entry("b", "10.244.0.0/16", 24)]),
-            "spec.cidrs",
-            "must not overlap",
-        ),
-        (
-            json!([entry("a", "10.0.0.0/16", 24), entry("a", "10.1.0.0/16", 24)]),
-            "spec.cidrs",
-            "names must be unique",
-        ),
-        (json!([entry("A_b", "10.0.0.0/16", 24)]), "spec.cidrs[0].name", "should match"),
-    ] {
-        refused(&server, &network(cidrs), field, says);
-    }
-    let mut bad = network(one());
-    for (field, value, says) in [
-        ("mtu", json!(100), "greater than or equal to 576"),
-        ("reclaimAfter", json!("soon"), "must be a duration such as 1h"),
-        ("fallbackBackend", json!("host-gw"), "must be an overlay"),
-        ("podCIDRMode", json!("Perhaps"), "Unsupported value"),
-        ("defaultBackend", json!({ "type": "carrier-pigeon" }), "Unsupported value"),
-        ("backends", json!({ "vxlan": { "vni": 16_777_216 } }), "less than or equal to 16777215"),
-        ("backends", json!({ "vxlan": { "port": 0 } }), "greater than or equal to 1"),
-        ("masquerade", json!({ "nonMasqueradeCIDRs": ["10.0.0.1/8"] }), "canonical form"),
-    ] {
-        bad["spec"][field] = value;
-        refused(&server, &bad, field, says);
-        bad["spec"].as_object_mut().unwrap().remove(field);
-    }
-
-    for (name, subnet, says) in [
-        ("10.244.9.0-24", "10.244.8.0/24", "name must be the subnet"),
-        ("10.244.8.1-24", "10.244.8.1/24", "canonical form"),
-        ("fd00-10-244-3--64", "fd00:10:244:3::/64", "name must be the subnet"),
-    ] {
-        refused(&server, &lease(name, subnet), "", says);
-    }
-
-    let everyone = json!({ "nodeSelector": {}, "backend": { "type": "vxlan" } });
-    refused(&server, &pool("default", everyone.clone()), "metadata.name", "choose another name");
-    for (uplink, says) in [
-        (json!({}), "exactly one of"),
-        (json!({ "interface": "eth0", "canReach": "192.0.2.1" }), "exactly one of"),
-        (json!({ "canReach": "nowhere" }), "must be an IP address"),
-    ] {
-        let mut spec = everyone.clone();
-        spec["uplink"] = uplink;
-        refused(&server, &pool("p", spec), "spec.uplink", says);
+    for (what, cidr, block) in
+        [("IPv4", "10.0.0.0/10", 30), ("IPv6", "fd00:10::/48", 64), ("one block", "10.9.0.0/24", 24)]
+    {
+        assert_eq!(refusal(&api, &network(&one(cidr, block))), None, "{what}");
     }
 }
 
 #[test]
-fn entries_are_appended_drained_and_only_then_removed() {
-    let server = server();
-    let (a, b) = (entry("a", "10.244.0.0/16", 24), entry("b", "10.245.0.0/16", 24));
-    apply(&server, &network(json!([a]))).unwrap();
-    apply(&server, &network(json!([a, b]))).expect("append");
-    apply(&server, &network(json!([b, a]))).expect("a new order of preference");
-    refused(&server, &network(json!([a])), "spec.cidrs", "only one with drain: true may be removed");
+fn entries_are_appended_and_drained_but_never_changed() {
+    let api = ApiServer::start(ApiServerOptions::default()).unwrap();
+    install(&api);
+    let start = [entry("a", "10.244.0.0/16", 24), entry("b", "10.245.0.0/16", 24)];
+    send(&api, &["create"], &network(&json!({ "cidrs": start }))).ok().unwrap();
+    let update =
+        |entries: &[Value]| patch(&api, &["cnet", "default"], &json!({ "spec": { "cidrs": entries } }));
+    let refused = |what: &str, entries: &[Value], expected: &str| {
+        let said = update(entries).unwrap_or_else(|| panic!("{what} was accepted"));
+        assert!(said.contains(expected), "{what}: {said}");
+    };
+    let [a, b] = start;
+    let draining = |entry: &Value| with(entry.clone(), &json!({ "drain": true }));
+    let (changed, removed) =
+        ("never change: append a new entry", "only an entry with drain: true may be removed");
+
+    refused("another range", &[entry("a", "10.246.0.0/16", 24), b.clone()], changed);
+    refused("another block size", &[entry("a", "10.244.0.0/16", 25), b.clone()], changed);
+    refused("removal", std::slice::from_ref(&b), removed);
+    refused("renaming", &[entry("c", "10.244.0.0/16", 24), b.clone()], removed);
+
+    let c = entry("c", "fd00:10:244::/48", 64);
+    assert_eq!(update(&[b.clone(), a.clone(), c.clone()]), None, "append and reorder");
+    assert_eq!(update(&[b.clone(), draining(&a), c.clone()]), None, "drain");
     refused(
-        &server,
-        &network(json!([a, entry("b", "10.245.0.0/16", 25)])),
-        "spec.cidrs",
-        "an entry never changes",
+        "a draining entry takes another range",
+        &[b.clone(), entry("a", "10.246.0.0/16", 24), c.clone()],
+        changed,
     );
-    let mut draining = b.clone();
-    draining["drain"] = json!(true);
-    apply(&server, &network(json!([a, draining]))).expect("drain");
-    apply(&server, &network(json!([a]))).expect("remove a drained entry");
-    // The bounds that the rules' cost was checked with.
-    let most: Vec<Value> = (0..64).map(|i| entry(&format!("e{i}"), &format!("10.{i}.0.0/16"), 24)).collect();
-    let mut all = vec![a];
-    all.extend(most.into_iter().take(63));
-    apply(&server, &network(json!(all))).expect("64 entries");
+    assert_eq!(update(&[b.clone(), a.clone(), c.clone()]), None, "drain no more");
+    assert_eq!(update(&[b.clone(), draining(&a), c.clone()]), None, "drain again");
+    assert_eq!(update(&[b.clone(), c.clone()]), None, "remove the drained entry");
+
+    // As many as there may be: what the estimate accepted must pass when it is run, too.
+    let full: Vec<Value> = [b, c]
+        .into_iter()
+        .chain((0..62).map(|i| entry(&format!("e{i}"), &format!("10.{i}.0.0/16"), 24)))
+        .collect();
+    assert_eq!(update(&full), None, "64 entries");
+    assert_eq!(update(&full.iter().rev().cloned().collect::<Vec<_>>()), None, "64 entries in another order");
 }
 
 #[test]
-fn a_lease_is_named_selected_and_printed_by_what_it_says() {
-    let server = server();
-    apply(&server, &lease("10.244.3.0-24", "10.244.3.0/24")).unwrap();
-    apply(&server, &lease("fd00-10-244-3---64", "fd00:10:244:3::/64")).unwrap();
-    let mut second = lease("10.244.4.0-24", "10.244.4.0/24");
-    second["spec"]["nodeName"] = json!("node2");
-    apply(&server, &second).unwrap();
-    let mut moved = lease("10.244.3.0-24", "10.244.4.0/24");
-    moved["spec"]["subnet"] = json!("10.244.4.0/24");
-    refused(&server, &moved, "", "never changes");
-    let get = |arguments: &[&str]| server.kubectl(arguments).unwrap().ok().unwrap().stdout;
-    let mine = get(&["get", "sl", "--field-selector", "spec.nodeName=node2", "-o", "name"]);
-    assert_eq!(mine.trim(), "subnetlease.tartan.network/10.244.4.0-24");
-    let status = r#"{"status":{"publicIPs":["192.0.2.7"],"endpoints":[{"type":"vxlan","vtepMAC":"02:00:00:00:00:01"}]}}"#;
-    get(&["patch", "sl", "10.244.4.0-24", "--subresource=status", "--type=merge", "-p", status]);
-    let table = get(&["get", "subnetleases"]);
-    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let lines: Vec<_> = table.lines().collect();
+fn what_is_left_out_gets_the_defaults_of_the_types() {
+    let api = api();
+    let said = send(&api, &["create", "--dry-run=server", "-o", "json"], &network(&json!({}))).ok().unwrap();
+    let stored: Value = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!(
-        words(lines[0]),
-        ["NAME", "NODE", "SUBNET", "POOL", "BACKEND", "PUBLIC-IP", "RELEASED", "AGE"]
+        stored["spec"],
+        json!({
+            "cidrs": [{ "name": "a", "cidr": "10.244.0.0/16", "nodeMaskSize": 24, "drain": false }],
+            "backends": { "vxlan": { "vni": 1, "port": 8472, "learning": false, "gbp": false, "txChecksumOffload": true } },
+            "defaultBackend": { "type": "vxlan", "directRouting": false },
+            "fallbackBackend": "vxlan",
+            "masquerade": { "enabled": true, "fullyRandom": true },
+            "podCIDRMode": "Auto",
+            "reclaimAfter": "3600s",
+        })
     );
-    let row = lines.iter().find(|line| line.starts_with("10.244.4.0-24")).unwrap();
-    assert_eq!(words(row)[..6], ["10.244.4.0-24", "node2", "10.244.4.0/24", "default", "vxlan", "192.0.2.7"]);
-    let hostile = r#"{"status":{"endpoints":[{"type":"vxlan","vtepMAC":"not a mac"}]}}"#;
-    let refused = server
-        .kubectl(&["patch", "sl", "10.244.4.0-24", "--subresource=status", "--type=merge", "-p", hostile])
-        .unwrap();
-    assert!(!refused.success() && refused.stderr.contains("vtepMAC"), "{}", refused.stderr);
+    let written: ClusterNetwork = serde_json::from_value(network(&json!({}))).unwrap();
+    let read: ClusterNetwork = serde_json::from_value(stored).unwrap();
+    assert_eq!(read.spec, written.spec, "server and types have different defaults");
+
+    let half = network(&json!({ "backends": { "vxlan": { "vni": 7 } }, "masquerade": { "enabled": false } }));
+    let said = send(&api, &["create", "--dry-run=server", "-o", "json"], &half).ok().unwrap();
+    let read: ClusterNetwork = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((read.spec.backends.vxlan.vni, read.spec.backends.vxlan.port), (7, 8472));
+    assert!(!read.spec.masquerade.enabled && read.spec.masquerade.fully_random);
+
+    let said = send(&api, &["create", "--dry-run=server", "-o", "json"], &pool(&json!({}))).ok().unwrap();
+    let read: NetworkPool = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(read.spec, serde_json::from_value::<NetworkPool>(pool(&json!({}))).unwrap().spec);
+}
+
+#[test]
+fn a_pool_that_makes_no_sense_is_refused_with_the_reason() {
+    let api = api();
+    let exactly_one =
+        "set exactly one of defaultRoute, interface, interfaceRegex, address, canReach, internalIP";
+    let table = [
+        ("no selector", json!({ "nodeSelector": null }), "spec.nodeSelector: Required value"),
+        ("no backend", json!({ "backend": null }), "spec.backend: Required value"),
+        (
+            "unknown backend",
+            json!({ "backend": { "type": "bgp" } }),
+            "supported values: \"vxlan\", \"host-gw\"",
+        ),
+        ("an entry claimed twice", json!({ "cidrs": ["a", "a"] }), "entry names must be unique"),
+        ("an uplink without a rule", json!({ "uplink": {} }), exactly_one),
+        (
+            "an uplink with two rules",
+            json!({ "uplink": { "interface": "eth0", "internalIP": true } }),
+            exactly_one,
+        ),
+        (
+            "an interface name of 16 bytes",
+            json!({ "uplink": { "interface": "enp0s31f6abcdefg" } }),
+            "spec.uplink.interface",
+        ),
+        (
+            "can-reach a name",
+            json!({ "uplink": { "canReach": "example.org" } }),
+            "must be an IP address in canonical form",
+        ),
+        (
+            "an uplink in no prefix",
+            json!({ "uplink": { "address": "10.0.0.300" } }),
+            "must be an IP address or a CIDR",
+        ),
+        (
+            "no regular expression",
+            json!({ "uplink": { "interfaceRegex": "^ens(" } }),
+            "spec.uplink.interfaceRegex",
+        ),
+        ("MTU 10", json!({ "mtu": 10 }), "spec.mtu"),
+        ("priority past the range", json!({ "priority": 1_000_001 }), "spec.priority"),
+    ];
+    for (what, change, expected) in &table {
+        check_refused(&api, what, &pool(change), expected);
+    }
+    let mut named = pool(&json!({}));
+    named["metadata"]["name"] = "default".into();
+    check_refused(&api, "a pool named default", &named, "default stands for nodes in no pool");
+    for uplink in [
+        json!({ "defaultRoute": true }),
+        json!({ "interface": "eth0" }),
+        json!({ "interfaceRegex": "^ens[0-9]+$" }),
+        json!({ "address": "192.0.2.7" }),
+        json!({ "address": "192.0.2.0/24" }),
+        json!({ "canReach": "192.0.2.1" }),
+        json!({ "internalIP": true }),
+    ] {
+        assert_eq!(refusal(&api, &pool(&json!({ "uplink": uplink }))), None, "{uplink}");
+    }
+}
+
+#[test]
+fn a_lease_is_bound_to_its_block_by_its_name() {
+    let api = api();
+    let mut wrong = lease("10.244.8.0/24", "node1");
+    wrong["metadata"]["name"] = "10.244.9.0-24".into();
+    check_refused(
+        &api,
+        "another block's name",
+        &wrong,
+        "name must be the subnet with ':' and '/' written as '-'",
+    );
+    let change = |change: &Value| with(lease("10.244.8.0/24", "node1"), &json!({ "spec": change }));
+    let table = [
+        ("no node", json!({ "nodeName": "" }), "must name a Node"),
+        ("no node at all", json!({ "nodeName": null }), "spec.nodeName: Required value"),
+        ("no subnet", json!({ "subnet": null }), "spec.subnet: Required value"),
+        (
+            "unknown backend",
+            json!({ "backend": { "type": "ipip" } }),
+            "supported values: \"vxlan\", \"host-gw\"",
+        ),
+        ("MTU 70000", json!({ "mtu": 70_000 }), "spec.mtu"),
+    ];
+    for (what, patch, expected) in &table {
+        check_refused(&api, what, &change(patch), expected);
+    }
+
+    let v6 = lease("fd00:10:244:3::/64", "node1");
+    assert_eq!(v6["metadata"]["name"], "fd00-10-244-3---64");
+    assert_eq!(refusal(&api, &v6), None);
+
+    send(&api, &["create"], &lease("10.244.8.0/24", "node1")).ok().unwrap();
+    let taken = send(&api, &["create"], &lease("10.244.8.0/24", "node2"));
+    assert!(taken.stderr.contains("AlreadyExists"), "{}", taken.stderr);
+    let target = ["sl", "10.244.8.0-24"];
+    for subnet in [json!("10.244.9.0/24"), Value::Null] {
+        let said =
+            patch(&api, &target, &json!({ "spec": { "subnet": subnet } })).expect("the subnet was changed");
+        assert!(said.contains("spec.subnet"), "{said}");
+    }
+    assert_eq!(patch(&api, &target, &json!({ "spec": { "releasedAt": "2026-01-01T00:00:00Z" } })), None);
+
+    // Writes of the status reach the status and nothing else, and are checked.
+    let status = |status: &Value, spec: &Value| {
+        let body = json!({ "status": status, "spec": spec, "metadata": { "labels": { "x": "y" } } });
+        patch(&api, &["sl", "10.244.8.0-24", "--subresource=status"], &body)
+    };
+    let good = json!({
+        "publicIPs": ["192.0.2.1", "2001:db8::1"], "uplinkPrefixes": ["192.0.2.0/24"], "mtu": 1450, "pairingVersion": 1,
+        "endpoints": [{ "type": "vxlan", "vtepMAC": "02:00:5e:00:53:01" }, { "type": "host-gw" }],
+    });
+    assert_eq!(status(&good, &json!({ "nodeName": "node9" })), None);
+    let stored = get(&api, &target);
+    assert_eq!((&stored["spec"]["nodeName"], stored["metadata"].get("labels")), (&json!("node1"), None));
+    assert_eq!(stored["status"], good);
+    assert!(serde_json::from_value::<SubnetLease>(stored).is_ok());
+    for (change, expected) in [
+        (json!({ "publicIPs": ["2001:DB8::1"] }), "must be an IP address in canonical form"),
+        (json!({ "publicIPs": ["node1"] }), "must be an IP address in canonical form"),
+        (json!({ "publicIPs": ["192.0.2.1", "192.0.2.2", "192.0.2.3"] }), "must have at most 2 items"),
+        (json!({ "endpoints": [{ "type": "vxlan", "vtepMAC": "02:00:5E:00:53:01" }] }), "vtepMAC"),
+        (json!({ "uplinkPrefixes": ["192.0.2.1/24"] }), "must be a CIDR in canonical form"),
+    ] {
+        let said = status(&change, &json!({})).unwrap_or_else(|| panic!("{change} was accepted"));
+        assert!(said.contains(expected), "{change}: {said}");
+    }
+}
+
+#[test]
+fn the_leases_of_a_node_are_found_by_its_name() {
+    let api = api();
+    for (subnet, node) in
+        [("10.250.1.0/24", "node-x"), ("10.250.2.0/24", "node-y"), ("10.250.3.0/24", "node-x")]
+    {
+        send(&api, &["create"], &lease(subnet, node)).ok().unwrap();
+    }
+    let names = |selector: &str| {
+        let said = api.kubectl(&["get", "sl", "-o", "name", "--field-selector", selector]).unwrap();
+        said.ok()
+            .unwrap()
+            .stdout
+            .lines()
+            .map(|line| line.rsplit_once('/').unwrap().1.to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names("spec.nodeName=node-x"), ["10.250.1.0-24", "10.250.3.0-24"]);
+    let other = api.kubectl(&["get", "sl", "--field-selector", "spec.pool=default"]).unwrap();
+    assert!(other.stderr.contains("field label not supported"), "{}", other.stderr);
 }

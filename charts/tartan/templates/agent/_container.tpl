@@ -1,0 +1,37 @@
+{{/* What the agent needs of a host, for its two commands `run` and `cleanup`. */}}
+{{- define "tartan.agent.container" -}}
+image: {{ include "tartan.image" (dict "root" $ "image" .Values.agent.image) }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+env:
+  - name: NODE_NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: spec.nodeName
+  - name: TARTAN_LISTEN
+    value: {{ include "tartan.listen" .Values.agent | quote }}
+  - name: TARTAN_CNI_CONF_DIR
+    value: {{ .Values.cniConfDir | quote }}
+  # The container's own /proc/sys is read-only.
+  - name: TARTAN_PROC_SYS
+    value: /host/proc/sys
+  {{- include "tartan.environment" . | nindent 2 }}
+resources:
+  {{- toYaml .Values.agent.resources | nindent 2 }}
+securityContext:
+  privileged: false
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+    add: [NET_ADMIN, NET_RAW]
+volumeMounts:
+  - name: proc-sys-net
+    mountPath: /host/proc/sys/net
+  - name: run-tartan
+    mountPath: /run/tartan
+  - name: run-flannel
+    mountPath: /run/flannel
+  # At the same path as on the host: links in it must lead to the same files.
+  - name: cni-conf
+    mountPath: {{ .Values.cniConfDir }}
+{{- end }}
