@@ -17,6 +17,9 @@ use nix::unistd::Uid;
 use crate::process::{Identity, Process, kill_all};
 use crate::progress::say;
 
+/// There where the newer cgroups are the only ones.
+const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.subtree_control";
+
 /// How long a lab lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lifetime {
@@ -111,6 +114,19 @@ impl Home {
     /// Writes down a directory of the cgroup file system that must not survive this lab.
     pub(crate) fn note_cgroup(&self, path: &Path) -> Result<()> {
         self.note("cgroups", &path.display().to_string())
+    }
+
+    /// On a host with the newer cgroups only: makes the root hand these controllers down, which it does only for those
+    /// that some service has asked for. What is switched on here is written down and switched off again.
+    pub(crate) fn enable_controllers(&self, wanted: &[&str]) -> Result<()> {
+        let Ok(enabled) = fs::read_to_string(CONTROLLERS) else { return Ok(()) };
+        for controller in wanted.iter().filter(|name| !enabled.split_whitespace().any(|have| have == **name))
+        {
+            self.note("controllers", controller)?;
+            // A kernel may lack one of them; whether that matters is for the container runtime to say.
+            let _ = fs::write(CONTROLLERS, format!("+{controller}"));
+        }
+        Ok(())
     }
 
     fn processes(&self) -> Vec<(String, Identity)> {
@@ -223,6 +239,10 @@ fn demolish(path: &Path) -> Result<()> {
     kill_all(&processes)?;
     for cgroup in fs::read_to_string(path.join("cgroups")).unwrap_or_default().lines() {
         remove_cgroup(Path::new(cgroup))?;
+    }
+    for controller in fs::read_to_string(path.join("controllers")).unwrap_or_default().lines() {
+        // The kernel refuses while somebody else, such as another lab, hands it on.
+        let _ = fs::write(CONTROLLERS, format!("-{controller}"));
     }
     fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))
 }

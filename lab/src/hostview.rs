@@ -117,12 +117,21 @@ impl HostView {
     pub fn diff(&self, after: &Self) -> Difference {
         let mut difference = Difference::default();
         let nothing = BTreeSet::new();
+        let (old, new) = (self.devices(), after.devices());
+        let strange: BTreeSet<&str> = old.symmetric_difference(&new).copied().collect();
         for (kind, before) in &self.sections {
             let after = after.sections.get(kind).unwrap_or(&nothing);
             difference.added.extend(after.difference(before).map(|line| (*kind, line.clone())));
             difference.removed.extend(before.difference(after).map(|line| (*kind, line.clone())));
         }
-        difference
+        // A device brings some two hundred settings of its own; that it came or went is said once, as a link.
+        difference.without(|kind, line| {
+            kind == "sysctl" && device_of(line).is_some_and(|name| strange.contains(name))
+        })
+    }
+
+    fn devices(&self) -> BTreeSet<&str> {
+        self.lines("link").filter_map(|line| line.split_once("ifname=")?.1.split(' ').next()).collect()
     }
 }
 
@@ -222,6 +231,12 @@ fn is_counter(line: &str) -> bool {
         .any(|name| line.contains(name))
 }
 
+/// The device of `net.ipv4.conf.DEVICE.setting = value`; sysctl writes a dot in its name as a slash.
+fn device_of(line: &str) -> Option<&str> {
+    let mut words = line.split('.').skip(2);
+    matches!(words.next(), Some("conf" | "neigh")).then(|| words.next())?
+}
+
 fn files(enter: &[String], directories: &[&str]) -> Result<BTreeSet<String>> {
     if directories.is_empty() {
         return Ok(BTreeSet::new());
@@ -274,6 +289,20 @@ mod tests {
                 "table ip t / chain c / 3: drop",
             ]
         );
+    }
+
+    #[test]
+    fn the_settings_of_a_device_that_came_are_not_listed() {
+        let view = |link: &str, sysctls: &[&str]| HostView {
+            sections: BTreeMap::from([
+                ("link", BTreeSet::from([format!("flags=[UP] ifname={link} mtu=1500")])),
+                ("sysctl", sysctls.iter().map(|line| (*line).to_owned()).collect()),
+            ]),
+        };
+        let before = view("eth0", &["net.ipv4.conf.all.rp_filter = 0"]);
+        let after = view("vx", &["net.ipv4.conf.all.rp_filter = 2", "net.ipv4.conf.vx.rp_filter = 2"]);
+        let text = before.diff(&after).to_string();
+        assert!(text.contains("conf.all.rp_filter = 2") && !text.contains("conf.vx."), "{text}");
     }
 
     #[test]

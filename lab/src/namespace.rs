@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use crate::home::Home;
 use crate::process::{Identity, Process, dying_with_us};
 use crate::run::{Output, command, run};
-use crate::wait::eventually;
+use crate::wait::{eventually, eventually_ok};
 
 /// What a node has of its own: written there, it is written below the node's disk, and the host's stays as it is.
 const OWN_DIRECTORIES: [&str; 4] = ["/etc", "/opt", "/var/lib", "/var/log"];
@@ -106,6 +106,22 @@ impl Namespace {
     /// Runs a shell script here; it stops at the first command that fails, which is an error.
     pub fn script(&self, script: &str) -> Result<Output> {
         self.exec(&["sh", "-euc", script])?.ok()
+    }
+
+    /// Waits until these devices carry packets: the kernel activates a device some time after its cable is plugged in,
+    /// up to a second on a busy machine, and drops what is sent before.
+    pub(crate) fn wait_up(&self, devices: &[&str]) -> Result<()> {
+        eventually_ok(
+            &format!("{} in state UP in {}", devices.join(", "), self.name),
+            Duration::from_secs(10),
+            || {
+                for device in devices {
+                    let shown = self.exec(&["ip", "link", "show", "dev", device])?.ok()?.stdout;
+                    anyhow::ensure!(shown.contains("state UP"), "{shown}");
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Starts a command here in the background, under a name that its log has too. Its pid is the command's own.

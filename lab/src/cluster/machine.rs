@@ -35,6 +35,7 @@ pub(super) fn start(home: &Home, api: &ApiServer, node: &Node) -> Result<Process
     for cgroup in &cgroups {
         home.note_cgroup(cgroup)?;
     }
+    home.enable_controllers(&["cpu", "cpuset", "io", "memory", "pids"])?;
     let cgroups: Vec<String> = cgroups.iter().map(|path| path.display().to_string()).collect();
     let mut machine = node.command("unshare");
     // When unshare dies, so does its child, the first process of the namespace, and with it all the others.

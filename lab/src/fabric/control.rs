@@ -43,6 +43,8 @@ impl Control {
              ip link set fabric up
              ip route add default via 198.18.255.1"
         ))?;
+        namespace.wait_up(&["host", "fabric"])?;
+        router.wait_up(&["control"])?;
         std::fs::write(home.join("control"), address.to_string())?;
         Ok(Self { namespace, address })
     }

@@ -199,6 +199,8 @@ impl Fabric {
                  ip link set eth0 up
                  ip route add default via 203.0.113.1",
             )?;
+            outside.wait_up(&["eth0"])?;
+            self.router.wait_up(&["outside"])?;
             self.outside = Some(outside);
         }
         self.outside.as_ref().context("it was made above")
@@ -236,7 +238,7 @@ impl Fabric {
     pub fn reconnect(&self, node: &str) -> Result<()> {
         let node = self.node(node);
         self.router.script(&format!("ip link set {} master seg{}", node.port(), node.segment()))?;
-        Ok(())
+        self.router.wait_up(&[&node.port()])
     }
 
     pub(crate) fn home(&self) -> &Arc<Home> {

@@ -93,7 +93,8 @@ impl Node {
             self.address(),
             self.address_v6(),
         ))?;
-        Ok(())
+        self.namespace.wait_up(&["eth0"])?;
+        router.wait_up(&[&port, &format!("seg{segment}")])
     }
 
     /// Kills every process whose network namespace is this node's or one of its pods'.
