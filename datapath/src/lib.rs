@@ -10,6 +10,7 @@
 //! edges (`kernel`) speak netlink, nft and `/proc/sys`. This crate knows nothing of Kubernetes.
 
 pub mod desired;
+pub mod kernel;
 pub mod mark;
 pub mod model;
 pub mod mtu;

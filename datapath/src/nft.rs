@@ -5,7 +5,7 @@
 //! | `forward`, `output` | filter | jump to `guard` |
 //! | `guard` | – | reject strays: packets to the pod network that would leave it |
 //! | `base` | postrouting, srcnat − 10 | what kube-proxy marked for masquerade and goes to a peer gets the base address |
-//! | `masquerade` | postrouting, srcnat | pod addresses of this node towards the outside |
+//! | `outside` | postrouting, srcnat | pod addresses of this node towards the outside |
 //!
 //! Sets are declared without elements; these come apart, so that a change of peers leaves rules and
 //! counters as they are.
@@ -84,9 +84,7 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
             mark::VXLAN
         );
     }
-    text.push_str(
-        "  }\n  chain masquerade {\n    type nat hook postrouting priority srcnat; policy accept;\n",
-    );
+    text.push_str("  }\n  chain outside {\n    type nat hook postrouting priority srcnat; policy accept;\n");
     if let Some(masquerade) = &intent.masquerade {
         let random = if masquerade.fully_random { " fully-random" } else { "" };
         for Words { ip, digit, multicast, v4, .. } in &families {
@@ -155,7 +153,7 @@ impl Words {
             }
             keep
         });
-        sorted
+        let mut members: Vec<String> = sorted
             .iter()
             .map(|prefix| {
                 let host = prefix.prefix() == if self.v4 { 32 } else { 128 };
@@ -165,6 +163,8 @@ impl Words {
                     format!("{}/{}", prefix.network(), prefix.prefix())
                 }
             })
-            .collect()
+            .collect();
+        members.sort();
+        members
     }
 }

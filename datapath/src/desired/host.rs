@@ -23,9 +23,10 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
         }
     }
     let tunnel = receives(intent, Backend::Vxlan) && add_vxlan(intent, elements);
-    let base_on = if tunnel { mark::VXLAN } else { mark::BRIDGE };
+    // On the bridge and not on the tunnel: when a link goes, the kernel drops every route whose source was
+    // one of its addresses, and plain routes shall outlive the tunnel.
     for subnet in local.subnets.iter().filter(|subnet| subnet.primary) {
-        add_address(elements, base_on, IpNetwork::from(subnet.prefix.network()));
+        add_address(elements, mark::BRIDGE, IpNetwork::from(subnet.prefix.network()));
     }
     add_sysctls(intent, tunnel, elements);
     for chain in &intent.host.forward_drop {

@@ -1,0 +1,237 @@
+//! Carrying out a plan.
+//!
+//! Steps run in their order. Runs of steps of one kind that need no answer in between (neighbours,
+//! forwarding entries, routes) go to the kernel in batches, each with its own acknowledgement: one bad
+//! peer costs the others nothing.
+
+use std::collections::BTreeMap;
+
+use rtnetlink::{
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
+    packet_route::RouteNetlinkMessage,
+};
+
+use super::{
+    Kernel,
+    encode::{self, Indexes},
+    error::{ApplyError, errno},
+    offload,
+    socket::RequestError,
+};
+use crate::model::{Action, Key, Plan, Step, Value};
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Steps that succeeded, by kind of object and action.
+    pub applied: BTreeMap<(&'static str, Action), usize>,
+    pub failures: Vec<Failure>,
+}
+
+/// A step that failed. Those after it were tried all the same.
+#[derive(Debug)]
+pub struct Failure {
+    pub step: Step,
+    pub error: ApplyError,
+}
+
+impl Outcome {
+    fn note(&mut self, step: &Step, result: Result<(), ApplyError>) {
+        match result {
+            Ok(()) => {
+                *self.applied.entry((step.key.kind(), step.action)).or_default() += 1;
+                fail_point();
+            }
+            Err(error) => self.failures.push(Failure { step: step.clone(), error }),
+        }
+    }
+}
+
+impl Kernel {
+    /// Carries out the steps of `plan` in their order.
+    pub async fn apply(&mut self, plan: &Plan) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut links = self.indexes().await;
+        let mut rest = plan.steps.as_slice();
+        while let Some((step, after)) = rest.split_first() {
+            let length = rest.iter().take_while(|other| is_batched(&other.key)).count();
+            if length > 0 {
+                let (batch, after) = rest.split_at(if cfg!(feature = "failpoints") { 1 } else { length });
+                self.apply_batch(batch, &links, &mut outcome).await;
+                rest = after;
+                continue;
+            }
+            let result = self.apply_one(step, &links).await;
+            outcome.note(step, result);
+            if matches!(step.key, Key::Link(_)) {
+                links = self.indexes().await;
+            }
+            rest = after;
+        }
+        outcome
+    }
+
+    /// Empty where the links can't be listed: the steps that need one then fail by name.
+    async fn indexes(&self) -> Indexes {
+        let links = self.links().await.unwrap_or_default();
+        links.into_values().map(|link| (link.name, link.index)).collect()
+    }
+
+    async fn apply_batch(&self, steps: &[Step], links: &Indexes, outcome: &mut Outcome) {
+        let (mut sent, mut messages) = (vec![], vec![]);
+        for step in steps {
+            match message(step, links) {
+                Ok(message) => {
+                    sent.push(step);
+                    messages.push(message);
+                }
+                Err(error) => outcome.note(step, gone_is_deleted(step, Err(error))),
+            }
+        }
+        for (step, result) in sent.into_iter().zip(self.socket.send(messages).await) {
+            outcome.note(step, gone_is_deleted(step, result.map_err(ApplyError::Netlink)));
+        }
+    }
+
+    async fn apply_one(&mut self, step: &Step, links: &Indexes) -> Result<(), ApplyError> {
+        match (&step.key, &step.value, step.action) {
+            (Key::Link(_), ..) => self.apply_link(step, links).await,
+            (Key::Sysctl(name), Value::Sysctl(sysctl), _) => {
+                let path = self.sysctls.path(name);
+                self.sysctls.write(name, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
+            }
+            (Key::Offload(link), Value::Offload(wanted), _) => {
+                offload::set_tx_checksum(link, wanted.tx_checksum)
+                    .map_err(|source| ApplyError::Offload { link: link.clone(), source })
+            }
+            (Key::NftTable, _, Action::Delete) => self.nft.delete().await.map_err(ApplyError::Nft),
+            (Key::NftTable, Value::NftTable(wanted), _) => {
+                let before = match &step.before {
+                    Some(Value::NftTable(before)) => Some(before),
+                    _ => None,
+                };
+                self.nft.apply(wanted, before).await.map_err(ApplyError::Nft)
+            }
+            (Key::ForwardException(chain), _, Action::Delete) => {
+                self.nft.delete_forward(*chain).await.map_err(ApplyError::Nft)
+            }
+            (Key::ForwardException(chain), ..) => self.nft.set_forward(*chain).await.map_err(ApplyError::Nft),
+            _ => Err(ApplyError::Mismatch),
+        }
+    }
+
+    async fn apply_link(&mut self, step: &Step, links: &Indexes) -> Result<(), ApplyError> {
+        let (Key::Link(name), Value::Link(link)) = (&step.key, &step.value) else {
+            return Err(ApplyError::Mismatch);
+        };
+        match step.action {
+            Action::Delete => {
+                let Some(index) = links.get(name) else { return Ok(()) };
+                self.request(encode::delete_link(*index), 0).await
+            }
+            Action::Replace => self.request(encode::set_link(name, link), 0).await,
+            Action::Create => {
+                let message = encode::new_link(name, link, links)?;
+                self.request(message, NLM_F_CREATE | NLM_F_EXCL).await?;
+                // Killed here, the link has no mark yet: observing knows it by name, kind and hardware address.
+                self.request(encode::set_link(name, link), 0).await
+            }
+        }
+    }
+
+    async fn request(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), ApplyError> {
+        let mut results = self.socket.send(vec![(message, flags)]).await;
+        results.pop().unwrap_or(Err(RequestError::Closed)).map_err(ApplyError::Netlink)
+    }
+}
+
+fn is_batched(key: &Key) -> bool {
+    match key {
+        Key::Address { .. } | Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => true,
+        Key::Link(_) | Key::Offload(_) | Key::Sysctl(_) | Key::NftTable | Key::ForwardException(_) => false,
+    }
+}
+
+/// The message of a step with its flags.
+fn message(step: &Step, links: &Indexes) -> Result<(RouteNetlinkMessage, u16), ApplyError> {
+    let delete = step.action == Action::Delete;
+    let flags = match step.action {
+        Action::Delete => 0,
+        // Never replace what somebody else made in the meantime.
+        Action::Create => NLM_F_CREATE | NLM_F_EXCL,
+        Action::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+    };
+    let message = match (&step.key, &step.value) {
+        (Key::Address { link, address }, Value::Address(_)) => {
+            let message = encode::address(encode::index(links, link)?, *address);
+            if delete {
+                RouteNetlinkMessage::DelAddress(message)
+            } else {
+                RouteNetlinkMessage::NewAddress(message)
+            }
+        }
+        (Key::Neighbour { link, address }, Value::Neighbour(value)) => {
+            let index = encode::index(links, link)?;
+            // A neighbour that the kernel learned may be there already: ours overrules it.
+            let flags = if delete { 0 } else { NLM_F_CREATE | NLM_F_REPLACE };
+            let message = encode::neighbour(index, *address, (!delete).then_some(value));
+            let message = if delete {
+                RouteNetlinkMessage::DelNeighbour(message)
+            } else {
+                RouteNetlinkMessage::NewNeighbour(message)
+            };
+            return Ok((message, flags));
+        }
+        (Key::Fdb { link, mac }, Value::Fdb(value)) => {
+            let message = encode::fdb(encode::index(links, link)?, *mac, value);
+            if delete {
+                RouteNetlinkMessage::DelNeighbour(message)
+            } else {
+                RouteNetlinkMessage::NewNeighbour(message)
+            }
+        }
+        (Key::Route { destination, metric }, Value::Route(value)) => {
+            let message = encode::route(*destination, *metric, value, links)?;
+            if delete {
+                RouteNetlinkMessage::DelRoute(message)
+            } else {
+                RouteNetlinkMessage::NewRoute(message)
+            }
+        }
+        _ => return Err(ApplyError::Mismatch),
+    };
+    Ok((message, flags))
+}
+
+/// Deleting what is gone has succeeded.
+fn gone_is_deleted(step: &Step, result: Result<(), ApplyError>) -> Result<(), ApplyError> {
+    match result {
+        Err(ApplyError::NoLink(_)) if step.action == Action::Delete => Ok(()),
+        Err(ApplyError::Netlink(error))
+            if step.action == Action::Delete
+                && matches!(
+                    error.errno(),
+                    Some(errno::ENOENT | errno::ESRCH | errno::ENODEV | errno::EADDRNOTAVAIL)
+                ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// For crash tests: dies after as many steps as `TARTAN_TEST_ABORT_AFTER_STEPS` says.
+#[cfg(feature = "failpoints")]
+fn fail_point() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static STEPS: AtomicUsize = AtomicUsize::new(0);
+    let done = STEPS.fetch_add(1, Ordering::Relaxed) + 1;
+    let limit =
+        std::env::var("TARTAN_TEST_ABORT_AFTER_STEPS").ok().and_then(|text| text.parse::<usize>().ok());
+    if limit == Some(done) {
+        std::process::abort();
+    }
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn fail_point() {}

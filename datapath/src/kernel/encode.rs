@@ -1,0 +1,156 @@
+//! From an element to the rtnetlink message that makes it so. No IO.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use rtnetlink::{
+    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        link::LinkAttribute,
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+        route::{RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
+    },
+};
+
+use crate::{
+    mark,
+    model::{Fdb, Link, LinkKind, Mac, Neighbour, Route, RouteKind},
+};
+
+/// Links by name.
+pub(super) type Indexes = BTreeMap<String, u32>;
+
+/// The link that an element needs is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("link {0} is not there")]
+pub struct NoLink(pub String);
+
+pub(super) fn index(links: &Indexes, name: &str) -> Result<u32, NoLink> {
+    links.get(name).copied().ok_or_else(|| NoLink(name.to_owned()))
+}
+
+/// A new link, without its alias and down: both need a second message.
+pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<RouteNetlinkMessage, NoLink> {
+    let message = match &link.kind {
+        LinkKind::Bridge => LinkBridge::new(name).address(link.mac.0.to_vec()).mtu(link.mtu).build(),
+        LinkKind::Vxlan { vni, port, device, local, learning, gbp } => {
+            let mut builder =
+                LinkVxlan::new(name, *vni).dev(index(links, device)?).port(*port).learning(*learning);
+            builder = match local {
+                IpAddr::V4(local) => builder.local(*local),
+                IpAddr::V6(local) => builder.local6(*local),
+            };
+            if *gbp {
+                builder = builder.gbp();
+            }
+            builder.address(link.mac.0.to_vec()).mtu(link.mtu).build()
+        }
+    };
+    Ok(RouteNetlinkMessage::NewLink(message))
+}
+
+/// What can be changed on a link in place, and our mark.
+pub(super) fn set_link(name: &str, link: &Link) -> RouteNetlinkMessage {
+    let builder = LinkMessageBuilder::<LinkUnspec>::default()
+        .name(name.to_owned())
+        .address(link.mac.0.to_vec())
+        .mtu(link.mtu);
+    let builder = if link.up { builder.up() } else { builder.down() };
+    let mut message = builder.build();
+    message.attributes.push(LinkAttribute::IfAlias(mark::LINK_ALIAS.to_owned()));
+    RouteNetlinkMessage::SetLink(message)
+}
+
+pub(super) fn delete_link(index: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::DelLink(LinkMessageBuilder::<LinkUnspec>::default().index(index).build())
+}
+
+/// The message is the same for adding and deleting.
+pub(super) fn address(link: u32, address: IpNetwork) -> rtnetlink::packet_route::address::AddressMessage {
+    match address {
+        IpNetwork::V4(address) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
+            .index(link)
+            .address(address.ip(), address.prefix())
+            .build(),
+        IpNetwork::V6(address) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
+            .index(link)
+            .address(address.ip(), address.prefix())
+            .build(),
+    }
+}
+
+pub(super) fn neighbour(link: u32, address: IpAddr, value: Option<&Neighbour>) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = link;
+    message.header.family = family(address);
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::Destination(neighbour_address(address)));
+    if let Some(value) = value {
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(value.mac.0.to_vec()));
+    }
+    message
+}
+
+pub(super) fn fdb(link: u32, mac: Mac, value: &Fdb) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = link;
+    message.header.family = AddressFamily::Bridge;
+    message.header.state = NeighbourState::Permanent;
+    // NTF_SELF: the entry of the device itself, not of a bridge that it might be a port of.
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message.attributes.push(NeighbourAttribute::Destination(neighbour_address(value.destination)));
+    message
+}
+
+pub(super) fn route(
+    destination: IpNetwork,
+    metric: u32,
+    value: &Route,
+    links: &Indexes,
+) -> Result<RouteMessage, NoLink> {
+    let mut builder = RouteMessageBuilder::<IpAddr>::new()
+        .protocol(RouteProtocol::Other(mark::ROUTE_PROTOCOL))
+        .table_id(u32::from(rtnetlink::packet_route::route::RouteHeader::RT_TABLE_MAIN));
+    if metric != 0 {
+        builder = builder.priority(metric);
+    }
+    match &value.kind {
+        RouteKind::Via { link, onlink, .. } => {
+            builder = builder
+                .output_interface(index(links, link)?)
+                .scope(RouteScope::Universe)
+                .kind(RouteType::Unicast);
+            if *onlink {
+                builder = builder.onlink();
+            }
+        }
+        RouteKind::Unreachable => builder = builder.scope(RouteScope::Universe).kind(RouteType::Unreachable),
+    }
+    let mut message = builder.build();
+    message.header.address_family = family(destination.ip());
+    message.header.destination_prefix_length = destination.prefix();
+    message.attributes.push(RouteAttribute::Destination(destination.network().into()));
+    if let RouteKind::Via { gateway, .. } = &value.kind {
+        message.attributes.push(RouteAttribute::Gateway((*gateway).into()));
+    }
+    if let Some(source) = value.source {
+        message.attributes.push(RouteAttribute::PrefSource(source.into()));
+    }
+    if let Some(mtu) = value.mtu {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
+    Ok(message)
+}
+
+pub(super) fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn neighbour_address(address: IpAddr) -> NeighbourAddress {
+    match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    }
+}

@@ -1,0 +1,180 @@
+//! Facts about the host, for building an intent; and figures for metrics.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::AddressMessage,
+    route::{RouteAttribute, RouteMessage, RouteType},
+};
+
+use super::{
+    Kernel, decode,
+    encode::family,
+    error::{ObserveError, errno},
+    socket::RequestError,
+};
+use crate::{
+    mark,
+    model::{AddressFacts, DefaultRoute, Facts, ForwardException, LinkFacts},
+};
+
+/// Asking the kernel for a route failed.
+#[derive(Debug, thiserror::Error)]
+#[error("look up the route to {target}")]
+pub struct LookUpError {
+    target: IpAddr,
+    source: RequestError,
+}
+
+/// Counts since the link was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
+}
+
+impl Kernel {
+    /// A look at the host.
+    pub async fn facts(&mut self) -> Result<Facts, ObserveError> {
+        let links = self.links().await?;
+        let mut addresses: BTreeMap<u32, Vec<AddressFacts>> = BTreeMap::new();
+        let dump = self.socket.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default())).await;
+        for message in dump.map_err(|source| ObserveError::Dump { what: "addresses", source })? {
+            if let RouteNetlinkMessage::NewAddress(message) = message
+                && let Some((index, facts)) = decode::address(&message)
+            {
+                addresses.entry(index).or_default().push(facts);
+            }
+        }
+        let mut facts = Facts {
+            rp_filter_all: self.rp_filter("all"),
+            bridge_netfilter: self.sysctls.path("bridge/bridge-nf-call-iptables").exists(),
+            kernel_version: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            net_admin: has_net_admin(),
+            sysctl_writable: self.sysctls_writable(),
+            resolvers: self.resolvers(),
+            ..Facts::default()
+        };
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            for route in self.routes(family).await? {
+                if route.destination.prefix() == 0 && route.kind == RouteType::Unicast {
+                    facts.default_routes.push(DefaultRoute {
+                        v4: route.destination.is_ipv4(),
+                        metric: route.metric,
+                        links: route.links,
+                        gateways: route.gateways,
+                    });
+                }
+            }
+        }
+        for link in links.into_values() {
+            let ours = link.is_ours();
+            if !ours && (link.name.starts_with("flannel") || link.name == "cni0") {
+                facts.leftovers.push(format!("link {}", link.name));
+            }
+            facts.links.push(LinkFacts {
+                rp_filter: self.rp_filter(&link.name),
+                addresses: addresses.remove(&link.index).unwrap_or_default(),
+                ours,
+                name: link.name,
+                index: link.index,
+                mtu: link.mtu,
+                up: link.up,
+                kind: link.kind,
+            });
+        }
+        facts.nft = true;
+        for chain in [ForwardException::Ip, ForwardException::Ip6] {
+            match self.nft.forward(chain).await {
+                Ok(Some(forward)) if forward.drops => {
+                    facts.forward_drop.insert(chain);
+                }
+                Ok(_) => {}
+                Err(error) => facts.nft &= error.reason() != "nft-missing",
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The link by which the kernel would send to `target`; `None` where there is no route.
+    pub async fn route_get(&self, target: IpAddr) -> Result<Option<u32>, LookUpError> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family(target);
+        request.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
+        request.attributes.push(RouteAttribute::Destination(target.into()));
+        match self.socket.get(RouteNetlinkMessage::GetRoute(request)).await {
+            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => {
+                Ok(route.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                }))
+            }
+            Ok(_) => Ok(None),
+            // ENETUNREACH, EHOSTUNREACH.
+            Err(error) if matches!(error.errno(), Some(101 | 113)) => Ok(None),
+            Err(source) => Err(LookUpError { target, source }),
+        }
+    }
+
+    /// Counters of our links and of `uplink`, by name.
+    pub async fn counters(&self, uplink: &str) -> Result<BTreeMap<String, DeviceCounters>, ObserveError> {
+        let wanted = [mark::BRIDGE, mark::VXLAN, uplink];
+        let links = self.links().await?;
+        Ok(links
+            .into_values()
+            .filter(|link| wanted.contains(&link.name.as_str()))
+            .filter_map(|link| link.stats.map(|stats| (link.name, stats)))
+            .map(|(name, stats)| {
+                let counters = DeviceCounters {
+                    rx_bytes: stats.rx_bytes,
+                    tx_bytes: stats.tx_bytes,
+                    rx_packets: stats.rx_packets,
+                    tx_packets: stats.tx_packets,
+                    rx_errors: stats.rx_errors,
+                    tx_errors: stats.tx_errors,
+                    rx_dropped: stats.rx_dropped,
+                    tx_dropped: stats.tx_dropped,
+                };
+                (name, counters)
+            })
+            .collect())
+    }
+
+    fn rp_filter(&self, link: &str) -> u8 {
+        let value = self.sysctls.read(&format!("ipv4/conf/{link}/rp_filter"));
+        value.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    fn sysctls_writable(&self) -> bool {
+        let path = self.sysctls.path("ipv4/ip_forward");
+        match std::fs::OpenOptions::new().write(true).open(path) {
+            Ok(_) => true,
+            Err(error) => !matches!(error.raw_os_error(), Some(errno::EROFS | errno::EACCES | errno::EPERM)),
+        }
+    }
+
+    fn resolvers(&self) -> Vec<IpAddr> {
+        let text = std::fs::read_to_string(&self.options.resolv_conf).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("nameserver"))
+            .filter_map(|rest| rest.trim().parse().ok())
+            .collect()
+    }
+}
+
+/// `CAP_NET_ADMIN` (linux/capability.h: 12) among the effective capabilities of this thread.
+fn has_net_admin() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map(str::trim);
+    effective.and_then(|hex| u64::from_str_radix(hex, 16).ok()).is_some_and(|bits| bits & (1 << 12) != 0)
+}

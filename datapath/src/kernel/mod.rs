@@ -1,0 +1,92 @@
+//! The kernel's edge: the only place that talks to it, and the only task's tool that writes to it.
+//!
+//! Netlink for links, addresses, neighbours, forwarding entries and routes; the `nft` program for our
+//! table; `/proc/sys/net` for settings; one ioctl for offloads. All of it acts on the network namespace of
+//! the thread that opened it, so use it on a runtime of one thread.
+
+mod apply;
+mod decode;
+mod encode;
+mod error;
+mod facts;
+mod monitor;
+mod nft;
+mod observe;
+mod offload;
+mod socket;
+mod sysctl;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+pub use apply::{Failure, Outcome};
+pub use error::{ApplyError, ObserveError, OpenError};
+pub use facts::{DeviceCounters, LookUpError};
+pub use nft::NftError;
+pub use observe::Observation;
+pub use socket::RequestError;
+
+use monitor::Monitor;
+use nft::Nft;
+use socket::Socket;
+use sysctl::Sysctls;
+
+/// Where the host's things are.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `/proc/sys`, or where the host's is mounted for writing.
+    pub proc_sys: PathBuf,
+    /// Folder for the previous values of settings.
+    pub restore_dir: PathBuf,
+    pub resolv_conf: PathBuf,
+    /// The `nft` program.
+    pub nft: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            proc_sys: "/proc/sys".into(),
+            restore_dir: "/run/tartan/restore".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            nft: "nft".into(),
+        }
+    }
+}
+
+/// Open sockets and what is remembered of the last transaction.
+#[derive(Debug)]
+pub struct Kernel {
+    // Opened first, so that no change between observing and listening is missed.
+    monitor: Monitor,
+    socket: Socket,
+    nft: Nft,
+    sysctls: Sysctls,
+    options: Options,
+}
+
+impl Kernel {
+    /// Opens the sockets, the one for notifications first. Needs a tokio runtime with IO and time.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let monitor = Monitor::open().map_err(OpenError::Notifications)?;
+        let socket = Socket::open().map_err(OpenError::Request)?;
+        let nft = Nft::new(options.nft.clone());
+        let sysctls = Sysctls::new(&options.proc_sys, &options.restore_dir);
+        Ok(Self { monitor, socket, nft, sysctls, options })
+    }
+
+    /// Returns when the kernel has said that something of interest changed, or that it lost count.
+    /// Cancel-safe.
+    pub async fn changed(&self) -> std::io::Result<()> {
+        self.monitor.changed().await
+    }
+
+    /// Puts back the settings that were changed; returns how many. For cleaning up.
+    pub fn restore_sysctls(&self) -> std::io::Result<usize> {
+        self.sysctls.restore()
+    }
+
+    /// Packets and bytes of our table's named counters.
+    pub async fn nft_counters(&self) -> Result<BTreeMap<String, (u64, u64)>, NftError> {
+        self.nft.counters().await
+    }
+}

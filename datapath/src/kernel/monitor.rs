@@ -1,0 +1,84 @@
+//! Notifications: something that we may care about has changed. What, is for observing to find out.
+
+#![allow(unsafe_code, reason = "AsyncFd wants a promise about the descriptor that it is given")]
+
+use std::{io, os::fd::AsRawFd as _};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Groups of `RTNLGRP_*` (linux/rtnetlink.h) below 32, as a bit mask: link, neigh, v4 and v6 addresses and
+/// routes.
+const ROUTE_GROUPS: u32 = group(1) | group(3) | group(5) | group(7) | group(9) | group(11);
+/// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
+const NFTABLES_GROUPS: u32 = group(7);
+
+const fn group(number: u32) -> u32 {
+    1 << (number - 1)
+}
+
+#[derive(Debug)]
+pub(super) struct Monitor {
+    route: AsyncFd<std::os::fd::OwnedFd>,
+    /// Listening to nftables takes NET_ADMIN; without it, nothing can be repaired anyway.
+    nftables: Option<AsyncFd<std::os::fd::OwnedFd>>,
+}
+
+impl Monitor {
+    /// In the network namespace of the calling thread.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            route: listen(SockProtocol::NetlinkRoute, ROUTE_GROUPS)?,
+            nftables: match listen(SockProtocol::NetlinkNetFilter, NFTABLES_GROUPS) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+                socket => Some(socket?),
+            },
+        })
+    }
+
+    /// Returns when at least one notification came, or some were lost. All that are waiting are taken, so
+    /// that a burst wakes the caller once. Cancel-safe: a dropped future has taken none without returning.
+    pub(super) async fn changed(&self) -> io::Result<()> {
+        match &self.nftables {
+            None => drain(&self.route).await,
+            Some(nftables) => tokio::select! {
+                result = drain(&self.route) => result,
+                result = drain(nftables) => result,
+            },
+        }
+    }
+}
+
+fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    // SAFETY: an OwnedFd names the same open socket for as long as it lives, and AsyncFd owns it.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(registered?)
+}
+
+async fn drain(socket: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
+    // Contents don't matter: a longer message is cut off.
+    let mut buffer = [0; 64];
+    loop {
+        let mut ready = socket.readable().await?;
+        let mut any = false;
+        loop {
+            match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => any = true,
+                // Notifications were lost: as good as one.
+                Err(nix::errno::Errno::ENOBUFS) => any = true,
+                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        ready.clear_ready();
+        if any {
+            return Ok(());
+        }
+    }
+}

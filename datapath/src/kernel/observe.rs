@@ -1,0 +1,262 @@
+//! One look at everything that we own or want.
+
+use std::collections::BTreeMap;
+
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
+    neighbour::NeighbourMessage, route::RouteMessage,
+};
+
+use super::{
+    Kernel,
+    decode::{self, SeenLink},
+    error::ObserveError,
+    offload,
+};
+use crate::model::{
+    Address, Elements, ForwardException, Key, Link, LinkKind, NftTable, Observed, Offload, Sysctl, Value,
+};
+
+/// What was seen, and which parts could not be seen: of these nothing is known.
+#[derive(Debug, Default)]
+pub struct Observation {
+    pub observed: Observed,
+    pub failures: Vec<ObserveError>,
+}
+
+impl Kernel {
+    /// Everything that carries our mark, the settings that `desired` names, and foreign objects where
+    /// desired ones would be. A part that fails is reported and left out: then nothing of it is deleted,
+    /// since it is not in the observation, and what is desired is created again, which does no harm.
+    pub async fn observe(&mut self, desired: &Elements) -> Observation {
+        let mut seen = Observation::default();
+        let links = match self.links().await {
+            Ok(links) => links,
+            Err(error) => {
+                seen.failures.push(error);
+                return seen;
+            }
+        };
+        add_links(&links, desired, &mut seen.observed);
+        let ours: BTreeMap<u32, &SeenLink> =
+            links.values().filter(|link| link.is_ours()).map(|link| (link.index, link)).collect();
+        for result in [
+            self.add_addresses(&ours, &mut seen.observed).await,
+            self.add_neighbours(&ours, &mut seen.observed).await,
+            self.add_fdb(&ours, &mut seen.observed).await,
+            self.add_routes(&links, desired, &mut seen.observed).await,
+            self.add_nft(desired, &mut seen.observed).await,
+        ] {
+            seen.failures.extend(result.err());
+        }
+        self.add_settings(desired, &links, &mut seen);
+        for chain in [ForwardException::Ip, ForwardException::Ip6] {
+            let name = match chain {
+                ForwardException::Ip => "ip filter FORWARD",
+                ForwardException::Ip6 => "ip6 filter FORWARD",
+            };
+            match self.nft.forward(chain).await {
+                Ok(Some(forward))
+                    if forward.in_place || !desired.contains_key(&Key::ForwardException(chain)) =>
+                {
+                    if !forward.handles.is_empty() {
+                        seen.observed.ours.insert(Key::ForwardException(chain), Value::ForwardException);
+                    }
+                }
+                Ok(_) => {}
+                Err(source) => seen.failures.push(ObserveError::Forward { chain: name, source }),
+            }
+        }
+        seen
+    }
+
+    /// All links by index.
+    pub(super) async fn links(&self) -> Result<BTreeMap<u32, SeenLink>, ObserveError> {
+        let dump = self.socket.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default())).await;
+        let messages = dump.map_err(|source| ObserveError::Dump { what: "links", source })?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(link) => Some(decode::link(link)),
+                _ => None,
+            })
+            .map(|link| (link.index, link))
+            .collect())
+    }
+
+    async fn add_addresses(
+        &self,
+        ours: &BTreeMap<u32, &SeenLink>,
+        observed: &mut Observed,
+    ) -> Result<(), ObserveError> {
+        let dump = self.socket.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default())).await;
+        for message in dump.map_err(|source| ObserveError::Dump { what: "addresses", source })? {
+            let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+            let Some((index, facts)) = decode::address(&message) else { continue };
+            // Link-local ones are the kernel's own.
+            if let (Some(link), true) = (ours.get(&index), facts.global) {
+                let key = Key::Address { link: link.name.clone(), address: facts.address };
+                observed.ours.insert(key, Value::Address(Address {}));
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_neighbours(
+        &self,
+        ours: &BTreeMap<u32, &SeenLink>,
+        observed: &mut Observed,
+    ) -> Result<(), ObserveError> {
+        let dump = self.socket.dump(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default())).await;
+        for message in dump.map_err(|source| ObserveError::Dump { what: "neighbours", source })? {
+            let RouteNetlinkMessage::NewNeighbour(message) = message else { continue };
+            let Some((index, address, value)) = decode::neighbour(&message) else { continue };
+            if let Some(link) = ours.get(&index).filter(|link| link.vxlan.is_some()) {
+                let key = Key::Neighbour { link: link.name.clone(), address };
+                observed.ours.insert(key, Value::Neighbour(value));
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_fdb(
+        &self,
+        ours: &BTreeMap<u32, &SeenLink>,
+        observed: &mut Observed,
+    ) -> Result<(), ObserveError> {
+        let mut request = NeighbourMessage::default();
+        request.header.family = AddressFamily::Bridge;
+        let dump = self.socket.dump(&RouteNetlinkMessage::GetNeighbour(request)).await;
+        for message in dump.map_err(|source| ObserveError::Dump { what: "forwarding entries", source })? {
+            let RouteNetlinkMessage::NewNeighbour(message) = message else { continue };
+            let Some((index, mac, value)) = decode::fdb(&message) else { continue };
+            if let Some(link) = ours.get(&index).filter(|link| link.vxlan.is_some()) {
+                observed.ours.insert(Key::Fdb { link: link.name.clone(), mac }, Value::Fdb(value));
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_routes(
+        &self,
+        links: &BTreeMap<u32, SeenLink>,
+        desired: &Elements,
+        observed: &mut Observed,
+    ) -> Result<(), ObserveError> {
+        let name_of =
+            |index| links.get(&index).map_or_else(|| format!("if{index}"), |link| link.name.clone());
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            for route in self.routes(family).await? {
+                let key = Key::Route { destination: route.destination, metric: route.metric };
+                if route.ours {
+                    if let Some(element) = route.element(name_of) {
+                        observed.ours.insert(key, Value::Route(element));
+                    }
+                } else if route.tos == 0 && desired.contains_key(&key) {
+                    let links: Vec<String> = route.links.iter().map(|index| name_of(*index)).collect();
+                    let text = format!("a route of protocol {} dev {}", route.protocol, links.join(", "));
+                    observed.foreign.insert(key, text);
+                }
+            }
+        }
+        // The first of two with one identity is in force; a foreign one beside ours doesn't block ours.
+        observed.foreign.retain(|key, _| !observed.ours.contains_key(key));
+        Ok(())
+    }
+
+    pub(super) async fn routes(&self, family: AddressFamily) -> Result<Vec<decode::SeenRoute>, ObserveError> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        let dump = self.socket.dump(&RouteNetlinkMessage::GetRoute(request)).await;
+        let messages = dump.map_err(|source| ObserveError::Dump { what: "routes", source })?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) => decode::route(route),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn add_nft(&mut self, desired: &Elements, observed: &mut Observed) -> Result<(), ObserveError> {
+        let wanted: Option<&NftTable> = match desired.get(&Key::NftTable) {
+            Some(Value::NftTable(table)) => Some(table),
+            _ => None,
+        };
+        if let Some(table) = self.nft.observe(wanted).await.map_err(ObserveError::Nft)? {
+            observed.ours.insert(Key::NftTable, Value::NftTable(table));
+        }
+        Ok(())
+    }
+
+    fn add_settings(&self, desired: &Elements, links: &BTreeMap<u32, SeenLink>, seen: &mut Observation) {
+        for key in desired.keys() {
+            match key {
+                // A setting of a link that isn't there yet isn't either.
+                Key::Sysctl(name) => match self.sysctls.read(name) {
+                    Ok(value) => {
+                        seen.observed.ours.insert(key.clone(), Value::Sysctl(Sysctl { value }));
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(source) => {
+                        seen.failures.push(ObserveError::Sysctl { path: self.sysctls.path(name), source });
+                    }
+                },
+                Key::Offload(link) if links.values().any(|seen| seen.name == *link) => {
+                    match offload::tx_checksum(link) {
+                        Ok(tx_checksum) => {
+                            seen.observed.ours.insert(key.clone(), Value::Offload(Offload { tx_checksum }));
+                        }
+                        Err(source) => {
+                            seen.failures.push(ObserveError::Offload { link: link.clone(), source });
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Our links, and foreign ones in the way: of the same name, or a VXLAN device with the same VNI and port,
+/// of which the kernel allows only one.
+fn add_links(links: &BTreeMap<u32, SeenLink>, desired: &Elements, observed: &mut Observed) {
+    let name_of = |index| links.get(&index).map_or_else(|| format!("if{index}"), |link| link.name.clone());
+    for link in links.values() {
+        let key = Key::Link(link.name.clone());
+        if link.is_ours() || is_unfinished(link, desired.get(&key)) {
+            if let (Some(kind), Some(mac)) = (link.element_kind(name_of), link.mac) {
+                let value = Link { kind, mac, mtu: link.mtu, up: link.up };
+                observed.ours.insert(key, Value::Link(value));
+            }
+            continue;
+        }
+        if desired.contains_key(&key) {
+            observed.foreign.insert(key, format!("a link of kind {:?} without our mark", link.kind));
+        }
+        for (wanted, value) in desired {
+            if let (Value::Link(Link { kind: LinkKind::Vxlan { vni, port, .. }, .. }), Some(vxlan)) =
+                (value, &link.vxlan)
+                && (*vni, *port) == (vxlan.vni, vxlan.port)
+            {
+                let text = format!("the VXLAN device {} already has VNI {vni} and port {port}", link.name);
+                observed.foreign.insert(wanted.clone(), text);
+            }
+        }
+    }
+}
+
+/// A link that we had made and not marked yet when we were killed: our name, our kind, our hardware address
+/// (which derives from the Node), no alias, still down.
+fn is_unfinished(link: &SeenLink, wanted: Option<&Value>) -> bool {
+    match wanted {
+        Some(Value::Link(wanted)) => {
+            let kind = match wanted.kind {
+                LinkKind::Bridge => "bridge",
+                LinkKind::Vxlan { .. } => "vxlan",
+            };
+            link.alias.is_empty() && !link.up && link.kind == kind && link.mac == Some(wanted.mac)
+        }
+        _ => false,
+    }
+}
