@@ -19,10 +19,11 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -66,6 +67,7 @@ pub struct ApiServer {
     _etcd: Process,
     settings: Settings,
     home: Arc<Home>,
+    _port: Option<Port>,
 }
 
 /// What a later start of the same server needs.
@@ -86,16 +88,17 @@ impl ApiServer {
     pub(crate) fn start_in(home: Arc<Home>, options: ApiServerOptions) -> Result<Self> {
         require(&[Tool::Kubernetes])?;
         let ApiServerOptions { arguments, controller_manager, place } = options;
-        let (address, enter, port) = match place {
-            // Alone in its namespace it has every port for itself.
-            Some(Place { enter, address }) => (IpAddr::V4(address), enter, 6443),
-            None => (IpAddr::V4(Ipv4Addr::LOCALHOST), Vec::new(), free_port()?),
+        let (address, enter, reserved) = match place {
+            Some(Place { enter, address }) => (IpAddr::V4(address), enter, None),
+            None => (IpAddr::V4(Ipv4Addr::LOCALHOST), Vec::new(), Some(reserve_port()?)),
         };
+        // Alone in a namespace it has every port for itself.
+        let port = reserved.as_ref().map_or(6443, |port| port.number);
         let settings = Settings { address, port, enter, arguments };
         let etcd = start_etcd(&home)?;
         make_identities(&home, &settings)?;
         fs::write(home.join("apiserver.json"), serde_json::to_string(&settings)?)?;
-        let mut api = Self { controllers: None, server: None, _etcd: etcd, settings, home };
+        let mut api = Self { controllers: None, server: None, _etcd: etcd, settings, home, _port: reserved };
         api.resume()?;
         if let Some(arguments) = controller_manager {
             api.start_controllers(&arguments)?;
@@ -113,6 +116,7 @@ impl ApiServer {
             _etcd: etcd,
             settings: serde_json::from_str(&text)?,
             home,
+            _port: None,
         })
     }
 
@@ -331,17 +335,37 @@ fn last_lines(text: &str) -> String {
     lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n")
 }
 
+/// A port that no other API server of the lab takes while this one lives, not even while it is stopped.
+#[derive(Debug)]
+struct Port {
+    number: u16,
+    /// A socket with an abstract name, of which the kernel allows one, and which ends with this process.
+    _reservation: UnixListener,
+}
+
 /// A port that nobody listens on, below the range from which the kernel takes ports for outgoing connections: there it
 /// would be taken away while the server is being restarted.
-fn free_port() -> Result<u16> {
-    // Each call goes on where the last one ended: two servers that start at once must not choose the same port.
-    static TRIED: AtomicU16 = AtomicU16::new(0);
+fn reserve_port() -> Result<Port> {
     let start = u16::try_from(std::process::id() % 10_000)?;
-    for _ in 0..10_000 {
-        let port = 20_000 + (start + TRIED.fetch_add(1, Ordering::Relaxed) % 10_000) % 10_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
+    for step in 0..10_000 {
+        let number = 20_000 + (start + step) % 10_000;
+        let name = SocketAddr::from_abstract_name(format!("tartan-lab-port-{number}"))?;
+        if let Ok(_reservation) = UnixListener::bind_addr(&name)
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
+        {
+            return Ok(Port { number, _reservation });
         }
     }
     bail!("no port between 20000 and 30000 is free")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_servers_do_not_get_the_same_port() {
+        let (one, two) = (reserve_port().unwrap(), reserve_port().unwrap());
+        assert_ne!(one.number, two.number);
+    }
 }

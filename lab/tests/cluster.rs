@@ -9,8 +9,10 @@
     reason = "tests"
 )]
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use tartan_lab::traffic::{Echo, Load, LoadOptions};
 use tartan_lab::{Cluster, ClusterOptions, eventually_ok, images};
 
 /// A pod network for a cluster of which only single nodes are looked at.
@@ -78,6 +80,18 @@ fn a_cluster_waits_for_a_pod_network_and_then_runs_pods() {
     let inside = cluster.pod("default", "a").unwrap().exec(&["ip", "-4", "address", "show", "eth0"]).unwrap();
     assert!(inside.stdout.contains("10.244.1."), "{inside:?}");
 
+    let pod = cluster.pod("default", "a").unwrap();
+    let echo = Echo::start(&pod, 7000).unwrap();
+    let address: IpAddr = cluster
+        .kubectl(&["get", "pod", "a", "-o", "jsonpath={.status.podIP}"])
+        .unwrap()
+        .stdout
+        .parse()
+        .unwrap();
+    let load = Load::start(cluster.node("node1"), "to-a", (address, 7000), &LoadOptions::default()).unwrap();
+    let report = load.finish().unwrap();
+    assert_eq!(report.lost(), 0, "{report}");
+    drop((pod, echo));
     assert_eq!(kernel_settings(), settings);
 
     let fourth = cluster.add_node(1).unwrap();
