@@ -1,1 +1,78 @@
+//! `cargo xtask image`: the two images as archives, made without a registry.
+//!
+//! The programs are compiled here and not in the image's build, where nothing would be cached. `ctr images import` and
+//! `docker load` read the archives.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use tartan_lab::images::{BASE_IMAGE, Build, build_with_buildah};
+
+use crate::workspace::{root, target};
+
+/// The archives of one build. Their images have the names that the chart asks for by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    pub operator: PathBuf,
+    pub agent: PathBuf,
+}
+
+pub fn run(directory: Option<&Path>) -> Result<()> {
+    let images = build(directory.unwrap_or(&default_directory()))?;
+    for archive in [&images.operator, &images.agent] {
+        let size = fs::metadata(archive)?.len() / 1_000_000;
+        println!("{} ({size} MB)", archive.display());
+    }
+    Ok(())
+}
+
+/// Where the archives are put if nobody says otherwise.
+pub fn default_directory() -> PathBuf {
+    target().join("images")
+}
+
+/// Compiles both programs with optimizations, and writes `operator.tar` and `agent.tar` into `directory`.
+pub fn build(directory: &Path) -> Result<Images> {
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let directory = fs::canonicalize(directory)?;
+    let context = compile()?;
+    let image = |stage: &str, program: &str| {
+        let name = format!("tartan/{program}:{}", env!("CARGO_PKG_VERSION"));
+        let build = Build {
+            dockerfile: &root().join("Dockerfile"),
+            context: &context,
+            target: stage,
+            arguments: &[("BUILDER", &format!("docker.io/{BASE_IMAGE}"))],
+            name: &name,
+        };
+        build_with_buildah(&build, &directory.join(format!("{stage}.tar")))
+    };
+    Ok(Images {
+        operator: image("operator", "tartan-operator")?,
+        agent: image("agent", "tartan-node-agent")?,
+    })
+}
+
+/// A directory that holds the two programs and nothing else.
+fn compile() -> Result<PathBuf> {
+    let programs = ["tartan-operator", "tartan-node-agent"];
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--locked"]).current_dir(root());
+    cargo.args(programs.iter().flat_map(|program| ["--package", program]));
+    let status = cargo.status().context("start cargo")?;
+    if !status.success() {
+        bail!("cargo build ended with {status}");
+    }
+    let context = target().join("image");
+    fs::create_dir_all(&context)?;
+    for program in programs {
+        let built = target().join("release").join(program);
+        // A file that is the same keeps its time, and the image its layer.
+        if fs::read(&built)? != fs::read(context.join(program)).unwrap_or_default() {
+            fs::copy(&built, context.join(program)).with_context(|| format!("copy {}", built.display()))?;
+        }
+    }
+    Ok(context)
+}

@@ -16,17 +16,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// A real three-node Kubernetes with tartan in it, on this machine
+    Demo(xtask::demo::Options),
+    /// Everything that CI runs
+    Test(xtask::test::Options),
     /// Writes the generated files again: CRDs, and the chart's copies of them
     Codegen {
         /// Change nothing; fail where a committed file differs
         #[arg(long)]
         check: bool,
     },
+    /// Builds both container images as docker archives
+    Image {
+        /// Folder for the archives
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(options) => xtask::demo::run(&options),
+        Command::Test(options) => xtask::test::run(&options),
         Command::Codegen { check } => xtask::codegen::run(check),
+        Command::Image { out } => xtask::image::run(out.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

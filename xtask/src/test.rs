@@ -5,7 +5,6 @@
 //! step all run, so that one red run shows all that is red.
 
 use std::{
-    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -34,15 +33,39 @@ pub fn run(options: &Options) -> Result<()> {
     steps.cargo("format", &["fmt", "--all", "--check"])?;
     steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     if options.quick {
-        steps.cargo("pure tests", &["test", "--locked", "--lib", "-p", "tartan-crds", "-p", "tartan-datapath", "-p", "tartan-operator", "-p", "tartan-node-agent"])?;
+        steps.cargo(
+            "pure tests",
+            &[
+                "test",
+                "--locked",
+                "--lib",
+                "-p",
+                "tartan-crds",
+                "-p",
+                "tartan-datapath",
+                "-p",
+                "tartan-operator",
+                "-p",
+                "tartan-node-agent",
+            ],
+        )?;
         return steps.report(begin);
     }
-    steps.run("prerequisites: Debian packages, Kubernetes, etcd, helm", || prerequisites::require(Tool::ALL))?;
-    steps.cargo("tests: logic, golden files, kernel, API server, agents", &["test", "--locked", "--workspace", "--exclude", "xtask", "--no-fail-fast"])?;
+    steps.run("prerequisites: Debian packages, Kubernetes, etcd, helm", || {
+        prerequisites::require(&Tool::ALL)
+    })?;
+    steps.cargo(
+        "tests: logic, golden files, kernel, API server, agents",
+        &["test", "--locked", "--workspace", "--exclude", "xtask", "--no-fail-fast"],
+    )?;
     if !options.no_cluster {
-        let images = workspace::target().join("images");
-        steps.run("images: release binaries, operator, agent", || image::build(&images))?;
-        steps.cargo("tests: chart, admission, whole cluster", &["test", "--locked", "-p", "xtask", "--no-fail-fast", "--", "--test-threads=1"])?;
+        steps.run("images: release binaries, operator, agent", || {
+            image::build(&image::default_directory()).map(drop)
+        })?;
+        steps.cargo(
+            "tests: chart, admission, whole cluster",
+            &["test", "--locked", "-p", "xtask", "--no-fail-fast", "--", "--test-threads=1"],
+        )?;
     }
     steps.report(begin)
 }

@@ -206,6 +206,11 @@ impl Fabric {
         self.outside.as_ref().context("it was made above")
     }
 
+    /// The namespace of [`Fabric::outside`], once there is one.
+    pub fn existing_outside(&self) -> Option<&Namespace> {
+        self.outside.as_ref()
+    }
+
     /// The address of [`Fabric::outside`].
     pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 

@@ -30,12 +30,16 @@ pub enum Tool {
 }
 
 impl Tool {
+    pub const ALL: [Self; 6] =
+        [Self::Network, Self::Kubernetes, Self::Helm, Self::Containers, Self::Images, Self::Prometheus];
+
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Kubernetes => &["openssl"],
             Self::Helm => &[],
             Self::Network => &[
                 "conntrack",
+                "curl",
                 "containernetworking-plugins",
                 "curl",
                 "ethtool",

@@ -1,0 +1,46 @@
+# Both images: `--target operator` and `--target agent`.
+#
+# From the sources, with docker, podman or buildah:
+#   docker build --target operator --build-arg BUILDER=rust:1.95-bookworm --tag tartan/tartan-operator:0.1.0 .
+#   docker build --target agent --build-arg BUILDER=rust:1.95-bookworm --tag tartan/tartan-node-agent:0.1.0 .
+# From programs that are built already, in a context that holds nothing but them: `cargo xtask image`.
+
+ARG BASE=debian:bookworm-slim
+ARG BUILDER=debian:bookworm-slim
+
+# Takes the programs out of the context, or compiles them where BUILDER has cargo.
+FROM ${BUILDER} AS programs
+WORKDIR /context
+COPY . .
+RUN set -eu; mkdir /programs; \
+    if command -v cargo > /dev/null; then \
+        cargo build --release --locked --package tartan-operator --package tartan-node-agent --target-dir /target; \
+        cp /target/release/tartan-operator /target/release/tartan-node-agent /programs; \
+    elif [ -x tartan-operator ] && [ -x tartan-node-agent ]; then \
+        cp tartan-operator tartan-node-agent /programs; \
+    else \
+        echo "there is neither cargo nor a program: add --build-arg BUILDER=rust:1.95-bookworm" >&2; exit 1; \
+    fi
+
+# Root is only needed to choose another user: the operator touches nothing of its node.
+FROM ${BASE} AS operator
+COPY --from=programs /programs/tartan-operator /usr/bin/tartan-operator
+USER 65532:65532
+ENTRYPOINT ["/usr/bin/tartan-operator"]
+CMD ["run"]
+
+# The standard CNI plugins that the agent's configuration names; the chart can install them on nodes.
+FROM ${BASE} AS cni-plugins
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends containernetworking-plugins \
+    && mkdir /cni && cd /usr/lib/cni && cp bridge host-local loopback portmap /cni
+
+# `nft` is how the agent writes nftables.
+FROM ${BASE} AS agent
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends nftables \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+COPY --from=cni-plugins /cni /usr/lib/cni
+COPY --from=programs /programs/tartan-node-agent /usr/bin/tartan-node-agent
+ENTRYPOINT ["/usr/bin/tartan-node-agent"]
+CMD ["run"]

@@ -1,0 +1,95 @@
+//! A real Prometheus beside the control plane, which scrapes every node.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tartan_lab::{
+    Cluster, Process, eventually_ok,
+    prerequisites::{self, Tool},
+};
+
+const URL: &str = "http://127.0.0.1:9090";
+
+/// A Prometheus that stops when it is dropped.
+pub struct Prometheus {
+    _process: Process,
+}
+
+impl Prometheus {
+    /// Starts it and waits until it has scraped each node once.
+    pub fn start(cluster: &Cluster) -> Result<Self> {
+        prerequisites::require(&[Tool::Prometheus])?;
+        let targets = |port: u16| {
+            let all: Vec<String> =
+                cluster.nodes().iter().map(|node| format!("'{}:{port}'", node.address())).collect();
+            all.join(", ")
+        };
+        let configuration = format!(
+            "global: {{scrape_interval: 1s}}\nscrape_configs:\n\
+             - {{job_name: tartan-node-agent, static_configs: [{{targets: [{}]}}]}}\n\
+             - {{job_name: tartan-operator, static_configs: [{{targets: [{}]}}]}}\n",
+            targets(9472),
+            targets(9473)
+        );
+        let directory = cluster.directory().join("prometheus");
+        std::fs::create_dir_all(&directory)?;
+        let file = directory.join("prometheus.yaml");
+        std::fs::write(&file, configuration)?;
+        let control = cluster.fabric().control().context("the cluster has no control plane")?;
+        let process = control.spawn(
+            "prometheus",
+            &[
+                "prometheus",
+                &format!("--config.file={}", file.display()),
+                &format!("--storage.tsdb.path={}", directory.join("data").display()),
+                "--web.listen-address=127.0.0.1:9090",
+                "--log.level=warn",
+            ],
+        )?;
+        let prometheus = Self { _process: process };
+        let nodes = cluster.nodes().len();
+        eventually_ok("Prometheus to scrape every node", Duration::from_secs(60), || {
+            let up = prometheus.value(cluster, "count(up{job=\"tartan-node-agent\"} == 1)")?;
+            if up == nodes.to_string() { Ok(()) } else { bail!("{up} of {nodes} nodes answer") }
+        })?;
+        Ok(prometheus)
+    }
+
+    /// The result of an instant query in words: the value, or label=value pairs.
+    pub fn value(&self, cluster: &Cluster, query: &str) -> Result<String> {
+        let control = cluster.fabric().control().context("the cluster has no control plane")?;
+        let answer = control.exec(&[
+            "curl",
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--max-time",
+            "5",
+            "--get",
+            "--data-urlencode",
+            &format!("query={query}"),
+            &format!("{URL}/api/v1/query"),
+        ])?;
+        let answer: Value = serde_json::from_str(&answer.ok()?.stdout)?;
+        let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        if results.is_empty() {
+            bail!("no result for {query}");
+        }
+        let words: Vec<String> = results.iter().map(in_words).collect();
+        Ok(words.join(", "))
+    }
+}
+
+fn in_words(result: &Value) -> String {
+    let value = result["value"][1].as_str().unwrap_or("?");
+    let short = value.parse::<f64>().map_or_else(
+        |_| value.to_owned(),
+        |number| {
+            if number.fract() == 0.0 { format!("{number}") } else { format!("{number:.1}") }
+        },
+    );
+    let labels = result["metric"].as_object().cloned().unwrap_or_default();
+    let labels: Vec<&str> = labels.values().filter_map(Value::as_str).collect();
+    if labels.is_empty() { short } else { format!("{} {short}", labels.join(" ")) }
+}
