@@ -1,0 +1,152 @@
+//! What is asked of the kernel, against texts written by hand; and clumsy or hostile peers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod common;
+
+use common::{in_namespace, intent, ip, neighbour, net, remote, run};
+use tartan_datapath::{
+    desired::desired,
+    model::{Intent, Key, NftTable, Peer, Protected, Subnet, Value},
+};
+
+/// The elements in words, without the table.
+fn in_words(intent: &Intent) -> Vec<String> {
+    let elements = desired(intent).elements;
+    elements
+        .iter()
+        .filter(|(key, _)| **key != Key::NftTable)
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect()
+}
+
+fn table(intent: &Intent) -> NftTable {
+    match desired(intent).elements.remove(&Key::NftTable) {
+        Some(Value::NftTable(table)) => table,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn problems(peers: Vec<Peer>) -> Vec<(&'static str, String)> {
+    desired(&intent(peers))
+        .problems
+        .iter()
+        .map(|problem| (problem.kind.as_str(), problem.node.clone()))
+        .collect()
+}
+
+fn route_of(intent: &Intent, subnet: &str) -> String {
+    let key = Key::Route { destination: net(subnet), metric: 0 };
+    desired(intent).elements.get(&key).map_or_else(|| "nothing".to_owned(), ToString::to_string)
+}
+
+#[test]
+fn a_node_with_one_peer_of_each_kind_holds_exactly_this() {
+    let mut silent = remote(3);
+    silent.side.public_ips.clear();
+    assert_eq!(
+        in_words(&intent(vec![remote(1), neighbour(12), silent])),
+        [
+            "link tartan-vxlan type vxlan id 1 dev eth0 local 192.0.2.11 dstport 8472 nolearning address 02:00:00:fe:00:01 mtu 1450 up",
+            "link tartan0 type bridge address 02:01:00:fe:00:01 mtu 1450 up",
+            "offload of tartan-vxlan tx checksum on",
+            "address 10.251.1.0/32 dev tartan0 ",
+            "address 10.251.1.1/24 dev tartan0 ",
+            "sysctl net.ipv4.conf.tartan-vxlan.rp_filter = 2",
+            "sysctl net.ipv4.conf.tartan0.rp_filter = 2",
+            "sysctl net.ipv4.ip_forward = 1",
+            "neighbour 10.64.1.0 dev tartan-vxlan lladdr 02:00:00:00:00:01 nud permanent",
+            "fdb 02:00:00:00:00:01 dev tartan-vxlan dst 198.51.0.1 self permanent",
+            "route 10.64.1.0/24 via 10.64.1.0 dev tartan-vxlan onlink src 10.251.1.0 mtu 1450",
+            "route 10.64.3.0/24 unreachable",
+            "route 10.250.12.0/24 via 192.0.2.12 dev eth0 src 10.251.1.0 mtu 1400",
+        ]
+    );
+}
+
+#[test]
+fn the_table_is_the_committed_one() {
+    let mut intent = intent(vec![neighbour(12)]);
+    intent.protected = vec![Protected { address: ip("192.0.2.1"), what: "default gateway" }];
+    let table = table(&intent);
+    let shown = format!("{}\n{:#?}\n", table.declaration, table.elements);
+    insta::assert_snapshot!("nft_table", shown);
+}
+
+#[test]
+fn nft_takes_the_table_of_every_kind_of_node() {
+    let mut six = intent(vec![neighbour(12)]);
+    six.entries.push(net("fd00:10::/32"));
+    six.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true });
+    let mut plain = intent(vec![]);
+    plain.masquerade = None;
+    for table in [table(&intent(vec![remote(1)])), table(&six), table(&plain)] {
+        in_namespace(move || async move {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &table.declaration).unwrap();
+            run(&format!("nft -f {}", file.path().display()));
+        });
+    }
+}
+
+#[test]
+fn a_peer_that_claims_what_is_anothers_costs_only_itself() {
+    let good = remote(1);
+    let with = |change: fn(&mut Peer)| {
+        let mut bad = remote(9);
+        bad.node = "zz-bad".into();
+        change(&mut bad);
+        bad
+    };
+    let cases: [(fn(&mut Peer), &str); 6] = [
+        (|bad| bad.subnets[0].prefix = net("192.168.0.0/24"), "subnet-outside"),
+        (|bad| bad.subnets[0].prefix = net("10.64.1.0/24"), "subnet-overlap"),
+        (|bad| bad.subnets[0].prefix = net("10.64.1.128/25"), "subnet-overlap"),
+        (|bad| bad.subnets[0].prefix = net("10.251.1.0/24"), "subnet-overlap"),
+        (|bad| bad.side.endpoints.vxlan = remote(1).side.endpoints.vxlan, "duplicate-mac"),
+        (|bad| bad.side.public_ips = remote(1).side.public_ips, "duplicate-address"),
+    ];
+    for (change, kind) in cases {
+        let peers = vec![with(change), good.clone()];
+        assert_eq!(problems(peers.clone()), [(kind, "zz-bad".to_owned())], "{kind}");
+        let whole = intent(peers);
+        assert_eq!(
+            route_of(&whole, "10.64.1.0/24"),
+            route_of(&intent(vec![good.clone()]), "10.64.1.0/24"),
+            "{kind}"
+        );
+        let elements = desired(&whole).elements;
+        let own = desired(&intent(vec![good.clone()])).elements;
+        for (key, value) in &own {
+            if *key != Key::NftTable {
+                assert_eq!(elements.get(key), Some(value), "{kind}: {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_with_ten_thousand_subnets_is_no_trouble() {
+    let mut huge = remote(1);
+    huge.subnets = (0..10_000u32)
+        .map(|i| Subnet {
+            prefix: format!("10.128.{}.{}/32", i >> 8, i & 255).parse().unwrap(),
+            primary: i == 0,
+        })
+        .collect();
+    let whole = intent(vec![huge, remote(2)]);
+    assert!(desired(&whole).problems.is_empty());
+    assert!(route_of(&whole, "10.64.2.0/24").starts_with("via"));
+}
+
+#[test]
+fn an_entry_that_covers_the_api_server_is_named() {
+    let mut intent = intent(vec![]);
+    intent.protected = vec![Protected { address: ip("10.1.2.3"), what: "API server" }];
+    let problems = desired(&intent).problems;
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].message.contains("10.1.2.3 (API server) lies in the pod network 10.0.0.0/8"),
+        "{}",
+        problems[0].message
+    );
+}

@@ -1,0 +1,153 @@
+//! The pair function against a table written by hand, and what must hold for any two nodes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use proptest::{collection, prelude::*, sample::subsequence};
+use tartan_datapath::{
+    model::{Backend, Endpoints, Mac, Side},
+    pair::{Path, Reason, pair},
+};
+
+const BOTH: [Backend; 2] = [Backend::Vxlan, Backend::HostGw];
+
+fn side(backend: Backend, direct_routing: bool, number: u8, prefix: &str) -> Side {
+    Side {
+        backend,
+        accepts: BTreeSet::from(BOTH),
+        endpoints: Endpoints { vxlan: Some(Mac([2, 0, 0, 0, 0, number])), host_gw: true },
+        direct_routing,
+        public_ips: vec![format!("192.0.2.{number}").parse().unwrap()],
+        uplink_prefixes: vec![prefix.parse().unwrap()],
+        pairing_version: 1,
+    }
+}
+
+/// One word for the path, as in the table of ARCHITECTURE.md.
+fn word(path: Path) -> &'static str {
+    match path {
+        Path::Direct { .. } => "direct",
+        Path::Vxlan { .. } => "vxlan",
+        Path::None => "none",
+    }
+}
+
+#[test]
+fn every_pair_of_backends_has_the_path_of_the_table() {
+    use Reason::{Fallback, OnLink, OverlayOnOneSide, SameBackend};
+    let host_gw = (Backend::HostGw, false);
+    let vxlan = (Backend::Vxlan, false);
+    let direct = (Backend::Vxlan, true);
+    // One side, other side, path on one link, path elsewhere.
+    let table = [
+        (host_gw, host_gw, ("direct", SameBackend), ("vxlan", Fallback)),
+        (host_gw, vxlan, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (host_gw, direct, ("direct", OnLink), ("vxlan", OverlayOnOneSide)),
+        (vxlan, vxlan, ("vxlan", SameBackend), ("vxlan", SameBackend)),
+        (vxlan, direct, ("vxlan", SameBackend), ("vxlan", SameBackend)),
+        (direct, direct, ("direct", OnLink), ("vxlan", SameBackend)),
+    ];
+    for (one, other, on_link, elsewhere) in table {
+        // Both prefixes cover the other's address; none does; only one does, which is not "on one link".
+        let prefixes = [
+            ("192.0.2.0/24", "192.0.2.0/24", on_link),
+            ("192.0.2.0/30", "192.0.2.128/25", elsewhere),
+            ("192.0.2.0/24", "192.0.2.128/25", elsewhere),
+            ("192.0.2.0/30", "192.0.2.0/24", elsewhere),
+        ];
+        for (ours, theirs, expected) in prefixes {
+            let (a, b) = (side(one.0, one.1, 1, ours), side(other.0, other.1, 200, theirs));
+            for (from, to) in [(&a, &b), (&b, &a)] {
+                let found = pair(from, to, Backend::Vxlan);
+                assert_eq!(
+                    (word(found.path), found.reason),
+                    expected,
+                    "{one:?} with {other:?}, prefixes {ours} {theirs}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_path_leads_to_what_the_other_end_published() {
+    let (a, b) =
+        (side(Backend::Vxlan, true, 1, "192.0.2.0/24"), side(Backend::HostGw, false, 2, "192.0.2.0/24"));
+    let gateway: IpAddr = "192.0.2.2".parse().unwrap();
+    assert_eq!(pair(&a, &b, Backend::Vxlan).path, Path::Direct { gateway });
+    let b = side(Backend::Vxlan, false, 2, "192.0.2.0/24");
+    assert_eq!(
+        pair(&a, &b, Backend::Vxlan).path,
+        Path::Vxlan { destination: gateway, mac: Mac([2, 0, 0, 0, 0, 2]) }
+    );
+}
+
+#[test]
+fn what_is_missing_is_the_reason_on_both_ends() {
+    let whole = || side(Backend::Vxlan, false, 2, "192.0.2.0/24");
+    let cases: [(fn(&mut Side), Reason); 7] = [
+        (|side| side.public_ips.clear(), Reason::NoAddress),
+        (|side| side.public_ips = vec!["2001:db8::1".parse().unwrap()], Reason::NoCommonFamily),
+        (|side| side.public_ips = vec!["192.0.2.2".parse().unwrap()], Reason::SameAddress),
+        (|side| side.accepts = BTreeSet::from([Backend::HostGw]), Reason::NotAccepted),
+        (|side| side.accepts.clear(), Reason::NotAccepted),
+        (|side| side.endpoints.vxlan = None, Reason::NoEndpoint),
+        (|side| side.endpoints = Endpoints::default(), Reason::NoEndpoint),
+    ];
+    for (spoil, reason) in cases {
+        let mut spoiled = side(Backend::Vxlan, false, 1, "192.0.2.0/24");
+        spoil(&mut spoiled);
+        for (from, to) in [(&spoiled, &whole()), (&whole(), &spoiled)] {
+            let found = pair(from, to, Backend::Vxlan);
+            assert_eq!((found.path, found.reason), (Path::None, reason));
+        }
+    }
+}
+
+fn any_side() -> impl Strategy<Value = Side> {
+    let prefixes = ["192.0.2.0/24", "192.0.2.0/25", "192.0.2.128/25", "198.51.100.0/24", "2001:db8::/64"];
+    let addresses = ["192.0.2.1", "192.0.2.200", "198.51.100.7", "2001:db8::1", "2001:db8::2"];
+    (
+        prop::sample::select(&BOTH[..]),
+        subsequence(BOTH.to_vec(), 0..=2),
+        (prop::option::of(any::<[u8; 6]>()), any::<bool>(), any::<bool>()),
+        collection::vec(prop::sample::select(addresses.to_vec()), 0..=2),
+        subsequence(prefixes.to_vec(), 0..=5),
+        0u32..3,
+    )
+        .prop_map(
+            |(backend, accepts, (mac, host_gw, direct_routing), addresses, prefixes, pairing_version)| Side {
+                backend,
+                accepts: accepts.into_iter().collect(),
+                endpoints: Endpoints { vxlan: mac.map(Mac), host_gw },
+                direct_routing,
+                public_ips: addresses.into_iter().map(|a| a.parse().unwrap()).collect(),
+                uplink_prefixes: prefixes.into_iter().map(|p| p.parse::<IpNetwork>().unwrap()).collect(),
+                pairing_version,
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn both_ends_agree_and_each_path_is_received(a in any_side(), b in any_side()) {
+        let (there, back) = (pair(&a, &b, Backend::Vxlan), pair(&b, &a, Backend::Vxlan));
+        prop_assert_eq!(word(there.path), word(back.path));
+        prop_assert_eq!(there.reason, back.reason);
+        if let Some(backend) = there.path.backend() {
+            for side in [&a, &b] {
+                prop_assert!(side.accepts.contains(&backend));
+                let received = match backend {
+                    Backend::Vxlan => side.endpoints.vxlan.is_some(),
+                    Backend::HostGw => side.endpoints.host_gw,
+                };
+                prop_assert!(received);
+            }
+        }
+        match there.path {
+            Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } => prop_assert!(b.public_ips.contains(&to)),
+            Path::None => {}
+        }
+    }
+}
