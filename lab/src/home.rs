@@ -16,6 +16,7 @@ use nix::unistd::Uid;
 
 use crate::process::{Identity, Process, kill_all};
 use crate::progress::say;
+use crate::run::{command, run};
 
 /// There where the newer cgroups are the only ones.
 const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.subtree_control";
@@ -114,6 +115,11 @@ impl Home {
     /// Writes down a directory of the cgroup file system that must not survive this lab.
     pub(crate) fn note_cgroup(&self, path: &Path) -> Result<()> {
         self.note("cgroups", &path.display().to_string())
+    }
+
+    /// Writes down a link of the host's that must not survive this lab.
+    pub(crate) fn note_link(&self, name: &str) -> Result<()> {
+        self.note("links", name)
     }
 
     /// On a host with the newer cgroups only: makes the root hand these controllers down, which it does only for those
@@ -237,6 +243,14 @@ fn demolish(path: &Path) -> Result<()> {
     // Until the owner's name is gone the rest can be tried again.
     let processes: Vec<Identity> = read_processes(path).into_iter().map(|(_, identity)| identity).collect();
     kill_all(&processes)?;
+    // The kernel removes a link with the namespace of its other end. But a connection that a killed program left half
+    // closed keeps its namespace for a minute or two.
+    for link in fs::read_to_string(path.join("links")).unwrap_or_default().lines() {
+        run(&mut command(&["ip", "link", "delete", link]))?;
+        if Path::new("/sys/class/net").join(link).exists() {
+            bail!("the link {link} cannot be removed");
+        }
+    }
     for cgroup in fs::read_to_string(path.join("cgroups")).unwrap_or_default().lines() {
         remove_cgroup(Path::new(cgroup))?;
     }
@@ -284,7 +298,6 @@ fn parse_identity(line: &str) -> Option<(Identity, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::command;
 
     #[test]
     fn a_directory_goes_with_its_processes() {

@@ -100,6 +100,9 @@ fn check_nothing_is_left_after(kind: &str, said: &str, signal: Signal) {
     })
     .unwrap();
     assert!(!traces(&helper.name).is_empty(), "a cluster is seen while it is there");
+    let link = std::fs::read_to_string(helper.directory().join("links")).unwrap();
+    let link = Path::new("/sys/class/net").join(link.trim());
+    assert!(link.exists());
 
     helper.end_by(signal);
 
@@ -110,6 +113,7 @@ fn check_nothing_is_left_after(kind: &str, said: &str, signal: Signal) {
     .unwrap();
     remove_leftovers().unwrap();
     assert_eq!(traces(&helper.name), Vec::<String>::new());
+    assert!(!link.exists());
 }
 
 #[test]
@@ -148,7 +152,9 @@ fn a_kept_cluster_is_attached_to_and_taken_down() {
     assert!(cluster.processes().all(tartan_lab::Process::is_running));
     drop(cluster);
 
+    let link = std::fs::read_to_string(helper.directory().join("links")).unwrap();
     Cluster::down(&helper.name).unwrap();
+    assert!(!Path::new("/sys/class/net").join(link.trim()).exists());
     assert_eq!(traces(&helper.name), Vec::<String>::new());
     assert!(Cluster::down(&helper.name).unwrap_err().to_string().contains("no lab named"));
 }

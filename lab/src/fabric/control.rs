@@ -23,6 +23,7 @@ impl Control {
         let namespace = Namespace::create(home, "control", None)?;
         let (host, address) = free_addresses()?;
         let host_end = format!("tartan{}", u32::from(address) & 0xffff);
+        home.note_link(&host_end)?;
         on_host(&format!(
             "ip link add {host_end} type veth peer name host netns {}
              ip link set {host_end} addrgenmode none up
@@ -37,7 +38,8 @@ impl Control {
             namespace.pid()
         ))?;
         namespace.script(&format!(
-            "ip address add {address}/30 dev host
+            "echo 1 > /proc/sys/net/ipv4/tcp_orphan_retries
+             ip address add {address}/30 dev host
              ip link set host up
              ip address add 198.18.255.2/30 dev fabric
              ip link set fabric up
