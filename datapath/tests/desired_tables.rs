@@ -97,7 +97,8 @@ fn a_peer_that_claims_what_is_anothers_costs_only_itself() {
         change(&mut bad);
         bad
     };
-    let cases: [(fn(&mut Peer), &str); 6] = [
+    type Change = fn(&mut Peer);
+    let cases: [(Change, &str); 6] = [
         (|bad| bad.subnets[0].prefix = net("192.168.0.0/24"), "subnet-outside"),
         (|bad| bad.subnets[0].prefix = net("10.64.1.0/24"), "subnet-overlap"),
         (|bad| bad.subnets[0].prefix = net("10.64.1.128/25"), "subnet-overlap"),

@@ -86,7 +86,8 @@ fn a_path_leads_to_what_the_other_end_published() {
 #[test]
 fn what_is_missing_is_the_reason_on_both_ends() {
     let whole = || side(Backend::Vxlan, false, 2, "192.0.2.0/24");
-    let cases: [(fn(&mut Side), Reason); 7] = [
+    type Spoil = fn(&mut Side);
+    let cases: [(Spoil, Reason); 7] = [
         (|side| side.public_ips.clear(), Reason::NoAddress),
         (|side| side.public_ips = vec!["2001:db8::1".parse().unwrap()], Reason::NoCommonFamily),
         (|side| side.public_ips = vec!["192.0.2.2".parse().unwrap()], Reason::SameAddress),
