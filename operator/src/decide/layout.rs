@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::{Selector, SelectorExt as _};
 use tartan_crds::{
-    BackendSelection, Cidr, ClusterNetworkSpec, Family, LeaseBackend, NetworkPoolSpec, conditions::reason,
-    wellknown::NO_POOL,
+    BackendSelection, BackendType, Cidr, ClusterNetworkSpec, Family, LeaseBackend, NetworkPoolSpec,
+    conditions::reason, wellknown::NO_POOL,
 };
 
 use super::{Problem, selector::parse_selector};
@@ -120,13 +120,13 @@ impl<'a> Layout<'a> {
     pub fn backend(&self, membership: Membership<'_>) -> LeaseBackend {
         let selection: BackendSelection =
             self.pool_spec(membership).map_or(self.spec.default_backend, |pool| pool.backend);
+        let direct_routing = selection.direct_routing && selection.kind.is_overlay();
         let mut accepts = vec![selection.kind, self.spec.fallback_backend];
         accepts.dedup();
-        LeaseBackend {
-            kind: selection.kind,
-            accepts,
-            direct_routing: selection.direct_routing && selection.kind.is_overlay(),
+        if direct_routing {
+            accepts.push(BackendType::HostGw);
         }
+        LeaseBackend { kind: selection.kind, accepts, direct_routing }
     }
 
     pub fn mtu(&self, membership: Membership<'_>) -> Option<i32> {

@@ -22,15 +22,12 @@ pub(super) fn show(cluster: &mut Cluster) -> Result<Vec<String>> {
     println!("\n==> figures, from Prometheus");
     for (name, query) in [
         ("nodes scraped", "count(up{job=\"tartan-node-agent\"} == 1)"),
-        ("leases in use", "sum(tartan_operator_blocks{state=\"used\"})"),
-        ("blocks free", "sum(tartan_operator_blocks{state=\"free\"})"),
+        ("leases in use", "sum(tartan_cidr_blocks_used)"),
+        ("blocks free", "sum(tartan_cidr_blocks_free)"),
         ("paths by backend", "sum by (backend) (tartan_agent_peers)"),
-        ("bytes through tunnels", "sum(tartan_agent_device_bytes_total{device=\"tartan-vxlan\"})"),
-        (
-            "agent memory, MB, most",
-            "max(tartan_process_resident_memory_bytes{job=\"tartan-node-agent\"}) / 1e6",
-        ),
-        ("operator memory, MB", "max(tartan_process_resident_memory_bytes{job=\"tartan-operator\"}) / 1e6"),
+        ("bytes through tunnels", "sum(tartan_agent_device_transmit_bytes_total{device=\"tartan-vxlan\"})"),
+        ("agent memory, MB, most", "max(process_resident_memory_bytes{job=\"tartan-node-agent\"}) / 1e6"),
+        ("operator memory, MB", "max(process_resident_memory_bytes{job=\"tartan-operator\"}) / 1e6"),
     ] {
         match prometheus.value(cluster, query) {
             Ok(value) => println!("    {name:<26} {value}"),
