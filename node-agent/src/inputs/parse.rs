@@ -1,0 +1,73 @@
+//! From API objects to the compact values.
+
+use k8s_openapi::api::core::v1::Node as KubeNode;
+use tartan_crds::{ClusterNetwork, NodeNetwork, PodCidrMode, PodCidrModeInForce, SubnetLease};
+
+use super::{Lease, Network, Node, NodeNet};
+
+impl From<ClusterNetwork> for Network {
+    fn from(object: ClusterNetwork) -> Self {
+        let spec = object.spec;
+        let in_force = object.status.and_then(|status| status.pod_cidr_mode);
+        Self {
+            entries: spec.cidrs.iter().map(|entry| entry.cidr).collect(),
+            vxlan: spec.backends.vxlan,
+            fallback: spec.fallback_backend,
+            masquerade: spec.masquerade,
+            mtu: spec.mtu,
+            pod_cidrs_ignored: in_force
+                .map_or(spec.pod_cidr_mode == PodCidrMode::Ignore, |mode| mode == PodCidrModeInForce::Ignore),
+        }
+    }
+}
+
+impl From<SubnetLease> for Lease {
+    fn from(object: SubnetLease) -> Self {
+        let spec = object.spec;
+        Self {
+            node: spec.node_name,
+            node_uid: spec.node_uid,
+            subnet: spec.subnet,
+            primary: spec.primary,
+            backend: spec.backend,
+            mtu: spec.mtu,
+            released: spec.released_at.is_some(),
+            created: object.metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
+            status: object.status,
+        }
+    }
+}
+
+impl From<NodeNetwork> for NodeNet {
+    fn from(object: NodeNetwork) -> Self {
+        Self { generation: object.metadata.generation, spec: object.spec, status: object.status }
+    }
+}
+
+impl From<KubeNode> for Node {
+    fn from(object: KubeNode) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let status = object.status.unwrap_or_default();
+        let mut pod_cidrs = spec.pod_cidrs.unwrap_or_default();
+        if pod_cidrs.is_empty() {
+            pod_cidrs.extend(spec.pod_cidr);
+        }
+        Self {
+            uid: object.metadata.uid.unwrap_or_default(),
+            pod_cidrs,
+            internal_ips: status
+                .addresses
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|address| address.type_ == "InternalIP")
+                .filter_map(|address| address.address.parse().ok())
+                .collect(),
+            network_unavailable: status
+                .conditions
+                .unwrap_or_default()
+                .into_iter()
+                .find(|condition| condition.type_ == "NetworkUnavailable")
+                .map(|condition| (condition.status, condition.reason.unwrap_or_default())),
+        }
+    }
+}

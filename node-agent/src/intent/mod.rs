@@ -1,0 +1,315 @@
+//! From one snapshot of all inputs to the data path's [`Intent`]. Pure.
+//!
+//! What concerns this node must be right, or there is no intent and the reason is a condition. What
+//! concerns a peer is contained to that peer.
+
+mod identity;
+mod peers;
+mod uplink;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use tartan_crds::{BackendType, Cidr, Family, LeaseBackend, conditions::reason};
+use tartan_datapath::{
+    model::{
+        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Protected, Side, Subnet, Uplink, Vxlan,
+    },
+    mtu,
+    pair::PAIRING_VERSION,
+    uplink::select_uplink,
+};
+
+pub use identity::{Role, mac};
+pub use uplink::reach_target;
+
+use crate::inputs::{Lease, Network, Node, NodeNet, Snapshot};
+
+/// All that an intent is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// Our Node's name.
+    pub node: &'a str,
+    pub snapshot: Snapshot<'a>,
+    pub facts: &'a Facts,
+    /// Where the API server is.
+    pub api_server: &'a [IpAddr],
+    /// The link by which the kernel sends to the uplink selection's `canReach`.
+    pub reach_link: Option<u32>,
+}
+
+/// Why this node can't be programmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// Of [`tartan_crds::conditions::reason`].
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl NotReady {
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// Something about a peer's objects that costs the peer, not us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerFault {
+    pub node: String,
+    pub message: String,
+}
+
+/// What is to be programmed, and what was wrong with peers' objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Built {
+    pub intent: Intent,
+    pub faults: Vec<PeerFault>,
+    /// Names of our primary leases, in whose status peers look.
+    pub primary_leases: Vec<String>,
+}
+
+/// The intent for this node.
+pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
+    let Sources { node: name, snapshot, facts, api_server, reach_link } = *sources;
+    let network = snapshot.network.ok_or_else(|| {
+        NotReady::new(reason::NO_CLUSTER_NETWORK, "there is no ClusterNetwork named default: create it")
+    })?;
+    let node = snapshot.node.ok_or_else(|| {
+        NotReady::new(
+            reason::INPUTS_INCOMPLETE,
+            format!("there is no Node named {name}: is --node-name right?"),
+        )
+    })?;
+    let node_net = snapshot.node_net.ok_or_else(|| {
+        let message = format!("the operator has not made NodeNetwork {name} yet");
+        NotReady::new(reason::INPUTS_INCOMPLETE, message)
+    })?;
+    let own = own_leases(name, node, &snapshot)?;
+    agree_with_pod_cidrs(&own, node, network)?;
+    let uplink =
+        uplink::choice(node_net.spec.uplink.as_ref(), &node.internal_ips, reach_link).and_then(|choice| {
+            select_uplink(facts, &choice).map_err(|error| NotReady::new(reason::NO_UPLINK, error.to_string()))
+        })?;
+    let local = local(name, node, node_net, network, &own, uplink);
+    let (peers, faults) = peers::peers(name, &snapshot);
+    let protected = protected(facts, api_server, &local, &peers);
+    let host = host(facts, &local.uplink);
+    let intent = Intent {
+        entries: network.entries.iter().map(|entry| entry.network()).collect(),
+        vxlan: vxlan(network),
+        fallback: backend(network.fallback),
+        masquerade: masquerade(network, node_net),
+        local,
+        peers,
+        protected,
+        host,
+    };
+    let primary_leases =
+        own.iter().filter(|(_, lease)| lease.primary).map(|(name, _)| (*name).to_owned()).collect();
+    Ok(Built { intent, faults, primary_leases })
+}
+
+/// Our leases by name: those of our Node's UID that are not released.
+pub fn own_leases<'a>(
+    name: &str,
+    node: &Node,
+    snapshot: &Snapshot<'a>,
+) -> Result<Vec<(&'a str, &'a Lease)>, NotReady> {
+    let (own, others): (Vec<_>, Vec<_>) = snapshot
+        .leases
+        .iter()
+        .filter(|(_, lease)| lease.node == name && !lease.released)
+        .map(|(name, lease)| (name.as_str(), lease))
+        .partition(|(_, lease)| lease.node_uid == node.uid);
+    if own.iter().any(|(_, lease)| lease.primary) {
+        return Ok(own);
+    }
+    let message = match others.first() {
+        Some((lease, _)) => format!(
+            "SubnetLease {lease} is for another Node named {name}, which is gone (UID {}): waiting for the operator",
+            others.first().map_or("", |(_, lease)| lease.node_uid.as_str())
+        ),
+        None => format!("there is no primary SubnetLease for node {name} yet: waiting for the operator"),
+    };
+    Err(NotReady::new(reason::NO_LEASE, message))
+}
+
+/// Other software reads podCIDRs: work starts only when they and the leases say the same.
+fn agree_with_pod_cidrs(own: &[(&str, &Lease)], node: &Node, network: &Network) -> Result<(), NotReady> {
+    if network.pod_cidrs_ignored || node.pod_cidrs.is_empty() {
+        return Ok(());
+    }
+    let leased: BTreeSet<String> =
+        own.iter().filter(|(_, lease)| lease.primary).map(|(_, lease)| lease.subnet.to_string()).collect();
+    let on_node: BTreeSet<String> = node
+        .pod_cidrs
+        .iter()
+        // Of a family that we lease: a second family may be another's.
+        .filter(|text| {
+            let family = text.parse::<Cidr>().map(Cidr::family);
+            own.iter().any(|(_, lease)| family.as_ref().is_ok_and(|family| *family == lease.subnet.family()))
+        })
+        .cloned()
+        .collect();
+    if leased == on_node {
+        return Ok(());
+    }
+    let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+    Err(NotReady::new(
+        reason::POD_CIDR_MISMATCH,
+        format!(
+            "the Node's podCIDRs are {} but its primary leases are {}: use podCIDRMode Adopt or Ignore, or make the Node anew",
+            list(&on_node),
+            list(&leased)
+        ),
+    ))
+}
+
+fn local(
+    name: &str,
+    node: &Node,
+    node_net: &NodeNet,
+    network: &Network,
+    own: &[(&str, &Lease)],
+    uplink: Uplink,
+) -> Local {
+    let vxlan_mac = mac(&node.uid, Role::Vtep);
+    let primary = own.iter().find(|(_, lease)| lease.primary).or(own.first()).map(|(_, lease)| *lease);
+    let send = primary.map(|lease| lease.backend.clone()).unwrap_or_default();
+    let accepts = accepts(&send);
+    let wanted =
+        primary.and_then(|lease| lease.mtu).or(network.mtu).and_then(|bytes| u32::try_from(bytes).ok());
+    // The lesser of the families' overheads would strand packets of the other.
+    let mtu = uplink.addresses.iter().map(|a| mtu::pod_mtu(uplink.mtu, a.ip(), wanted)).min();
+    let side = Side {
+        backend: backend(send.kind),
+        endpoints: Endpoints {
+            vxlan: accepts.contains(&Backend::Vxlan).then_some(vxlan_mac),
+            host_gw: accepts.contains(&Backend::HostGw),
+        },
+        accepts,
+        direct_routing: send.direct_routing,
+        public_ips: public_ips(&node_net.spec.public_ips, &uplink),
+        uplink_prefixes: uplink.prefixes.clone(),
+        pairing_version: PAIRING_VERSION,
+    };
+    Local {
+        node: name.to_owned(),
+        side,
+        subnets: own
+            .iter()
+            .map(|(_, lease)| Subnet { prefix: lease.subnet.network(), primary: lease.primary })
+            .collect(),
+        mtu: mtu.unwrap_or(mtu::LEAST),
+        uplink,
+        vxlan_mac,
+        bridge_mac: mac(&node.uid, Role::Bridge),
+    }
+}
+
+/// The uplink's addresses, where the node's own setting doesn't name another of the family.
+fn public_ips(overrides: &[IpAddr], uplink: &Uplink) -> Vec<IpAddr> {
+    [Family::V4, Family::V6]
+        .into_iter()
+        .filter_map(|family| {
+            let own = || uplink.addresses.iter().map(IpNetwork::ip).find(|ip| Family::of(*ip) == family);
+            overrides.iter().copied().find(|ip| Family::of(*ip) == family).or_else(own)
+        })
+        .collect()
+}
+
+/// What a node receives: as its lease says, and plain routes where it uses them itself.
+fn accepts(lease: &LeaseBackend) -> BTreeSet<Backend> {
+    let mut accepts: BTreeSet<Backend> = lease.accepts.iter().map(|kind| backend(*kind)).collect();
+    accepts.insert(backend(lease.kind));
+    if lease.direct_routing {
+        accepts.insert(Backend::HostGw);
+    }
+    accepts
+}
+
+/// The API's word for a backend as the data path's.
+pub fn backend(kind: BackendType) -> Backend {
+    match kind {
+        BackendType::Vxlan => Backend::Vxlan,
+        BackendType::HostGw => Backend::HostGw,
+    }
+}
+
+/// The data path's word for a backend as the API's.
+pub fn backend_type(backend: Backend) -> BackendType {
+    match backend {
+        Backend::Vxlan => BackendType::Vxlan,
+        Backend::HostGw => BackendType::HostGw,
+    }
+}
+
+fn vxlan(network: &Network) -> Vxlan {
+    let parameters = &network.vxlan;
+    Vxlan {
+        // Admission bounds both.
+        vni: u32::try_from(parameters.vni).unwrap_or(1),
+        port: u16::try_from(parameters.port).unwrap_or(8472),
+        learning: parameters.learning,
+        gbp: parameters.gbp,
+        tx_checksum_offload: parameters.tx_checksum_offload,
+    }
+}
+
+fn masquerade(network: &Network, node_net: &NodeNet) -> Option<Masquerade> {
+    let wanted = &network.masquerade;
+    node_net.spec.masquerade.unwrap_or(wanted.enabled).then(|| Masquerade {
+        except: wanted.non_masquerade_cidrs.iter().map(|cidr| cidr.network()).collect(),
+        fully_random: wanted.fully_random,
+        v4: wanted.families.is_empty() || wanted.families.contains(&Family::V4),
+        v6: wanted.families.is_empty() || wanted.families.contains(&Family::V6),
+    })
+}
+
+/// Every address that must stay reachable even if an entry covers it.
+fn protected(
+    facts: &Facts,
+    api_server: &[IpAddr],
+    local: &Local,
+    peers: &[tartan_datapath::model::Peer],
+) -> Vec<Protected> {
+    let all = |addresses: &[IpAddr], what: &'static str| -> Vec<Protected> {
+        addresses.iter().map(|address| Protected { address: *address, what }).collect()
+    };
+    let gateways: Vec<IpAddr> =
+        facts.default_routes.iter().flat_map(|route| route.gateways.clone()).collect();
+    let own: Vec<IpAddr> = facts
+        .links
+        .iter()
+        .filter(|link| !link.ours)
+        .flat_map(|link| &link.addresses)
+        .filter(|address| address.global)
+        .map(|address| address.address.ip())
+        // A pod's own end of a bridge of somebody else's CNI is no node address.
+        .filter(|address| !local.subnets.iter().any(|subnet| subnet.prefix.contains(*address)))
+        .collect();
+    let theirs: Vec<IpAddr> = peers.iter().flat_map(|peer| peer.side.public_ips.clone()).collect();
+    let mut protected = all(api_server, "the API server");
+    protected.extend(all(&gateways, "a gateway"));
+    protected.extend(all(&facts.resolvers, "a name server"));
+    protected.extend(all(&own, "an address of this node"));
+    protected.extend(all(&theirs, "an address of another node"));
+    protected.retain(|protected| !protected.address.is_loopback() && !protected.address.is_unspecified());
+    // One mention of each address is enough, and the order must not depend on the kernel's.
+    let mut seen = BTreeSet::new();
+    protected.retain(|protected| seen.insert(protected.address));
+    protected.sort();
+    protected
+}
+
+fn host(facts: &Facts, uplink: &Uplink) -> Host {
+    let on_link = facts.links.iter().find(|link| link.index == uplink.index).map_or(0, |link| link.rp_filter);
+    Host {
+        forward_drop: facts.forward_drop.clone(),
+        bridge_netfilter: facts.bridge_netfilter,
+        uplink_strict_rp_filter: facts.rp_filter_all.max(on_link) == 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! What is read at each scrape: the last round's findings, device counters, the process itself. Encoded
+//! whole, so that what is gone leaves no series behind.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
+use tartan_datapath::mark;
+
+/// What the last round saw.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Objects of ours in the kernel, by kind.
+    pub owned: BTreeMap<&'static str, u64>,
+    /// Peers by backend (`none`: no path) and the reason of the pair's path.
+    pub peers: BTreeMap<(&'static str, &'static str), u64>,
+    /// Our leases, primary and further ones.
+    pub leases: (u64, u64),
+    /// Foreign objects in our way.
+    pub conflicts: u64,
+    pub deletions_frozen: bool,
+    /// Deletions that were held back.
+    pub held_back: u64,
+    /// Problems with peers' objects and the like, by kind.
+    pub problems: BTreeMap<&'static str, u64>,
+    pub last_good: Option<Instant>,
+    /// When the loop last went round.
+    pub last_round: Option<Instant>,
+    /// Why the node's network does not work: reason and message. Empty before the first round.
+    pub not_ready: Option<(&'static str, String)>,
+    /// Named counters of our nft table: packets and bytes.
+    pub nft: BTreeMap<String, (u64, u64)>,
+    pub uplink: Option<String>,
+}
+
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: &[(Labels<'_>, f64)],
+) -> fmt::Result {
+    let none = ConstGauge::new(0f64);
+    let mut family = encoder.encode_descriptor(name, help, None, none.metric_type())?;
+    for (labels, value) in series {
+        ConstGauge::new(*value).encode(family.encode_family(&labels.as_slice())?)?;
+    }
+    Ok(())
+}
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: &[(Labels<'_>, u64)],
+) -> fmt::Result {
+    let none = ConstCounter::new(0u64);
+    let mut family = encoder.encode_descriptor(name, help, None, none.metric_type())?;
+    for (labels, value) in series {
+        ConstCounter::new(*value).encode(family.encode_family(&labels.as_slice())?)?;
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+pub(super) struct ViewCollector(pub(super) Arc<RwLock<View>>);
+
+impl Collector for ViewCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let view = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let View {
+            owned,
+            peers,
+            leases: (primary, further),
+            conflicts,
+            deletions_frozen,
+            held_back,
+            problems,
+            last_good,
+            last_round: _,
+            not_ready,
+            nft,
+            uplink: _,
+        } = &*view;
+        let encoder = &mut encoder;
+        let by_kind = |map: &'_ BTreeMap<&'static str, u64>| -> Vec<(Labels<'static>, f64)> {
+            map.iter().map(|(kind, count)| (vec![("kind", *kind)], *count as f64)).collect()
+        };
+        gauges(encoder, "tartan_agent_owned_objects", "Kernel objects of ours, by kind", &by_kind(owned))?;
+        gauges(
+            encoder,
+            "tartan_agent_problems",
+            "Problems with peers and inputs, by kind",
+            &by_kind(problems),
+        )?;
+        let peers: Vec<_> = peers
+            .iter()
+            .map(|((backend, state), count)| (vec![("backend", *backend), ("state", *state)], *count as f64))
+            .collect();
+        gauges(encoder, "tartan_agent_peers", "Other nodes, by the path to them and its reason", &peers)?;
+        let leases =
+            [(vec![("role", "primary")], *primary as f64), (vec![("role", "further")], *further as f64)];
+        gauges(encoder, "tartan_agent_leases", "Leases of this node", &leases)?;
+        gauges(
+            encoder,
+            "tartan_agent_conflicts",
+            "Foreign objects in our way",
+            &[(vec![], *conflicts as f64)],
+        )?;
+        gauges(
+            encoder,
+            "tartan_agent_deletions_frozen",
+            "1 while nothing is deleted because too much vanished at once",
+            &[(vec![], f64::from(u8::from(*deletions_frozen)))],
+        )?;
+        gauges(
+            encoder,
+            "tartan_agent_deletions_held_back",
+            "Deletions that wait for it",
+            &[(vec![], *held_back as f64)],
+        )?;
+        let reason = not_ready.as_ref().map_or("AsExpected", |(reason, _)| reason);
+        let ready = f64::from(u8::from(not_ready.is_none() && last_good.is_some()));
+        gauges(
+            encoder,
+            "tartan_agent_ready",
+            "1 where this node's pod network works",
+            &[(vec![("reason", reason)], ready)],
+        )?;
+        if let Some(last_good) = last_good {
+            gauges(
+                encoder,
+                "tartan_agent_last_good_pass_age_seconds",
+                "Time since kernel and inputs were last seen in agreement",
+                &[(vec![], last_good.elapsed().as_secs_f64())],
+            )?;
+        }
+        let nft_series = |figure: fn(&(u64, u64)) -> u64| -> Vec<(Labels<'_>, u64)> {
+            nft.iter().map(|(name, counts)| (vec![("counter", name.as_str())], figure(counts))).collect()
+        };
+        let packets = nft_series(|(packets, _)| *packets);
+        let bytes = nft_series(|(_, bytes)| *bytes);
+        counters(encoder, "tartan_agent_nft_packets", "Packets that a rule of ours counted", &packets)?;
+        counters(encoder, "tartan_agent_nft_bytes", "Bytes that a rule of ours counted", &bytes)
+    }
+}
+
+/// Counters of our devices, as the kernel keeps them.
+#[derive(Debug)]
+pub(super) struct Devices;
+
+type Figure = (&'static str, &'static str, fn(&procfs::net::DeviceStatus) -> u64);
+
+const FIGURES: [Figure; 8] = [
+    ("tartan_agent_device_receive_bytes", "Bytes received", |d| d.recv_bytes),
+    ("tartan_agent_device_receive_packets", "Packets received", |d| d.recv_packets),
+    ("tartan_agent_device_receive_errors", "Receive errors", |d| d.recv_errs),
+    ("tartan_agent_device_receive_drops", "Packets dropped on receiving", |d| d.recv_drop),
+    ("tartan_agent_device_transmit_bytes", "Bytes sent", |d| d.sent_bytes),
+    ("tartan_agent_device_transmit_packets", "Packets sent", |d| d.sent_packets),
+    ("tartan_agent_device_transmit_errors", "Send errors", |d| d.sent_errs),
+    ("tartan_agent_device_transmit_drops", "Packets dropped on sending", |d| d.sent_drop),
+];
+
+impl Collector for Devices {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Ok(all) = procfs::net::dev_status() else { return Ok(()) };
+        let ours = [mark::BRIDGE, mark::VXLAN];
+        for (name, help, figure) in FIGURES {
+            let series: Vec<(Labels<'_>, u64)> = ours
+                .iter()
+                .filter_map(|device| Some((vec![("device", *device)], figure(all.get(*device)?))))
+                .collect();
+            counters(&mut encoder, name, help, &series)?;
+        }
+        Ok(())
+    }
+}
+
+/// The process, under the names that every Prometheus client uses.
+#[derive(Debug)]
+pub(super) struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
+        let Ok(stat) = process.stat() else { return Ok(()) };
+        let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+        let cpu = ConstCounter::new(seconds(stat.utime + stat.stime));
+        let help = "User and system CPU time spent";
+        cpu.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)?;
+        let resident = stat.rss.saturating_mul(procfs::page_size()) as f64;
+        let encoder = &mut encoder;
+        gauges(encoder, "process_resident_memory_bytes", "Resident memory", &[(vec![], resident)])?;
+        gauges(encoder, "process_virtual_memory_bytes", "Virtual memory", &[(vec![], stat.vsize as f64)])?;
+        gauges(encoder, "process_threads", "Threads", &[(vec![], stat.num_threads as f64)])?;
+        if let Ok(open) = process.fd_count() {
+            gauges(encoder, "process_open_fds", "Open file descriptors", &[(vec![], open as f64)])?;
+        }
+        if let Ok(boot) = procfs::boot_time_secs() {
+            let start = boot as f64 + seconds(stat.starttime);
+            gauges(encoder, "process_start_time_seconds", "Start time since the epoch", &[(vec![], start)])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! What the agent tells the API: the status of its primary leases for its peers, its NodeNetwork for
+//! people and the operator, one condition of its Node for the scheduler.
+//!
+//! [`status`] makes the values, purely. [`writes`] says which differ from what the API has, so that a
+//! restart writes nothing. [`writer`] sends them, in a task of its own.
+
+pub mod status;
+pub mod writer;
+
+use tartan_crds::{NodeNetworkStatus, SubnetLeaseStatus};
+
+use crate::inputs::Snapshot;
+
+/// Reason of our condition on the Node.
+pub const NODE_REASON: &str = "TartanReady";
+
+/// All that is to be written, each part only where it differs from what the API has.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Writes {
+    /// By lease name.
+    pub leases: Vec<(String, SubnetLeaseStatus)>,
+    pub node_network: Option<NodeNetworkWrite>,
+    /// Say on the Node that its network is there.
+    pub network_available: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeNetworkWrite {
+    pub status: NodeNetworkStatus,
+    /// More than figures changed: worth a write at once.
+    pub urgent: bool,
+}
+
+impl Writes {
+    pub fn is_empty(&self) -> bool {
+        let Self { leases, node_network, network_available } = self;
+        leases.is_empty() && node_network.is_none() && !network_available
+    }
+}
+
+/// What the API should say after a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// The status of our primary leases, once reception is really up.
+    pub lease: Option<SubnetLeaseStatus>,
+    pub primary_leases: Vec<String>,
+    pub node_network: NodeNetworkStatus,
+    /// The node was programmed completely and pods can be started.
+    pub network_available: bool,
+}
+
+/// The part of `wanted` that the API doesn't have.
+pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
+    let Published { lease, primary_leases, node_network, network_available } = wanted;
+    let leases = primary_leases
+        .iter()
+        .filter_map(|name| Some((name, lease.as_ref()?, snapshot.leases.get(name)?)))
+        .filter(|(_, status, there)| there.status.as_ref() != Some(*status))
+        .map(|(name, status, _)| (name.clone(), status.clone()))
+        .collect();
+    let node_network = snapshot.node_net.and_then(|there| {
+        let before = there.status.clone().unwrap_or_default();
+        let mut status = node_network.clone();
+        status::keep_transition_times(&mut status.conditions, &before.conditions);
+        (status != before)
+            .then(|| NodeNetworkWrite { urgent: status::differs_in_substance(&status, &before), status })
+    });
+    let says_so = snapshot
+        .node
+        .is_some_and(|node| node.network_unavailable.as_ref().is_some_and(|(status, _)| status == "False"));
+    Writes { leases, node_network, network_available: *network_available && !says_so }
+}
+
+#[cfg(test)]
+mod tests;

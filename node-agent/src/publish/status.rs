@@ -1,0 +1,189 @@
+//! The statuses as values. Pure.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use tartan_crds::{
+    AddressUse, BackendType, Cidr, Endpoint, NodeNetworkStatus, PathCount, PeerWithoutPath,
+    SubnetLeaseStatus, Uplink,
+    conditions::{kind, reason},
+};
+use tartan_datapath::{
+    desired::PeerPath,
+    model::{Backend, Intent},
+    pair::Path,
+};
+
+use crate::intent::{NotReady, backend_type};
+
+/// How many peers without a path are named.
+const NAMED_PEERS: usize = 16;
+/// The longest message that we write into a condition; the API takes 32 KiB.
+const MESSAGE: usize = 1024;
+
+/// What peers must know to reach us.
+pub fn lease(intent: &Intent) -> SubnetLeaseStatus {
+    let local = &intent.local;
+    let side = &local.side;
+    let own: Vec<IpAddr> = local.uplink.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
+    let endpoints = side
+        .accepts
+        .iter()
+        .filter_map(|backend| match backend {
+            Backend::Vxlan => {
+                let mac = side.endpoints.vxlan?;
+                Some(Endpoint { kind: BackendType::Vxlan, vtep_mac: Some(mac.to_string()) })
+            }
+            Backend::HostGw => {
+                side.endpoints.host_gw.then_some(Endpoint { kind: BackendType::HostGw, vtep_mac: None })
+            }
+        })
+        .collect();
+    SubnetLeaseStatus {
+        tunnel_sources: own.into_iter().filter(|address| !side.public_ips.contains(address)).collect(),
+        public_ips: side.public_ips.clone(),
+        uplink_prefixes: side
+            .uplink_prefixes
+            .iter()
+            .filter_map(|prefix| Cidr::containing(prefix.network(), prefix.prefix()))
+            .take(16)
+            .collect(),
+        endpoints,
+        mtu: i32::try_from(local.mtu).ok(),
+        pairing_version: i32::try_from(side.pairing_version).unwrap_or(0),
+    }
+}
+
+/// What a round found out about this node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView<'a> {
+    pub generation: Option<i64>,
+    pub kernel_version: &'a str,
+    /// What is programmed, if anything.
+    pub intent: Option<&'a Intent>,
+    pub paths: &'a [PeerPath],
+    /// Reception is up.
+    pub receives: bool,
+    pub address_use: &'a [AddressUse],
+    /// Why the node's own network does not work; `None`: it does.
+    pub not_ready: Option<&'a NotReady>,
+    /// What else is not as it should be, the worst first: reason and sentence.
+    pub troubles: &'a [NotReady],
+}
+
+/// The status of the NodeNetwork.
+pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
+    let NodeView { generation, kernel_version, intent, paths, receives, address_use, not_ready, troubles } =
+        *view;
+    let without: Vec<PeerWithoutPath> = paths
+        .iter()
+        .filter(|path| path.pairing.path == Path::None)
+        .map(|path| PeerWithoutPath {
+            node: path.node.clone(),
+            reason: path.pairing.reason.sentence().to_owned(),
+        })
+        .collect();
+    let condition = |type_: &str, status: bool, reason: &str, message: &str| Condition {
+        type_: type_.to_owned(),
+        status: if status { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: shorten(message),
+        last_transition_time: Time(now),
+        observed_generation: generation,
+    };
+    let ready = match not_ready {
+        None => condition(kind::READY, true, reason::OK, ""),
+        Some(NotReady { reason, message }) => condition(kind::READY, false, reason, message),
+    };
+    let degraded = match troubles.first() {
+        None => condition(kind::DEGRADED, false, reason::OK, ""),
+        Some(worst) => {
+            let all: Vec<&str> = troubles.iter().map(|trouble| trouble.message.as_str()).collect();
+            condition(kind::DEGRADED, true, worst.reason, &all.join("; "))
+        }
+    };
+    NodeNetworkStatus {
+        observed_generation: generation,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel_version: kernel_version.to_owned(),
+        uplink: intent.map(|intent| Uplink {
+            interface: intent.local.uplink.name.clone(),
+            addresses: intent.local.uplink.addresses.iter().map(ipnetwork::IpNetwork::ip).collect(),
+            mtu: i32::try_from(intent.local.uplink.mtu).unwrap_or(i32::MAX),
+        }),
+        pod_mtu: intent.and_then(|intent| i32::try_from(intent.local.mtu).ok()),
+        address_use: address_use.to_vec(),
+        receives: intent
+            .filter(|_| receives)
+            .map(|intent| intent.local.side.accepts.iter().map(|backend| backend_type(*backend)).collect())
+            .unwrap_or_default(),
+        paths: path_counts(paths, intent),
+        peers: i64::try_from(paths.len()).unwrap_or(i64::MAX),
+        peers_without_path_count: i64::try_from(without.len()).unwrap_or(i64::MAX),
+        peers_without_path: without.into_iter().take(NAMED_PEERS).collect(),
+        conditions: vec![ready, degraded],
+    }
+}
+
+fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
+    let overlay = intent.map(|intent| intent.local.side.backend).filter(|backend| backend.is_overlay());
+    let mut counts: BTreeMap<(BackendType, bool), i64> = BTreeMap::new();
+    for path in paths {
+        let key = match path.pairing.path {
+            Path::Vxlan { .. } => (BackendType::Vxlan, false),
+            // A plain route of an overlay node is that overlay's direct routing.
+            Path::Direct { .. } => match overlay {
+                Some(backend) => (backend_type(backend), true),
+                None => (BackendType::HostGw, false),
+            },
+            Path::None => continue,
+        };
+        *counts.entry(key).or_default() += 1;
+    }
+    counts.into_iter().map(|((backend, direct), peers)| PathCount { backend, direct, peers }).collect()
+}
+
+/// A condition that says the same as before keeps its time.
+pub fn keep_transition_times(conditions: &mut [Condition], before: &[Condition]) {
+    for condition in conditions {
+        if let Some(old) = before.iter().find(|old| old.type_ == condition.type_)
+            && old.status == condition.status
+        {
+            condition.last_transition_time = old.last_transition_time.clone();
+        }
+    }
+}
+
+/// Whether more than figures differ. Figures of all nodes change with every node that comes, so they may
+/// wait.
+pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> bool {
+    let substance = |status: &NodeNetworkStatus| {
+        let NodeNetworkStatus {
+            observed_generation,
+            agent_version,
+            kernel_version,
+            uplink,
+            pod_mtu,
+            address_use: _,
+            receives,
+            paths: _,
+            peers: _,
+            peers_without_path_count: _,
+            peers_without_path: _,
+            conditions,
+        } = status.clone();
+        let verdicts: Vec<_> = conditions.into_iter().map(|c| (c.type_, c.status, c.reason)).collect();
+        (observed_generation, agent_version, kernel_version, uplink, pod_mtu, receives, verdicts)
+    };
+    substance(a) != substance(b)
+}
+
+fn shorten(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE) {
+        None => message.to_owned(),
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+    }
+}

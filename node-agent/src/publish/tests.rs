@@ -1,0 +1,108 @@
+use k8s_openapi::jiff::Timestamp;
+use tartan_crds::{BackendType, PathCount};
+use tartan_datapath::desired::desired;
+
+use super::{status::NodeView, *};
+use crate::{
+    intent::NotReady,
+    testing::{Known, answered, known, lease},
+};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
+    let built = known.build().unwrap();
+    let paths = desired(&built.intent).paths;
+    let view = NodeView {
+        generation: Some(1),
+        kernel_version: "6.1.0",
+        intent: Some(&built.intent),
+        paths: &paths,
+        receives: true,
+        troubles,
+        ..NodeView::default()
+    };
+    Published {
+        lease: Some(status::lease(&built.intent)),
+        primary_leases: built.primary_leases,
+        node_network: status::node_network(&view, at(second)),
+        network_available: true,
+    }
+}
+
+/// The API after `writes`.
+fn take(known: &mut Known, writes: &Writes) {
+    for (name, status) in &writes.leases {
+        known.leases.get_mut(name).unwrap().status = Some(status.clone());
+    }
+    if let Some(write) = &writes.node_network {
+        known.node_net.as_mut().unwrap().status = Some(write.status.clone());
+    }
+    if writes.network_available {
+        known.node.as_mut().unwrap().network_unavailable = Some(("False".into(), NODE_REASON.into()));
+    }
+}
+
+#[test]
+fn what_the_api_has_is_not_written_again() {
+    let mut known = known();
+    known.add(answered(2, "node2"));
+    let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    assert_eq!(first.leases.len(), 1);
+    assert!(first.node_network.as_ref().unwrap().urgent && first.network_available);
+    take(&mut known, &first);
+    // Later, as after a restart.
+    let second = writes(&published(&known, 100, &[]), &known.snapshot());
+    assert!(second.is_empty(), "{second:?}");
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_its_status_changes() {
+    let mut known = known();
+    let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    take(&mut known, &first);
+    let trouble = NotReady::new("ForeignObject", "a foreign bridge tartan0 is in the way");
+    let second = writes(&published(&known, 100, &[trouble]), &known.snapshot());
+    let write = second.node_network.unwrap();
+    assert!(write.urgent);
+    let times: Vec<_> = write
+        .status
+        .conditions
+        .iter()
+        .map(|c| (c.type_.as_str(), c.status.as_str(), c.last_transition_time.0.as_second()))
+        .collect();
+    assert_eq!(times, [("Ready", "True", 1), ("Degraded", "True", 100)]);
+}
+
+#[test]
+fn figures_may_wait_and_verdicts_may_not() {
+    let mut known = known();
+    let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    take(&mut known, &first);
+    known.add(answered(2, "node2"));
+    known.add(lease(3, "node3"));
+    let second = writes(&published(&known, 2, &[]), &known.snapshot());
+    let write = second.node_network.unwrap();
+    assert!(!write.urgent);
+    assert_eq!((write.status.peers, write.status.peers_without_path_count), (2, 1));
+    assert_eq!(write.status.peers_without_path[0].node, "node3");
+    assert_eq!(write.status.paths, [PathCount { backend: BackendType::Vxlan, direct: false, peers: 1 }]);
+}
+
+#[test]
+fn a_lease_is_answered_only_when_reception_is_up() {
+    let known = known();
+    let wanted = Published { lease: None, ..published(&known, 1, &[]) };
+    assert!(writes(&wanted, &known.snapshot()).leases.is_empty());
+}
+
+#[test]
+fn an_address_behind_translation_is_told_apart_from_the_tunnels_source() {
+    let mut known = known();
+    known.node_net.as_mut().unwrap().spec.public_ips = vec!["198.51.100.77".parse().unwrap()];
+    let lease = published(&known, 1, &[]).lease.unwrap();
+    assert_eq!(lease.public_ips, ["198.51.100.77".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(lease.tunnel_sources, ["192.0.2.11".parse::<std::net::IpAddr>().unwrap()]);
+}

@@ -1,0 +1,136 @@
+//! The task that writes to the API. It holds the newest [`Writes`] and repeats what failed until it
+//! succeeds or is superseded. It never decides what is written.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node as KubeNode;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde::Serialize;
+use serde_json::json;
+use tartan_crds::{NodeNetwork, SubnetLease, wellknown::field_manager};
+use tokio::{sync::watch, time::Instant};
+
+use super::{NODE_REASON, Writes};
+use crate::{client::reason, metrics::Metrics};
+
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// Figures are written this much later for each peer, so that all nodes of a large cluster together stay
+/// below 50 writes per second while nodes come and go.
+const DELAY_PER_PEER: Duration = Duration::from_millis(20);
+
+/// Writes until the sender is gone.
+pub async fn run(client: Client, node: String, mut wanted: watch::Receiver<Writes>, metrics: Metrics) {
+    let mut last_figures: Option<Instant> = None;
+    let mut retry = FIRST_RETRY;
+    while wanted.changed().await.is_ok() {
+        loop {
+            let writes = wanted.borrow_and_update().clone();
+            let wait = figures_wait(&writes, last_figures);
+            let figures = wait.is_zero() && writes.node_network.is_some();
+            let done = write(&client, &node, &writes, figures, &metrics).await;
+            if figures {
+                last_figures = Some(Instant::now());
+            }
+            let pause = match done {
+                Ok(()) => {
+                    retry = FIRST_RETRY;
+                    wait
+                }
+                Err(()) => {
+                    retry = (retry * 2).min(LONGEST_RETRY);
+                    retry
+                }
+            };
+            if pause.is_zero() {
+                break;
+            }
+            // Cancel-safe: both only wait. New writes supersede what is left of these.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                changed = wanted.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}
+
+/// How long the NodeNetwork's figures must wait.
+fn figures_wait(writes: &Writes, last: Option<Instant>) -> Duration {
+    match (&writes.node_network, last) {
+        (Some(write), Some(last)) if !write.urgent => {
+            let peers = u32::try_from(write.status.peers).unwrap_or(0);
+            (Duration::from_secs(1) + DELAY_PER_PEER * peers).saturating_sub(last.elapsed())
+        }
+        _ => Duration::ZERO,
+    }
+}
+
+/// All parts, whatever becomes of the others.
+async fn write(
+    client: &Client,
+    node: &str,
+    writes: &Writes,
+    figures: bool,
+    metrics: &Metrics,
+) -> Result<(), ()> {
+    let Writes { leases, node_network, network_available } = writes;
+    let mut result = Ok(());
+    let mut note = |what: &'static str, object: &str, outcome: Result<(), kube::Error>| match outcome {
+        Ok(()) => metrics.api_write(what, "ok"),
+        Err(error) => {
+            metrics.api_write(what, reason(&error));
+            tracing::warn!(what, object, %error, "cannot write to the API, will try again");
+            result = Err(());
+        }
+    };
+    for (name, status) in leases {
+        let patch = apply::<SubnetLease>(client, name, status).await;
+        note("lease-status", name, patch);
+    }
+    if let (Some(write), true) = (node_network, figures) {
+        let patch = apply::<NodeNetwork>(client, node, &write.status).await;
+        note("node-network-status", node, patch);
+    }
+    if *network_available {
+        let patch = say_available(client, node).await;
+        note("node-condition", node, patch);
+    }
+    result
+}
+
+/// Server-side apply of a status. Forced: every field of it is ours alone.
+async fn apply<K>(client: &Client, name: &str, status: &impl Serialize) -> Result<(), kube::Error>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": { "name": name },
+        "status": status,
+    });
+    let api: Api<K> = Api::all(client.clone());
+    let parameters = PatchParams::apply(field_manager::AGENT).force();
+    api.patch_status(name, &parameters, &Patch::Apply(patch)).await.map(|_| ())
+}
+
+/// Strategic merge: it touches our condition and none of the kubelet's.
+async fn say_available(client: &Client, node: &str) -> Result<(), kube::Error> {
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let now = format!("{now:.0}");
+    let patch = json!({ "status": { "conditions": [{
+        "type": "NetworkUnavailable",
+        "status": "False",
+        "reason": NODE_REASON,
+        "message": "the pod network is set up on this node",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }] } });
+    let api: Api<KubeNode> = Api::all(client.clone());
+    let parameters =
+        PatchParams { field_manager: Some(field_manager::AGENT.into()), ..PatchParams::default() };
+    api.patch_status(node, &parameters, &Patch::Strategic(patch)).await.map(|_| ())
+}
