@@ -62,6 +62,7 @@ pub mod reason {
     pub const GUARD_REFUSED: &str = "GuardRefused";
     pub const CNI_SHADOWED: &str = "CniConfigShadowed";
     pub const LEFTOVER_FLANNEL: &str = "LeftoverFlannel";
+    pub const PEER_INVALID: &str = "PeerInvalid";
     pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";
     pub const MTU_TOO_LARGE: &str = "PodMTUExceedsPath";
 }

@@ -1,20 +1,29 @@
 //! The node agent: makes the kernel of one node equal to what the leases say.
 //!
 //! ```text
-//! API ──watch──> inputs ─> intent ─> datapath (desired, observe, plan, apply) ─> publish, metrics
+//! API ──watch──► inputs ─► intent ─► data path: desired, observe, plan, apply ─► publish, metrics, files
 //! ```
 //!
-//! `inputs`, `publish`, `cni::files`, `http` are the edges; `intent`, `brakes` and the texts of `cni` are
-//! pure. One task, `run`, decides; another writes to the API, so that a silent API server never keeps a
-//! node from repairing itself.
+//! [`run`] waits for a reason and calls [`round`]; [`round`] is the line above. [`intent`], [`brakes`],
+//! [`assess`] and the texts of [`cni`] and [`publish`] are pure; the rest are edges. One task decides;
+//! another writes to the API, so that a silent API server never keeps a node from repairing itself.
 
+pub mod assess;
 pub mod brakes;
+pub mod cleanup;
+pub mod cli;
 pub mod client;
 pub mod cni;
+pub mod diff;
+pub mod ground;
+pub mod http;
 pub mod inputs;
 pub mod intent;
+pub mod lock;
+pub mod logging;
 pub mod metrics;
 pub mod publish;
+pub mod round;
+pub mod run;
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 mod testing;

@@ -48,8 +48,8 @@ mod tests {
         assert_eq!(mac(uid, Role::Vtep), mac(uid, Role::Vtep));
         assert_ne!(mac(uid, Role::Vtep), mac(uid, Role::Bridge));
         // Written down: a change would cut every node off from its peers during an upgrade.
-        assert_eq!(mac("a", Role::Vtep).to_string(), "GOLDEN_VTEP");
-        assert_eq!(mac("a", Role::Bridge).to_string(), "GOLDEN_BRIDGE");
+        assert_eq!(mac("a", Role::Vtep).to_string(), "b6:53:63:ab:cd:7c");
+        assert_eq!(mac("a", Role::Bridge).to_string(), "b6:1e:20:e1:e2:68");
     }
 
     #[test]

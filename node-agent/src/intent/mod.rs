@@ -66,6 +66,8 @@ pub struct Built {
     pub faults: Vec<PeerFault>,
     /// Names of our primary leases, in whose status peers look.
     pub primary_leases: Vec<String>,
+    /// What was asked of this node and can't be had. Traffic flows all the same.
+    pub troubles: Vec<NotReady>,
 }
 
 /// The intent for this node.
@@ -90,7 +92,19 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         uplink::choice(node_net.spec.uplink.as_ref(), &node.internal_ips, reach_link).and_then(|choice| {
             select_uplink(facts, &choice).map_err(|error| NotReady::new(reason::NO_UPLINK, error.to_string()))
         })?;
-    let local = local(name, node, node_net, network, &own, uplink);
+    let wanted_mtu = wanted_mtu(&own, network);
+    let local = local(name, node, node_net, &own, uplink, wanted_mtu);
+    let mut troubles = Vec::new();
+    if let Some(wanted) = wanted_mtu.filter(|wanted| *wanted > local.mtu) {
+        let Local { mtu, uplink, .. } = &local;
+        troubles.push(NotReady::new(
+            reason::MTU_TOO_LARGE,
+            format!(
+                "a pod MTU of {wanted} is asked for, but uplink {} with MTU {} leaves {mtu}, which is used",
+                uplink.name, uplink.mtu
+            ),
+        ));
+    }
     let (peers, faults) = peers::peers(name, &snapshot);
     let protected = protected(facts, api_server, &local, &peers);
     let host = host(facts, &local.uplink);
@@ -106,7 +120,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     };
     let primary_leases =
         own.iter().filter(|(_, lease)| lease.primary).map(|(name, _)| (*name).to_owned()).collect();
-    Ok(Built { intent, faults, primary_leases })
+    Ok(Built { intent, faults, primary_leases, troubles })
 }
 
 /// Our leases by name: those of our Node's UID that are not released.
@@ -169,18 +183,15 @@ fn local(
     name: &str,
     node: &Node,
     node_net: &NodeNet,
-    network: &Network,
     own: &[(&str, &Lease)],
     uplink: Uplink,
+    wanted_mtu: Option<u32>,
 ) -> Local {
     let vxlan_mac = mac(&node.uid, Role::Vtep);
-    let primary = own.iter().find(|(_, lease)| lease.primary).or(own.first()).map(|(_, lease)| *lease);
-    let send = primary.map(|lease| lease.backend.clone()).unwrap_or_default();
+    let send = primary(own).map(|lease| lease.backend.clone()).unwrap_or_default();
     let accepts = accepts(&send);
-    let wanted =
-        primary.and_then(|lease| lease.mtu).or(network.mtu).and_then(|bytes| u32::try_from(bytes).ok());
     // The lesser of the families' overheads would strand packets of the other.
-    let mtu = uplink.addresses.iter().map(|a| mtu::pod_mtu(uplink.mtu, a.ip(), wanted)).min();
+    let mtu = uplink.addresses.iter().map(|a| mtu::pod_mtu(uplink.mtu, a.ip(), wanted_mtu)).min();
     let side = Side {
         backend: backend(send.kind),
         endpoints: Endpoints {
@@ -205,6 +216,15 @@ fn local(
         vxlan_mac,
         bridge_mac: mac(&node.uid, Role::Bridge),
     }
+}
+
+/// The pool's wish, then the network's.
+fn wanted_mtu(own: &[(&str, &Lease)], network: &Network) -> Option<u32> {
+    primary(own).and_then(|lease| lease.mtu).or(network.mtu).and_then(|bytes| u32::try_from(bytes).ok())
+}
+
+fn primary<'a>(own: &[(&str, &'a Lease)]) -> Option<&'a Lease> {
+    own.iter().find(|(_, lease)| lease.primary).or(own.first()).map(|(_, lease)| *lease)
 }
 
 /// The uplink's addresses, where the node's own setting doesn't name another of the family.

@@ -1,10 +1,13 @@
 use std::collections::BTreeSet;
 
-use tartan_crds::UplinkSelection;
+use tartan_crds::{SubnetLeaseStatus, UplinkSelection};
 use tartan_datapath::model::Backend;
 
 use super::*;
 use crate::testing::{Known, answered, known, lease, status};
+
+/// What it is called, how it is spoilt, what is expected.
+type Case<T> = (&'static str, fn(&mut T), &'static str);
 
 fn reason_of(known: &Known) -> &'static str {
     known.build().map_or_else(|not_ready| not_ready.reason, |_| "ready")
@@ -41,7 +44,7 @@ fn a_node_alone_is_programmed_with_its_own_side() {
 
 #[test]
 fn what_is_missing_is_named() {
-    let cases: [(&str, fn(&mut Known), &str); 9] = [
+    let cases: [Case<Known>; 9] = [
         ("no network", |k| k.network = None, reason::NO_CLUSTER_NETWORK),
         ("no node", |k| k.node = None, reason::INPUTS_INCOMPLETE),
         ("no node network", |k| k.node_net = None, reason::INPUTS_INCOMPLETE),
@@ -182,7 +185,7 @@ fn peers_are_the_other_nodes_with_leases_in_force() {
 
 #[test]
 fn a_bad_value_costs_only_the_peer_that_published_it() {
-    let cases: [(&str, fn(&mut SubnetLeaseStatus), &str); 5] = [
+    let cases: [Case<SubnetLeaseStatus>; 5] = [
         (
             "mac",
             |s| s.endpoints[0].vtep_mac = Some("nonsense".into()),
@@ -240,5 +243,3 @@ fn an_unreadable_lease_is_reported_and_stops_nothing() {
     assert_eq!(built.faults.len(), 1);
     assert!(built.faults[0].message.contains("10.244.9.0-24"));
 }
-
-use tartan_crds::SubnetLeaseStatus;

@@ -150,8 +150,8 @@ impl Metrics {
         self.round_seconds.observe(took.as_secs_f64());
     }
 
-    pub fn step(&self, kind: &'static str, action: Action, result: &'static str) {
-        self.steps.get_or_create(&Step { kind, action: action.as_str(), result }).inc();
+    pub fn steps(&self, kind: &'static str, action: Action, result: &'static str, count: usize) {
+        self.steps.get_or_create(&Step { kind, action: action.as_str(), result }).inc_by(count as u64);
     }
 
     pub fn failure(&self, reason: &'static str) {

@@ -33,7 +33,7 @@ pub struct View {
     pub problems: BTreeMap<&'static str, u64>,
     pub last_good: Option<Instant>,
     /// When the loop last went round.
-    pub last_round: Option<Instant>,
+    pub last_beat: Option<Instant>,
     /// Why the node's network does not work: reason and message. Empty before the first round.
     pub not_ready: Option<(&'static str, String)>,
     /// Named counters of our nft table: packets and bytes.
@@ -86,7 +86,7 @@ impl Collector for ViewCollector {
             held_back,
             problems,
             last_good,
-            last_round: _,
+            last_beat: _,
             not_ready,
             nft,
             uplink: _,

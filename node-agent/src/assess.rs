@@ -1,0 +1,299 @@
+//! What a round's findings mean for this node: does its network work, is reception up, what else is wrong.
+//! Pure.
+//!
+//! Objects of a peer may fail and the node is ready all the same; its own may not.
+
+use tartan_crds::conditions::reason;
+use tartan_datapath::{
+    mark,
+    model::{Conflict, Facts, Key, Step},
+    problem::{Problem, ProblemKind},
+};
+
+use crate::intent::{NotReady, PeerFault};
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    pub key: Key,
+    /// Of the data path's fixed set.
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// What a round found, apart from the paths.
+#[derive(Clone, Debug)]
+pub struct Findings<'a> {
+    pub facts: &'a Facts,
+    pub failed: &'a [(Step, Failed)],
+    /// Parts of the kernel that could not be read: reason and message.
+    pub unseen: &'a [(&'static str, String)],
+    pub conflicts: &'a [Conflict],
+    pub problems: &'a [Problem],
+    pub faults: &'a [PeerFault],
+    /// Why deletions are held back.
+    pub frozen: Option<String>,
+    /// A CNI configuration that the runtime takes instead of ours.
+    pub shadowing: Option<&'a str>,
+    /// Why the CNI files could not be written.
+    pub files: Option<&'a str>,
+    /// Why there is nothing to program, or nothing new.
+    pub no_ground: Option<&'a NotReady>,
+    /// What was asked of this node and can't be had.
+    pub unmet: &'a [NotReady],
+}
+
+/// The verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Assessment {
+    /// Why this node's network does not work.
+    pub not_ready: Option<NotReady>,
+    /// What else is wrong, the worst first.
+    pub troubles: Vec<NotReady>,
+    /// Peers' packets find everything in place.
+    pub reception: bool,
+}
+
+/// Messages of one kind that are quoted; more are counted.
+const QUOTED: usize = 4;
+
+pub fn assess(findings: &Findings<'_>) -> Assessment {
+    let Findings {
+        facts,
+        failed,
+        unseen,
+        conflicts,
+        problems,
+        faults,
+        frozen,
+        shadowing,
+        files,
+        no_ground,
+        unmet,
+    } = findings;
+    let mut broken: Vec<NotReady> = no_ground.iter().map(|why| (*why).clone()).collect();
+    let mut troubles: Vec<NotReady> = Vec::new();
+    if !facts.net_admin {
+        broken.push(NotReady::new(
+            reason::PERMISSION_DENIED,
+            "the agent lacks the capability NET_ADMIN: add it to its securityContext",
+        ));
+    }
+    if !facts.nft {
+        broken.push(NotReady::new(
+            reason::NFT_MISSING,
+            "the program nft can't be started: install the nftables package on the node or in the image",
+        ));
+    }
+    for (reason, message) in unseen.iter() {
+        broken.push(NotReady::new(api_reason(reason), message.clone()));
+    }
+    let (own, others): (Vec<&Failed>, Vec<&Failed>) =
+        failed.iter().map(|(_, failed)| failed).partition(|failed| is_own(&failed.key));
+    for failed in own {
+        let (list, advice) = match &failed.key {
+            // Loose filters and the like: most hosts work without.
+            Key::Sysctl(path) if !path.ends_with("forward") && !path.ends_with("forwarding") => {
+                (&mut troubles, " (mount the host's /proc/sys/net for writing, or set it on the host)")
+            }
+            Key::Sysctl(_) => (&mut broken, " (mount the host's /proc/sys/net for writing)"),
+            Key::Offload(_) => (&mut troubles, ""),
+            _ => (&mut broken, ""),
+        };
+        list.push(NotReady::new(
+            api_reason(failed.reason),
+            format!("{}: {}{advice}", failed.key, failed.message),
+        ));
+    }
+    if let Some(message) = frozen {
+        troubles.push(NotReady::new(reason::DELETIONS_FROZEN, message.clone()));
+    }
+    for conflict in conflicts.iter() {
+        let trouble = NotReady::new(reason::FOREIGN_OBJECT, format!("{conflict}; remove it or rename it"));
+        if is_own(&conflict.key) { broken.push(trouble) } else { troubles.push(trouble) }
+    }
+    troubles.extend(quote(
+        reason::APPLY_FAILED,
+        others.iter().map(|failed| format!("{}: {}", failed.key, failed.message)).collect(),
+    ));
+    for problem in problems.iter().filter(|problem| problem.kind == ProblemKind::ProtectedInEntry) {
+        troubles.push(NotReady::new(reason::GUARD_REFUSED, problem.message.clone()));
+    }
+    for problem in problems.iter().filter(|problem| problem.kind == ProblemKind::SmallMtu) {
+        troubles.push(NotReady::new(reason::MTU_TOO_LARGE, problem.message.clone()));
+    }
+    if let Some(message) = files {
+        broken.push(NotReady::new(reason::APPLY_FAILED, *message));
+    }
+    if let Some(name) = shadowing {
+        troubles.push(NotReady::new(
+            reason::CNI_SHADOWED,
+            format!(
+                "the container runtime takes {name}, which sorts before {}: remove it",
+                crate::cni::CONFLIST
+            ),
+        ));
+    }
+    for leftover in &facts.leftovers {
+        troubles.push(NotReady::new(reason::LEFTOVER_FLANNEL, leftover.clone()));
+    }
+    troubles.extend(unmet.iter().cloned());
+    let of_peers =
+        |problem: &&Problem| !matches!(problem.kind, ProblemKind::ProtectedInEntry | ProblemKind::SmallMtu);
+    let mut peers: Vec<String> = faults.iter().map(|f| format!("node {}: {}", f.node, f.message)).collect();
+    peers.extend(problems.iter().filter(of_peers).map(|p| format!("node {}: {}", p.node, p.message)));
+    troubles.extend(quote(reason::PEER_INVALID, peers));
+    let links = [Key::Link(mark::BRIDGE.into()), Key::Link(mark::VXLAN.into())];
+    let link_missing = failed.iter().any(|(_, failed)| links.contains(&failed.key))
+        || conflicts.iter().any(|conflict| links.contains(&conflict.key));
+    Assessment { reception: broken.is_empty() && !link_missing, not_ready: join(broken), troubles }
+}
+
+/// An object that this node has for itself, not for one peer.
+fn is_own(key: &Key) -> bool {
+    match key {
+        Key::Link(_)
+        | Key::Offload(_)
+        | Key::Address { .. }
+        | Key::Sysctl(_)
+        | Key::NftTable
+        | Key::ForwardException(_) => true,
+        Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => false,
+    }
+}
+
+/// The data path's reason as a condition's.
+fn api_reason(label: &str) -> &'static str {
+    match label {
+        "permission-denied" => reason::PERMISSION_DENIED,
+        "nft-missing" => reason::NFT_MISSING,
+        "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
+        _ => reason::APPLY_FAILED,
+    }
+}
+
+fn join(broken: Vec<NotReady>) -> Option<NotReady> {
+    let first = broken.first()?.reason;
+    let messages: Vec<String> = broken.into_iter().map(|broken| broken.message).collect();
+    quote(first, messages)
+}
+
+fn quote(reason: &'static str, messages: Vec<String>) -> Option<NotReady> {
+    let more = messages.len().saturating_sub(QUOTED);
+    let mut text: String = messages.iter().take(QUOTED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if more > 0 {
+        text.push_str(&format!("; and {more} more"));
+    }
+    (!messages.is_empty()).then(|| NotReady::new(reason, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use tartan_datapath::model::{Action, Value};
+
+    use super::*;
+
+    fn good() -> Facts {
+        Facts { nft: true, net_admin: true, sysctl_writable: true, ..Facts::default() }
+    }
+
+    fn findings(facts: &Facts) -> Findings<'_> {
+        Findings {
+            facts,
+            failed: &[],
+            unseen: &[],
+            conflicts: &[],
+            problems: &[],
+            faults: &[],
+            frozen: None,
+            shadowing: None,
+            files: None,
+            no_ground: None,
+            unmet: &[],
+        }
+    }
+
+    fn failed(key: Key, reason: &'static str) -> Assessment {
+        let value = Value::ForwardException;
+        let step = Step { action: Action::Create, key: key.clone(), value, before: None };
+        let failed = [(step, Failed { key, reason, message: "no".into() })];
+        assess(&Findings { failed: &failed, ..findings(&good()) })
+    }
+
+    fn summary(assessment: &Assessment) -> (Option<&'static str>, Vec<&'static str>, bool) {
+        let Assessment { not_ready, troubles, reception } = assessment;
+        let troubles = troubles.iter().map(|trouble| trouble.reason).collect();
+        (not_ready.as_ref().map(|not_ready| not_ready.reason), troubles, *reception)
+    }
+
+    #[test]
+    fn a_quiet_round_is_ready() {
+        assert_eq!(assess(&findings(&good())), Assessment { reception: true, ..Assessment::default() });
+    }
+
+    #[test]
+    fn what_fails_for_this_node_breaks_it_and_what_fails_for_a_peer_does_not() {
+        let route = Key::Route { destination: "10.244.2.0/24".parse().unwrap(), metric: 0 };
+        assert_eq!(summary(&failed(route, "refused")), (None, vec![reason::APPLY_FAILED], true));
+        let vxlan = Key::Link(mark::VXLAN.into());
+        assert_eq!(
+            summary(&failed(vxlan, "permission-denied")),
+            (Some(reason::PERMISSION_DENIED), vec![], false)
+        );
+        let forward = Key::Sysctl("ipv4/ip_forward".into());
+        assert_eq!(
+            summary(&failed(forward, "sysctl-read-only")),
+            (Some(reason::SYSCTL_READ_ONLY), vec![], false)
+        );
+        let filter = Key::Sysctl("ipv4/conf/eth0/rp_filter".into());
+        assert_eq!(
+            summary(&failed(filter, "sysctl-read-only")),
+            (None, vec![reason::SYSCTL_READ_ONLY], true)
+        );
+    }
+
+    #[test]
+    fn a_foreign_device_in_our_place_breaks_the_node() {
+        let conflicts = [Conflict {
+            key: Key::Link(mark::VXLAN.into()),
+            found: "a vxlan device without our mark".into(),
+        }];
+        let assessment = assess(&Findings { conflicts: &conflicts, ..findings(&good()) });
+        assert_eq!(summary(&assessment), (Some(reason::FOREIGN_OBJECT), vec![], false));
+    }
+
+    #[test]
+    fn troubles_come_worst_first_and_many_of_a_kind_are_counted() {
+        let facts = Facts { leftovers: vec!["flannel.1 is there".into()], ..good() };
+        let faults: Vec<PeerFault> =
+            (0..9).map(|n| PeerFault { node: format!("n{n}"), message: "bad".into() }).collect();
+        let assessment = assess(&Findings {
+            faults: &faults,
+            frozen: Some("too much vanished".into()),
+            shadowing: Some("00-other.conf"),
+            ..findings(&facts)
+        });
+        assert_eq!(
+            summary(&assessment),
+            (
+                None,
+                vec![
+                    reason::DELETIONS_FROZEN,
+                    reason::CNI_SHADOWED,
+                    reason::LEFTOVER_FLANNEL,
+                    reason::PEER_INVALID
+                ],
+                true
+            )
+        );
+        assert!(assessment.troubles[3].message.ends_with("and 5 more"));
+    }
+
+    #[test]
+    fn a_missing_program_or_right_is_named_with_its_remedy() {
+        let facts = Facts { nft: false, ..good() };
+        let assessment = assess(&findings(&facts));
+        assert_eq!(summary(&assessment), (Some(reason::NFT_MISSING), vec![], false));
+        assert!(assessment.not_ready.unwrap().message.contains("install"));
+    }
+}

@@ -1,0 +1,168 @@
+//! `diff`: what `run` would change, and why each peer has its path. Changes nothing.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use serde::Serialize;
+use tartan_datapath::{
+    desired::{Desired, PeerPath, desired},
+    kernel::Kernel,
+    model::{Conflict, Deletions, Plan, Step},
+    pair::Path,
+    plan::plan,
+    problem::Problem,
+};
+
+use crate::{
+    cli::{Options, Output},
+    client,
+    ground::{self, Ground},
+    inputs::{World, watch::follow},
+    intent::PeerFault,
+    round::Memory,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The answer, ready to print.
+#[derive(Debug)]
+pub struct Answer {
+    pub text: String,
+    pub differs: bool,
+}
+
+pub async fn diff(options: &Options, output: Output) -> anyhow::Result<Answer> {
+    let node = options.node_name()?;
+    let mut kernel = Kernel::open(options.kernel()).context("cannot talk to the kernel")?;
+    let clients = client::connect(options.kubeconfig.as_deref()).await?;
+    let world = tokio::time::timeout(PATIENCE, read_world(&clients, node))
+        .await
+        .context("the API server did not answer in time")??;
+    let snapshot = world.snapshot().context("the inputs are incomplete")?;
+    let ground = ground::find(node, &clients.addresses, snapshot, &mut kernel, &Memory::default()).await;
+    let built = match &ground {
+        Ground::Fresh { built, .. } | Ground::Held { built, .. } => built,
+        Ground::None { why, .. } => anyhow::bail!("{}: {}", why.reason, why.message),
+    };
+    let desired = desired(&built.intent);
+    let seen = kernel.observe(&desired.elements).await;
+    if let Some(error) = seen.failures.into_iter().next() {
+        return Err(error).context("cannot see all of the kernel's state");
+    }
+    let plan = plan(&desired.elements, &seen.observed, Deletions::Allowed);
+    let differs = !plan.steps.is_empty() || !plan.conflicts.is_empty();
+    let text = match output {
+        Output::Text => text(node, &desired, &plan, &built.faults),
+        Output::Json => json(node, &desired, &plan, &built.faults)?,
+    };
+    Ok(Answer { text, differs })
+}
+
+async fn read_world(clients: &client::Clients, node: &str) -> anyhow::Result<World> {
+    let mut world = World::default();
+    let mut inputs = follow(&clients.watch, node);
+    while world.snapshot().is_none() {
+        match inputs.next().await.context("the watches ended")? {
+            Ok(change) => {
+                world.apply(change);
+            }
+            Err((kind, error)) => return Err(error).with_context(|| format!("cannot list {kind}")),
+        }
+    }
+    Ok(world)
+}
+
+fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "Node {node}: {} peers", desired.paths.len());
+    for path in &desired.paths {
+        let how = match path.pairing.path {
+            Path::Direct { gateway } => format!("direct via {gateway}"),
+            Path::Vxlan { destination, mac } => format!("vxlan to {destination} ({mac})"),
+            Path::None => "no path".to_owned(),
+        };
+        let subnets: Vec<String> = path.subnets.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            text,
+            "  {}  {}  {how}  mtu {}  {}: {}",
+            path.node,
+            subnets.join(","),
+            path.mtu,
+            path.pairing.reason,
+            path.pairing.reason.sentence()
+        );
+    }
+    for problem in &desired.problems {
+        let _ = writeln!(text, "problem: node {}: {}", problem.node, problem.message);
+    }
+    for fault in faults {
+        let _ = writeln!(text, "problem: node {}: {}", fault.node, fault.message);
+    }
+    for conflict in &plan.conflicts {
+        let _ = writeln!(text, "conflict: {conflict}");
+    }
+    for step in &plan.steps {
+        let _ = writeln!(text, "{step}");
+    }
+    if plan.steps.is_empty() && plan.conflicts.is_empty() {
+        text.push_str("Nothing to change.\n");
+    }
+    text
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    node: &'a str,
+    peers: Vec<Peer<'a>>,
+    steps: Vec<Change<'a>>,
+    conflicts: &'a [Conflict],
+    problems: Vec<&'a Problem>,
+    faults: Vec<Fault<'a>>,
+}
+
+#[derive(Serialize)]
+struct Peer<'a> {
+    #[serde(flatten)]
+    path: &'a PeerPath,
+    why: &'static str,
+}
+
+#[derive(Serialize)]
+struct Change<'a> {
+    action: &'static str,
+    kind: &'static str,
+    object: String,
+    text: String,
+    value: &'a tartan_datapath::model::Value,
+}
+
+#[derive(Serialize)]
+struct Fault<'a> {
+    node: &'a str,
+    message: &'a str,
+}
+
+fn json(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> anyhow::Result<String> {
+    let change =
+        |step: &Step| (step.action.as_str(), step.key.kind(), step.key.to_string(), step.to_string());
+    let report = Report {
+        node,
+        peers: desired.paths.iter().map(|path| Peer { path, why: path.pairing.reason.sentence() }).collect(),
+        steps: plan
+            .steps
+            .iter()
+            .map(|step| {
+                let (action, kind, object, text) = change(step);
+                Change { action, kind, object, text, value: &step.value }
+            })
+            .collect(),
+        conflicts: &plan.conflicts,
+        problems: desired.problems.iter().collect(),
+        faults: faults.iter().map(|f| Fault { node: &f.node, message: &f.message }).collect(),
+    };
+    let mut text = serde_json::to_string_pretty(&report).context("cannot print the answer as JSON")?;
+    text.push('\n');
+    Ok(text)
+}

@@ -1,0 +1,313 @@
+//! One round: from the inputs to a kernel that agrees with them. Every wake-up runs this and only this.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use tartan_crds::AddressUse;
+use tartan_datapath::{
+    desired::{Desired, desired},
+    kernel::Kernel,
+    model::{Plan, Step},
+    pair::Path,
+    plan::plan,
+};
+
+use crate::{
+    assess::{Assessment, Failed, Findings, assess},
+    brakes::{Programmed, Verdict},
+    cni::{
+        self,
+        files::{Places, Texts},
+    },
+    ground::{self, Ground},
+    inputs::Snapshot,
+    intent::Built,
+    logging::chain,
+    metrics::Metrics,
+    publish::{Published, status},
+};
+
+/// Address use changes with every pod, and every change is a write to the API.
+const ADDRESS_USE_AGE: Duration = Duration::from_secs(30);
+
+/// The surroundings of a round.
+#[derive(Debug)]
+pub struct Place<'a> {
+    pub node: &'a str,
+    pub api_server: &'a [IpAddr],
+    pub places: &'a Places,
+    pub metrics: &'a Metrics,
+}
+
+/// What a round leaves for the next one. A new process starts without, and loses nothing by it.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The last intent from complete inputs.
+    pub held: Option<Built>,
+    /// The leases that it was programmed for.
+    pub programmed: Option<Programmed>,
+    /// Leases that a direct list has shown to be gone.
+    pub confirmed_gone: BTreeSet<String>,
+    /// What our files should say.
+    pub texts: Option<Texts>,
+    address_use: Vec<AddressUse>,
+    address_use_read: Option<Instant>,
+    /// What was logged last, so that a quiet system is silent.
+    said: Assessment,
+}
+
+/// What came of a round.
+#[derive(Debug)]
+pub struct Round {
+    pub published: Published,
+    /// Leases to ask the API server about.
+    pub unconfirmed: BTreeSet<String>,
+    /// False: try again soon.
+    pub settled: bool,
+}
+
+/// Goes round once.
+pub async fn round(
+    place: &Place<'_>,
+    snapshot: Snapshot<'_>,
+    kernel: &mut Kernel,
+    memory: &mut Memory,
+) -> Round {
+    let started = Instant::now();
+    let ground = ground::find(place.node, place.api_server, snapshot, kernel, memory).await;
+    let worked = program(&ground, kernel).await;
+    let files = write_files(place, &ground, &worked, memory);
+    let verdict = assess(&findings(&ground, &worked, &files));
+    let published = publish(place, snapshot, &ground, &worked, &verdict, memory);
+    let settled = worked.settled() && files.error.is_none();
+    record(place.metrics, &ground, &worked, &verdict, settled);
+    place.metrics.round(
+        match (&ground, settled) {
+            (Ground::None { .. }, _) => "waiting",
+            (_, true) => "ok",
+            (_, false) => "failed",
+        },
+        started.elapsed(),
+    );
+    say(verdict, memory);
+    remember(ground, settled, published, memory)
+}
+
+fn remember(ground: Ground, settled: bool, published: Published, memory: &mut Memory) -> Round {
+    match ground {
+        Ground::Fresh { built, now, verdict: Verdict::Go, .. } => {
+            memory.held = Some(built);
+            if settled {
+                memory.programmed = Some(now);
+                memory.confirmed_gone.clear();
+            }
+            Round { published, unconfirmed: BTreeSet::new(), settled }
+        }
+        // Not to be remembered as programmed: what vanished is still there.
+        Ground::Fresh { built, verdict: Verdict::Confirm { vanished, .. }, .. } => {
+            memory.held = Some(built);
+            Round { published, unconfirmed: vanished, settled: false }
+        }
+        Ground::Held { .. } => Round { published, unconfirmed: BTreeSet::new(), settled },
+        // A change of the inputs or of the host's links wakes us.
+        Ground::None { .. } => Round { published, unconfirmed: BTreeSet::new(), settled: true },
+    }
+}
+
+/// What programming found and did.
+#[derive(Debug, Default)]
+struct Worked {
+    desired: Desired,
+    plan: Plan,
+    applied: BTreeMap<(&'static str, tartan_datapath::model::Action), usize>,
+    failed: Vec<(Step, Failed)>,
+    /// Parts of the kernel that could not be read.
+    unseen: Vec<(&'static str, String)>,
+}
+
+impl Worked {
+    fn settled(&self) -> bool {
+        self.failed.is_empty() && self.unseen.is_empty()
+    }
+}
+
+async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
+    let Some(built) = ground.built() else { return Worked::default() };
+    let desired = desired(&built.intent);
+    let seen = kernel.observe(&desired.elements).await;
+    let plan = plan(&desired.elements, &seen.observed, ground.deletions());
+    let outcome = kernel.apply(&plan).await;
+    let failed = outcome.failures.into_iter().map(|failure| {
+        let (reason, message) = (failure.error.reason(), chain(&failure.error));
+        (failure.step.clone(), Failed { key: failure.step.key, reason, message })
+    });
+    Worked {
+        applied: outcome.applied,
+        failed: failed.collect(),
+        unseen: seen.failures.iter().map(|error| (error.reason(), chain(error))).collect(),
+        desired,
+        plan,
+    }
+}
+
+/// How it stands with the files that are ours.
+#[derive(Debug, Default)]
+struct Files {
+    error: Option<String>,
+    shadowing: Option<String>,
+}
+
+fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Findings<'a> {
+    let built = ground.built();
+    Findings {
+        facts: ground.facts(),
+        failed: &worked.failed,
+        unseen: &worked.unseen,
+        conflicts: &worked.plan.conflicts,
+        problems: &worked.desired.problems,
+        faults: built.map_or(&[], |built| &built.faults),
+        frozen: ground.frozen(),
+        shadowing: files.shadowing.as_deref(),
+        files: files.error.as_deref(),
+        no_ground: ground.missing(),
+        unmet: built.map_or(&[], |built| &built.troubles),
+    }
+}
+
+/// Only after a pass that has this node's own objects in place: a runtime that finds the file starts pods.
+fn write_files(place: &Place<'_>, ground: &Ground, worked: &Worked, memory: &mut Memory) -> Files {
+    let mut files = Files::default();
+    let Some(built) = ground.built() else { return files };
+    if assess(&findings(ground, worked, &files)).not_ready.is_some() {
+        return files;
+    }
+    let texts = Texts {
+        conflist: cni::conflist(&built.intent, &place.places.data_dir()),
+        subnet_env: cni::subnet_env(&built.intent),
+    };
+    match place.places.write(&texts) {
+        Ok(0) => {}
+        Ok(count) => {
+            place.metrics.files_written(count);
+            tracing::info!(count, "wrote CNI configuration and subnet.env");
+        }
+        Err(error) => {
+            place.metrics.failure("files");
+            files.error = Some(chain(&error));
+        }
+    }
+    memory.texts = Some(texts);
+    files.shadowing = place.places.shadowing();
+    files
+}
+
+fn publish(
+    place: &Place<'_>,
+    snapshot: Snapshot<'_>,
+    ground: &Ground,
+    worked: &Worked,
+    verdict: &Assessment,
+    memory: &mut Memory,
+) -> Published {
+    let built = ground.built();
+    let stale = memory.address_use_read.is_none_or(|read| read.elapsed() > ADDRESS_USE_AGE);
+    if let (Some(built), true) = (built, stale) {
+        let subnets: Vec<_> = built.intent.local.subnets.iter().map(|subnet| subnet.prefix).collect();
+        match cni::address_use(&place.places.data_dir(), &subnets) {
+            Ok(found) => memory.address_use = found,
+            Err(error) => tracing::warn!(%error, "cannot count the addresses in use"),
+        }
+        memory.address_use_read = Some(Instant::now());
+    }
+    let view = status::NodeView {
+        generation: snapshot.node_net.and_then(|own| own.generation),
+        kernel_version: &ground.facts().kernel_version,
+        intent: built.map(|built| &built.intent),
+        paths: &worked.desired.paths,
+        receives: verdict.reception,
+        address_use: &memory.address_use,
+        not_ready: verdict.not_ready.as_ref(),
+        troubles: &verdict.troubles,
+    };
+    Published {
+        lease: built.filter(|_| verdict.reception).map(|built| status::lease(&built.intent)),
+        primary_leases: built.map(|built| built.primary_leases.clone()).unwrap_or_default(),
+        node_network: status::node_network(&view, Timestamp::now()),
+        network_available: verdict.not_ready.is_none(),
+    }
+}
+
+fn record(metrics: &Metrics, ground: &Ground, worked: &Worked, verdict: &Assessment, settled: bool) {
+    for ((kind, action), count) in &worked.applied {
+        metrics.steps(kind, *action, "ok", *count);
+    }
+    for (step, failed) in &worked.failed {
+        metrics.steps(step.key.kind(), step.action, "failed", 1);
+        metrics.failure(failed.reason);
+        tracing::debug!(%step, error = failed.message, "step failed");
+    }
+    for (reason, _) in &worked.unseen {
+        metrics.failure(reason);
+    }
+    for step in &worked.plan.steps {
+        tracing::debug!(%step, "step");
+    }
+    let applied: usize = worked.applied.values().sum();
+    if applied > 0 {
+        tracing::info!(steps = applied, failed = worked.failed.len(), "changed the kernel");
+    }
+    let not_ready = verdict.not_ready.as_ref().map(|why| (why.reason, why.message.clone()));
+    metrics.show(|view| {
+        view.owned = BTreeMap::new();
+        for key in worked.desired.elements.keys() {
+            *view.owned.entry(key.kind()).or_default() += 1;
+        }
+        for (step, _) in &worked.failed {
+            if let Some(count) = view.owned.get_mut(step.key.kind()) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        view.peers = BTreeMap::new();
+        for path in &worked.desired.paths {
+            let backend = match path.pairing.path {
+                Path::Direct { .. } => "host-gw",
+                Path::Vxlan { .. } => "vxlan",
+                Path::None => "none",
+            };
+            *view.peers.entry((backend, path.pairing.reason.as_str())).or_default() += 1;
+        }
+        view.problems = BTreeMap::new();
+        for problem in &worked.desired.problems {
+            *view.problems.entry(problem.kind.as_str()).or_default() += 1;
+        }
+        if let Some(built) = ground.built() {
+            let primary = built.intent.local.subnets.iter().filter(|subnet| subnet.primary).count();
+            view.leases = (primary as u64, (built.intent.local.subnets.len() - primary) as u64);
+        }
+        view.conflicts = worked.plan.conflicts.len() as u64;
+        view.deletions_frozen = ground.frozen().is_some();
+        view.held_back = worked.plan.held_back as u64;
+        if settled && not_ready.is_none() {
+            view.last_good = Some(Instant::now());
+        }
+        view.not_ready = not_ready;
+    });
+}
+
+/// Logs a verdict that differs from the last one.
+fn say(verdict: Assessment, memory: &mut Memory) {
+    if verdict.not_ready != memory.said.not_ready {
+        match &verdict.not_ready {
+            Some(why) => tracing::warn!(reason = why.reason, "not ready: {}", why.message),
+            None => tracing::info!("this node's pod network works again"),
+        }
+    }
+    for trouble in verdict.troubles.iter().filter(|trouble| !memory.said.troubles.contains(trouble)) {
+        tracing::warn!(reason = trouble.reason, "{}", trouble.message);
+    }
+    memory.said = verdict;
+}

@@ -1,0 +1,306 @@
+//! The loop: waits for a reason to go round, goes round, hands what is to be written to the writer.
+//!
+//! | reason | when |
+//! | --- | --- |
+//! | inputs changed | 20 ms later, so that a burst is one round |
+//! | the kernel says that something changed | the same, but at most every 100 ms |
+//! | something failed | with growing delays, and jitter |
+//! | nothing | after a minute all the same |
+//!
+//! At the end everything stays in place.
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, stream::BoxStream, stream::SelectAll};
+use kube::{Api, api::ListParams};
+use tartan_crds::SubnetLease;
+use tartan_datapath::kernel::Kernel;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{
+    cli::Options,
+    client::{self, Clients},
+    http,
+    inputs::{
+        World,
+        watch::{Watched, follow},
+    },
+    lock,
+    logging::chain,
+    metrics::Metrics,
+    publish::{Writes, writer, writes},
+    round::{Memory, Place, round},
+};
+
+const COALESCE: Duration = Duration::from_millis(20);
+const KERNEL_GAP: Duration = Duration::from_millis(100);
+const RESYNC: Duration = Duration::from_secs(60);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+const BEAT: Duration = Duration::from_secs(1);
+const CONFIRM: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let node = options.node_name()?.to_owned();
+    let mut stop = Stop::listen()?;
+    let _lock = tokio::select! {
+        lock = take_lock(&options) => lock?,
+        () = stop.wait() => return Ok(()),
+    };
+    // Listening comes first: an address in use is known before anything is touched.
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (--listen)", options.listen))?;
+    let kernel = Kernel::open(options.kernel()).context("cannot talk to the kernel")?;
+    let clients = client::connect(options.kubeconfig.as_deref()).await?;
+    tracing::info!(node, version = env!("CARGO_PKG_VERSION"), listen = %options.listen, "started");
+    let metrics = Metrics::default();
+    let (wanted, to_write) = watch::channel(Writes::default());
+    let (refresh, refreshes) = mpsc::channel(4);
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(http::serve(listener, metrics.clone(), refresh, async {
+        // The sender's end is a stop as well.
+        let _ = stopped.await;
+    }));
+    let writer = writer::run(clients.request.clone(), node.clone(), to_write, metrics.clone());
+    tasks.spawn(async move {
+        writer.await;
+        Ok(())
+    });
+    let mut agent = Loop {
+        inputs: follow(&clients.watch, &node),
+        world: World::default(),
+        memory: Memory::default(),
+        retry: FIRST_RETRY,
+        node,
+        options,
+        clients,
+        kernel,
+        metrics,
+        wanted,
+        refreshes,
+    };
+    let outcome = tokio::select! {
+        outcome = agent.go() => outcome,
+        () = stop.wait() => Ok(()),
+        // Neither task ends while the loop runs, unless it failed.
+        ended = tasks.join_next() => match ended {
+            Some(Ok(outcome)) => outcome.and_then(|()| anyhow::bail!("a task ended")),
+            Some(Err(error)) => Err(error).context("a task died"),
+            None => Ok(()),
+        },
+    };
+    tracing::info!("stopping; the data path stays as it is");
+    drop(stopping);
+    outcome
+}
+
+struct Stop {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        // Cancel-safe: a signal that came is kept.
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Waits for an agent before us, as during a rolling update.
+async fn take_lock(options: &Options) -> anyhow::Result<lock::Lock> {
+    let mut said = false;
+    loop {
+        if let Some(lock) = lock::try_lock(&options.run_dir)? {
+            return Ok(lock);
+        }
+        if !said {
+            tracing::info!(run_dir = %options.run_dir.display(), "another agent runs on this node: waiting for its end");
+            said = true;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+struct Loop {
+    node: String,
+    options: Options,
+    clients: Clients,
+    kernel: Kernel,
+    inputs: SelectAll<BoxStream<'static, Watched>>,
+    world: World,
+    memory: Memory,
+    metrics: Metrics,
+    wanted: watch::Sender<Writes>,
+    refreshes: mpsc::Receiver<oneshot::Sender<()>>,
+    /// The delay after the next failure.
+    retry: Duration,
+}
+
+impl Loop {
+    async fn go(&mut self) -> anyhow::Result<()> {
+        let mut due = Instant::now() + RESYNC;
+        let mut last = Instant::now();
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Cancel-safe: streams, channels and sockets keep what was not taken.
+            tokio::select! {
+                Some(watched) = self.inputs.next() => {
+                    if self.take(watched) {
+                        due = due.min(Instant::now() + COALESCE);
+                    }
+                }
+                changed = self.kernel.changed() => {
+                    changed.context("the kernel's notifications ended")?;
+                    due = due.min((Instant::now() + COALESCE).max(last + KERNEL_GAP));
+                }
+                () = tokio::time::sleep_until(due) => {
+                    due = Instant::now() + self.round().await;
+                    last = Instant::now();
+                }
+                _ = beat.tick() => self.beat(),
+                Some(done) = self.refreshes.recv() => {
+                    self.read_counters().await;
+                    // A scrape that gave up doesn't listen any more.
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, watched: Watched) -> bool {
+        match watched {
+            Ok(change) => self.world.apply(change) && self.world.snapshot().is_some(),
+            Err((kind, error)) => {
+                self.metrics.watch_failed(kind);
+                tracing::warn!(kind, error = chain(&error), "watching failed, will try again");
+                false
+            }
+        }
+    }
+
+    /// One round; how long until the next one at the latest.
+    async fn round(&mut self) -> Duration {
+        let Some(snapshot) = self.world.snapshot() else {
+            tracing::info!(missing = self.world.missing().join(", "), "waiting for the API server");
+            return RESYNC;
+        };
+        let places = self.options.places();
+        let place = Place {
+            node: &self.node,
+            api_server: &self.clients.addresses,
+            places: &places,
+            metrics: &self.metrics,
+        };
+        let round = Box::pin(round(&place, snapshot, &mut self.kernel, &mut self.memory)).await;
+        let writes = writes(&round.published, &snapshot);
+        self.wanted.send_if_modified(|held| {
+            let differs = *held != writes;
+            *held = writes;
+            differs
+        });
+        if !round.unconfirmed.is_empty() && self.confirm(&round.unconfirmed).await {
+            return COALESCE;
+        }
+        if round.settled {
+            self.retry = FIRST_RETRY;
+            return RESYNC;
+        }
+        let pause = self.retry;
+        self.retry = (self.retry * 2).min(LONGEST_RETRY);
+        jittered(pause)
+    }
+
+    /// Asks the API server itself, past every cache, which of `vanished` are really gone. True where it
+    /// answered.
+    async fn confirm(&mut self, vanished: &BTreeSet<String>) -> bool {
+        let api: Api<SubnetLease> = Api::all(self.clients.request.clone());
+        match tokio::time::timeout(CONFIRM, names(&api)).await {
+            Ok(Ok(there)) => {
+                let gone: BTreeSet<String> = vanished.difference(&there).cloned().collect();
+                tracing::warn!(
+                    gone = gone.len(),
+                    asked = vanished.len(),
+                    "leases are gone, by a direct list"
+                );
+                // The same answer again would be no news: the watch is behind, so wait for it.
+                let news = gone != self.memory.confirmed_gone;
+                self.memory.confirmed_gone = gone;
+                news
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = chain(&error), "cannot ask whether the leases are gone");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("no answer whether the leases are gone");
+                false
+            }
+        }
+    }
+
+    /// Someone may have altered our files, of which the kernel tells nobody. Two small reads.
+    fn beat(&mut self) {
+        self.metrics.show(|view| view.last_beat = Some(std::time::Instant::now()));
+        let Some(texts) = &self.memory.texts else { return };
+        match self.options.places().write(texts) {
+            Ok(0) => {}
+            Ok(count) => {
+                self.metrics.files_written(count);
+                tracing::warn!(count, "CNI configuration or subnet.env had been altered: wrote it again");
+            }
+            // The next round meets the same and makes it a condition.
+            Err(error) => tracing::debug!(error = chain(&error), "cannot write files"),
+        }
+    }
+
+    async fn read_counters(&mut self) {
+        match self.kernel.nft_counters().await {
+            Ok(counters) => self.metrics.show(|view| view.nft = counters),
+            Err(error) => self.metrics.failure(error.reason()),
+        }
+    }
+}
+
+/// Names of all leases that are not released. A list without a resource version is answered by a quorum.
+async fn names(api: &Api<SubnetLease>) -> Result<BTreeSet<String>, kube::Error> {
+    let mut names = BTreeSet::new();
+    let mut page = ListParams::default().limit(500);
+    loop {
+        let list = api.list(&page).await?;
+        let held = list.items.into_iter().filter(|lease| lease.spec.released_at.is_none());
+        names.extend(held.filter_map(|lease| lease.metadata.name));
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(names),
+        }
+    }
+}
+
+/// Between one half of `pause` and the whole of it, so that nodes don't retry in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0u8) % 1000;
+    pause.mul_f64(0.5 + random as f64 / 2000.0)
+}
