@@ -1,0 +1,229 @@
+//! What the tests with real agents share: nodes as namespaces, a real API server, and objects written as the
+//! operator would.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tartan_lab::{
+    ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, Node, Pod, Process, eventually,
+    eventually_ok,
+};
+
+/// More than any step takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Nodes, an API server, and the agents that were started.
+pub struct Cluster {
+    // Dropped first: agents before what they talk to.
+    pub agents: BTreeMap<String, Process>,
+    pub api: ApiServer,
+    pub fabric: Fabric,
+    started: usize,
+}
+
+impl Cluster {
+    /// As many nodes on each segment as given, known to the API; no network, no leases, no agents.
+    pub fn bare(segments: &[usize]) -> Self {
+        let mut fabric = Fabric::start(FabricOptions::with_segments(segments)).unwrap();
+        let api = fabric.api_server(ApiServerOptions::default()).unwrap();
+        let crds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
+        api.kubectl(&["apply", "-f", crds.to_str().unwrap()]).unwrap().ok().unwrap();
+        let wait = ["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"];
+        api.kubectl(&wait).unwrap().ok().unwrap();
+        eventually_ok("the new kinds are served", PATIENCE, || api.kubectl(&["get", "tartan"])?.ok())
+            .unwrap();
+        let cluster = Self { agents: BTreeMap::new(), api, fabric, started: 0 };
+        for node in cluster.fabric.nodes() {
+            cluster
+                .create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() } }));
+        }
+        cluster
+    }
+
+    /// The same with a network, and a lease and NodeNetwork for each node N: 10.244.N.0/24 by `backend(N)`.
+    pub fn leased(segments: &[usize], backend: impl Fn(usize) -> Value) -> Self {
+        let cluster = Self::bare(segments);
+        cluster.create_network();
+        for node in cluster.fabric.nodes() {
+            cluster.create_node_network(node.name());
+            cluster.create_lease(node.number(), node.name(), &backend(node.number()));
+        }
+        cluster
+    }
+
+    pub fn create(&self, object: &Value) {
+        self.api.apply(&object.to_string()).unwrap().ok().unwrap();
+    }
+
+    pub fn create_network(&self) {
+        self.create(&json!({
+            "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
+            "metadata": { "name": "default" },
+            "spec": { "cidrs": [{ "name": "pods", "cidr": "10.244.0.0/16", "nodeMaskSize": 24 }] },
+        }));
+    }
+
+    pub fn create_node_network(&self, node: &str) {
+        self.create(&json!({
+            "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork",
+            "metadata": { "name": node }, "spec": { "pool": "default" },
+        }));
+    }
+
+    pub fn create_lease(&self, number: usize, node: &str, backend: &Value) {
+        let uid = self.field("node", node, ".metadata.uid");
+        self.create(&lease(number, node, &uid, backend));
+    }
+
+    /// One field by JSONPath; empty where it isn't there.
+    pub fn field(&self, kind: &str, name: &str, path: &str) -> String {
+        let output = format!("-ojsonpath={{{path}}}");
+        let said = self.api.kubectl(&["get", kind, name, &output, "--ignore-not-found"]).unwrap();
+        said.ok().unwrap().stdout
+    }
+
+    pub fn condition(&self, node: &str, kind: &str) -> (String, String) {
+        let get = |field: &str| {
+            self.field("nodenetwork", node, &format!(".status.conditions[?(@.type==\"{kind}\")].{field}"))
+        };
+        (get("status"), get("reason"))
+    }
+
+    pub fn wait_for_condition(&self, node: &str, kind: &str, status: &str, reason: &str) {
+        eventually_ok(&format!("{kind} of {node} is {status} for {reason}"), PATIENCE, || {
+            let found = self.condition(node, kind);
+            anyhow::ensure!(found == (status.to_owned(), reason.to_owned()), "it is {found:?}");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    pub fn node(&self, name: &str) -> &Node {
+        self.fabric.node(name)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.fabric.nodes().iter().map(|node| node.name().to_owned()).collect()
+    }
+
+    /// The agent's command on a node, without subcommand.
+    pub fn command(&self, node: &str) -> Command {
+        let mut command = self.node(node).command(env!("CARGO_BIN_EXE_tartan-node-agent"));
+        command.env("NODE_NAME", node).env("KUBECONFIG", self.api.kubeconfig());
+        command.env("TARTAN_LOG", "info,tartan_node_agent=debug");
+        command
+    }
+
+    pub fn start_agent(&mut self, node: &str) {
+        let command = self.command(node);
+        self.start_command(node, &command);
+    }
+
+    pub fn start_command(&mut self, node: &str, command: &Command) {
+        self.started += 1;
+        let process = self.node(node).start(&format!("agent-{}", self.started), command).unwrap();
+        self.agents.insert(node.to_owned(), process);
+    }
+
+    pub fn start_all(&mut self) {
+        for name in self.names() {
+            self.start_agent(&name);
+        }
+    }
+
+    pub fn stop_agent(&mut self, node: &str) {
+        self.agents.remove(node).unwrap().stop(PATIENCE).unwrap();
+    }
+
+    pub fn log(&self, node: &str) -> String {
+        self.agents.get(node).map(Process::output).unwrap_or_default()
+    }
+
+    /// All nodes are ready and have a path to each of the others.
+    pub fn wait_until_joined(&self) {
+        let others = self.names().len() - 1;
+        for name in self.names() {
+            let joined = eventually_ok(&format!("{name} has a path to each node"), PATIENCE, || {
+                let ready = self.condition(&name, "Ready");
+                anyhow::ensure!(ready.0 == "True", "Ready is {ready:?}");
+                let routes = routes(self.node(&name));
+                let paths = routes.lines().filter(|line| !line.contains("unreachable")).count();
+                anyhow::ensure!(paths == others, "routes:\n{routes}");
+                Ok(())
+            });
+            joined.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log(&name)));
+        }
+    }
+
+    /// Runs a subcommand to its end: exit code, standard output, standard error.
+    pub fn agent(&self, node: &str, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(node).args(arguments).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    }
+
+    pub fn http(&self, node: &str, path: &str) -> String {
+        let url = format!("http://127.0.0.1:9472{path}");
+        self.node(node).exec(&["curl", "-sS", "--max-time", "5", &url]).unwrap().ok().unwrap().stdout
+    }
+
+    /// Resource versions of everything that agents write.
+    pub fn versions(&self) -> String {
+        let output =
+            "-ojsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
+        self.api.kubectl(&["get", "nodes,subnetleases,nodenetworks", output]).unwrap().ok().unwrap().stdout
+    }
+}
+
+pub fn lease(number: usize, node: &str, uid: &str, backend: &Value) -> Value {
+    json!({
+        "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease",
+        "metadata": { "name": format!("10.244.{number}.0-24") },
+        "spec": {
+            "nodeName": node, "nodeUID": uid, "subnet": format!("10.244.{number}.0/24"),
+            "pool": "default", "primary": true, "backend": backend,
+        },
+    })
+}
+
+pub fn vxlan(_: usize) -> Value {
+    json!({ "type": "vxlan", "accepts": ["vxlan"] })
+}
+
+pub fn host_gw(_: usize) -> Value {
+    json!({ "type": "host-gw", "accepts": ["vxlan", "host-gw"] })
+}
+
+/// Routes of ours, one a line.
+pub fn routes(node: &Node) -> String {
+    node.exec(&["ip", "route", "show", "proto", "84"]).unwrap().ok().unwrap().stdout
+}
+
+/// Whether `from` gets an answer of `to` within a second.
+pub fn reaches(from: &Namespace, to: &Pod) -> bool {
+    from.exec(&["ping", "-n", "-c1", "-W1", &to.ip().to_string()]).unwrap().success()
+}
+
+pub fn wait_until_reaches(from: &Namespace, to: &Pod) {
+    eventually(&format!("{} reaches {}", from.name(), to.name()), PATIENCE, || reaches(from, to)).unwrap();
+}
+
+/// How long until `condition` holds; fails after `limit`.
+pub fn time_until(what: &str, limit: Duration, condition: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    eventually(what, limit, condition).unwrap();
+    start.elapsed()
+}
+
+pub fn exists(node: &Node, path: &str) -> bool {
+    node.exec(&["test", "-e", path]).unwrap().success()
+}
