@@ -4,13 +4,13 @@
 //! the answers. News, retries, timers and start differ only in when that happens.
 
 mod retry;
+mod writing;
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
 use tartan_crds::wellknown::CLUSTER_NETWORK;
 use tokio::{
@@ -20,23 +20,19 @@ use tokio::{
 
 use crate::{
     chart_values::Chart,
-    decide::{Action, Decisions, decide},
+    decide::{Decisions, decide},
     events,
-    execute::{Answer, CONCURRENCY, Executor, News, Outcome, key, learn},
+    execute::Executor,
     http::Heartbeat,
     metrics::Metrics,
-    world::{Change, Delta, Lease, Node, Record as _, World},
+    world::{Change, Delta, Lease, Node, World},
 };
-use retry::Retries;
+use retry::{Outage, Retries};
 
 /// Between two rounds: news that come in a burst are decided on together.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The loop goes round at least this often, which is what `/healthz` looks at.
 const IDLE: Duration = Duration::from_secs(10);
-/// Status of the network and of pools is written at most this often.
-const STATUS_PACE: Duration = Duration::from_secs(1);
-/// Writes of one round. Leases come first, so what is left over are reports.
-const WRITES: usize = 256;
 
 pub struct Allocator {
     world: World,
@@ -49,6 +45,7 @@ pub struct Allocator {
     /// When a node without a lease was first seen, for the latency metric.
     seen: HashMap<String, Instant>,
     status_after: Instant,
+    outage: Outage,
     idle_told: Option<&'static str>,
 }
 
@@ -77,6 +74,7 @@ impl Allocator {
             retries: Retries::default(),
             seen: HashMap::new(),
             status_after: Instant::now(),
+            outage: Outage::default(),
             idle_told: None,
         }
     }
@@ -187,116 +185,6 @@ impl Allocator {
         due.map_or(now + IDLE, |due| due.min(now + IDLE))
     }
 
-    /// Writes what was decided. Returns when to go round again although no news may come.
-    async fn write(&mut self, decisions: Decisions) -> Option<Instant> {
-        let mut again = self.carry_out(decisions.actions).await;
-        let now = Instant::now();
-        let differs = decisions.network_status.is_some() || !decisions.pool_statuses.is_empty();
-        if differs && now >= self.status_after {
-            self.status_after = now + STATUS_PACE;
-            let mut good = true;
-            if let Some(status) = &decisions.network_status {
-                good &= self.executor.write_network_status(&mut self.world, status).await;
-            }
-            for (name, status) in &decisions.pool_statuses {
-                good &= self.executor.write_pool_status(&mut self.world, name, status).await;
-            }
-            if !good {
-                self.status_after = now + STATUS_PACE * 5;
-                again = earliest(again, self.status_after);
-            }
-        } else if differs {
-            again = earliest(again, self.status_after);
-        }
-        if let Some(due) = self.chart.apply_if_due(&mut self.world).await {
-            again = earliest(again, due);
-        }
-        again
-    }
-
-    async fn carry_out(&mut self, actions: Vec<Action>) -> Option<Instant> {
-        let now = Instant::now();
-        let mut actions: Vec<Action> =
-            actions.into_iter().filter(|action| self.retries.may_try(&key(action), now)).collect();
-        let mut again = self.retries.next(now);
-        if actions.len() > WRITES {
-            actions.truncate(WRITES);
-            again = Some(now);
-        }
-        if actions.iter().any(|action| matches!(action, Action::CreateLease { .. }))
-            && !self.network_is_current().await
-        {
-            actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
-            again = Some(now);
-        }
-        for action in &actions {
-            if let Action::CreateLease { spec, .. } = action {
-                let wish = (spec.node_name.clone(), spec.subnet.family());
-                self.world.wishes.insert(wish, spec.subnet);
-            }
-        }
-        let executor = self.executor.clone();
-        let mut answers = stream::iter(actions)
-            .map(|action| {
-                let executor = executor.clone();
-                async move { (key(&action), node_of_new_lease(&action), executor.carry_out(action).await) }
-            })
-            .buffer_unordered(CONCURRENCY);
-        let mut leading = self.inputs.leading.clone();
-        loop {
-            let answer = tokio::select! {
-                biased;
-                // Leadership lost: start no more writes. Those in flight are refused or harmless.
-                lost = leading.wait_for(|leads| !leads) => { drop(lost); break }
-                answer = answers.next() => answer,
-            };
-            let Some((key, node, Answer { news, at, outcome })) = answer else { break };
-            for news in news {
-                learn(&mut self.world, news, at);
-            }
-            match outcome {
-                Outcome::Done => {
-                    self.retries.succeeded(&key);
-                    if let Some(seen) = node.and_then(|node| self.seen.remove(&node)) {
-                        self.metrics.allocated(at.duration_since(seen));
-                    }
-                    again = Some(at);
-                }
-                Outcome::Overtaken => {
-                    // Twice in a row at once, then with a pause: two operators must not chase each other.
-                    again = earliest(again, self.retries.overtaken(key, at));
-                }
-                Outcome::Failed(_) => again = earliest(again, self.retries.failed(key, at)),
-            }
-        }
-        again
-    }
-
-    /// Blocks are cut as the ClusterNetwork says. One read before a round of creates keeps an operator whose
-    /// watch lags from cutting a range that others cut otherwise by now.
-    async fn network_is_current(&mut self) -> bool {
-        let known = self.world.network().map(|network| (network.meta.uid.clone(), network.generation));
-        match self.executor.reread_network().await {
-            Ok(Some(network)) => {
-                let current = known == Some((network.meta().uid.clone(), network.generation));
-                learn(&mut self.world, News::Network(Box::new(network)), Instant::now());
-                current
-            }
-            Ok(None) => {
-                self.world.networks.forget(CLUSTER_NETWORK);
-                false
-            }
-            Err(error) => {
-                self.metrics.request_failed(crate::client::reason(&error));
-                tracing::warn!(
-                    error = crate::client::text(&error),
-                    "cannot read the ClusterNetwork, no leases are created"
-                );
-                false
-            }
-        }
-    }
-
     /// Without a usable ClusterNetwork there is no status to say so in.
     fn tell_if_idle(&mut self, decisions: &Decisions) {
         let reason = decisions.idle.as_ref().map(|problem| problem.reason);
@@ -313,15 +201,4 @@ impl Allocator {
             None => tracing::info!("the ClusterNetwork is there: allocating"),
         }
     }
-}
-
-fn node_of_new_lease(action: &Action) -> Option<String> {
-    match action {
-        Action::CreateLease { spec, .. } => Some(spec.node_name.clone()),
-        _ => None,
-    }
-}
-
-fn earliest(known: Option<Instant>, other: Instant) -> Option<Instant> {
-    Some(known.map_or(other, |known| known.min(other)))
 }

@@ -51,7 +51,12 @@ pub struct Run {
     pub log_format: LogFormat,
 
     /// What to log, such as info or debug, or by module: info,tartan_operator=debug,kube=warn.
-    #[arg(long, env = "TARTAN_LOG", value_name = "FILTER", default_value = "info,kube_lease_manager=warn")]
+    #[arg(
+        long,
+        env = "TARTAN_LOG",
+        value_name = "FILTER",
+        default_value = "info,kube_client=off,kube_lease_manager=off"
+    )]
     pub log: String,
 }
 

@@ -1,6 +1,6 @@
 //! Connections to the API server, and the fixed names of what can go wrong on them.
 
-use std::{path::Path, time::Duration};
+use std::{error::Error as _, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use kube::{
@@ -69,7 +69,18 @@ pub fn reason(error: &kube::Error) -> &'static str {
 pub fn text(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
-        error => error.to_string(),
+        error => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                let cause_text = cause.to_string();
+                if !text.contains(&cause_text) {
+                    text = format!("{text}: {cause_text}");
+                }
+                source = cause.source();
+            }
+            text
+        }
     }
 }
 

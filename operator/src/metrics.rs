@@ -207,7 +207,12 @@ impl Collector for StateCollector {
             let none = ConstGauge::new(0u64);
             let mut family = encoder.encode_descriptor(name, help, None, none.metric_type())?;
             for (labels, value) in series {
-                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+                let value = ConstGauge::new(value);
+                if labels.is_empty() {
+                    value.encode(family)?;
+                    break;
+                }
+                value.encode(family.encode_family(&labels)?)?;
             }
             fmt::Result::Ok(())
         };

@@ -94,8 +94,9 @@ async fn follow<K, T, W>(
         let change = match event {
             Err(failure) => {
                 feed.metrics.watch_failed(feed.kind, failure.reason());
-                // At debug after the first: an API server that is away for minutes is one fact.
-                if delay == FIRST_DELAY {
+                // At debug after the first: an API server that is away for minutes is one fact. That a
+                // version is too old to go on from is how a watch ends after a while.
+                if delay == FIRST_DELAY && failure.reason() != "expired" {
                     tracing::warn!(kind = feed.kind, error = failure.text(), "watch failed, trying again");
                 } else {
                     tracing::debug!(kind = feed.kind, error = failure.text(), "watch failed, trying again");

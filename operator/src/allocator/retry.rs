@@ -65,6 +65,41 @@ impl Retries {
     }
 }
 
+/// Rest while the API server is away, so that its return meets no storm.
+#[derive(Debug, Default)]
+pub struct Outage {
+    rest: Option<Duration>,
+    until: Option<Instant>,
+}
+
+const LONGEST_REST: Duration = Duration::from_secs(5);
+
+impl Outage {
+    pub fn rests_until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| *until > now)
+    }
+
+    /// Takes in what came of a round's writes. When to go on, where it is to rest.
+    pub fn note(&mut self, good: bool, failures: &[(&'static str, String)]) -> Option<Instant> {
+        if let Some((reason, error)) = failures.first() {
+            tracing::warn!(failures = failures.len(), reason, error, "writes failed, trying again");
+        }
+        if good || failures.is_empty() || !is_outage(failures) {
+            *self = Self::default();
+            return None;
+        }
+        let rest = self.rest.map_or(FIRST, |rest| (rest * 2).min(LONGEST_REST));
+        *self = Self { rest: Some(rest), until: Some(Instant::now() + rest) };
+        self.until
+    }
+}
+
+/// Whether failures say nothing about the objects: the API server could not be asked.
+pub fn is_outage(failures: &[(&'static str, String)]) -> bool {
+    let outages = ["network", "server", "throttled", "timeout", "unauthorized"];
+    failures.iter().all(|(reason, _)| outages.contains(reason))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,7 @@ impl<'a> Draft<'a> {
             lease: lease.meta.clone(),
             subnet: lease.subnet,
             node: node.to_owned(),
+            successor: self.world.nodes.get(node).map(|node| node.meta.uid.clone()),
         });
     }
 
@@ -199,6 +200,7 @@ impl<'a> Draft<'a> {
             lease: lease.meta.clone(),
             subnet: lease.subnet,
             node: node.to_owned(),
+            successor: self.world.nodes.get(node).map(|node| node.meta.uid.clone()),
             why,
         });
     }

@@ -25,7 +25,7 @@ use tartan_crds::{
 };
 
 pub use mode::mode_in_force;
-pub use reclaim::is_still_free_to_take;
+pub use reclaim::{is_still_free_to_take, is_still_gone};
 pub use usage::{EntryFigures, Figures, PoolFigures};
 
 use crate::world::{Meta, World};
@@ -44,10 +44,11 @@ pub enum Action {
         labels: BTreeMap<String, String>,
         why: UpdateReason,
     },
-    /// Note that the node of a lease is gone, after the API server confirmed that it is.
-    ReleaseLease { lease: Meta, subnet: Cidr, node: String },
+    /// Note that the node of a lease is gone, after the API server confirmed that it is, and that no other
+    /// Node has its name than the one that is known.
+    ReleaseLease { lease: Meta, subnet: Cidr, node: String, successor: Option<String> },
     /// Delete a lease, after the API server confirmed that nobody may claim it.
-    DeleteLease { lease: Meta, subnet: Cidr, node: String, why: DeleteReason },
+    DeleteLease { lease: Meta, subnet: Cidr, node: String, successor: Option<String>, why: DeleteReason },
     /// Read a lease again whose state is not known.
     RereadLease { name: String },
     /// Write a Node's podCIDRs, if it still has none.
@@ -78,6 +79,8 @@ pub enum DeleteReason {
     Expired,
     /// Its block is needed before that.
     TakenEarly,
+    /// The same, because another Node's podCIDRs name it.
+    Reassigned,
     /// The Node has other podCIDRs, and nothing used the lease yet.
     BackedOut,
     /// The node has another lease of the family, and nothing used this one yet.
@@ -99,6 +102,7 @@ impl DeleteReason {
         match self {
             Self::Expired => "expired",
             Self::TakenEarly => "taken-early",
+            Self::Reassigned => "reassigned",
             Self::BackedOut => "backed-out",
             Self::Duplicate => "duplicate",
         }

@@ -100,13 +100,13 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
                 Pin::Pending
             }
         }
+        // Whoever gave the Node this block knows that its former holder is gone.
+        Some(_) if lease.released_at().is_some() => {
+            draft.delete(lease, DeleteReason::Reassigned);
+            Pin::Pending
+        }
         Some(holder) if !draft.world.nodes.contains(holder) => {
-            // Whoever gave the Node this block knows that its former holder is gone.
-            if lease.released_at().is_some() {
-                draft.delete(lease, DeleteReason::TakenEarly);
-            } else {
-                draft.release(lease);
-            }
+            draft.release(lease);
             Pin::Pending
         }
         holder => Pin::Refused(Problem::new(
@@ -137,6 +137,9 @@ fn settle_mismatches<'a>(
             draft.release(lease);
         } else if !spec.primary {
             draft.keep(node, membership, lease, false);
+        } else if lease.in_use && holds_named_block(draft, node, pinned, lease) {
+            // The named block is the primary one; what pods may use of the other stays theirs.
+            draft.keep(node, membership, lease, false);
         } else if lease.in_use {
             draft.keep(node, membership, lease, true);
             problem = problem.or(Some(Problem::new(
@@ -155,13 +158,23 @@ fn settle_mismatches<'a>(
     problem
 }
 
+/// Whether the node also holds a block of this family that its podCIDRs name.
+fn holds_named_block(draft: &Draft<'_>, node: &Node, pinned: &[Cidr], other: &Lease) -> bool {
+    pinned.iter().filter(|cidr| cidr.family() == other.subnet.family()).any(|cidr| {
+        let lease = draft.world.leases.get(&cidr.object_name());
+        lease.is_some_and(|lease| lease.node() == Some(&node.meta.name) && lease.released_at().is_none())
+    })
+}
+
 /// In Adopt mode a Node without podCIDRs gets nothing; what it holds stays.
 fn wait_for_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
     for lease in draft.leases_of(&node.meta.name) {
         let Ok(spec) = &lease.spec else { continue };
-        if spec.released_at.is_none() && spec.node_uid == node.meta.uid {
-            let primary = spec.primary;
-            draft.keep(node, membership, lease, primary);
+        if spec.node_uid == node.meta.uid && spec.released_at.is_none() {
+            draft.keep(node, membership, lease, spec.primary);
+        } else if spec.released_at.is_none() {
+            // It was another machine's under this name; the other IPAM may give its block to anybody.
+            draft.release(lease);
         }
     }
     Verdict::Waiting(Problem::new(

@@ -33,37 +33,47 @@ pub fn decide_unclaimed(draft: &mut Draft<'_>) {
     }
 }
 
-/// The last question before a lease is released or deleted, asked of objects that were just read from the
-/// API server: may nobody claim the block?
+/// The last question before a lease is released, asked of objects that were just read from the API server:
+/// is the node that it names gone, as it was when that was decided?
+///
+/// `successor` is the UID of the Node that was known under the name then.
+pub fn is_still_gone(lease: &Lease, successor: Option<&str>, node: Option<&Node>) -> bool {
+    let Ok(spec) = &lease.spec else { return false };
+    spec.released_at.is_none()
+        && node.map(|node| node.meta.uid.as_str()) == successor
+        && node.is_none_or(|node| node.meta.uid != spec.node_uid && !names(node, lease))
+}
+
+/// The last question before a lease is deleted: may nobody claim the block?
 ///
 /// `rivals` are the other leases that name the node; they matter for duplicates only.
 pub fn is_still_free_to_take(
-    why: Option<DeleteReason>,
+    why: DeleteReason,
     lease: &Lease,
+    successor: Option<&str>,
     node: Option<&Node>,
     rivals: &[Lease],
 ) -> bool {
     let Ok(spec) = &lease.spec else { return false };
-    let named = |node: &Node| node.pod_cidrs.iter().any(|text| text.parse::<Cidr>() == Ok(lease.subnet));
+    let named = node.is_some_and(|node| names(node, lease));
+    let has_others = node.is_some_and(|node| !node.pod_cidrs.is_empty()) && !named;
     match why {
-        // Release: no Node of the name, or one that is another machine with blocks of its own.
-        None => node
-            .is_none_or(|node| node.meta.uid != spec.node_uid && !node.pod_cidrs.is_empty() && !named(node)),
-        Some(DeleteReason::Expired | DeleteReason::TakenEarly) => {
-            spec.released_at.is_some() && node.is_none_or(|node| !node.pod_cidrs.is_empty() && !named(node))
+        DeleteReason::Expired | DeleteReason::TakenEarly | DeleteReason::Reassigned => {
+            spec.released_at.is_some() && !named && node.map(|node| node.meta.uid.as_str()) == successor
         }
-        Some(DeleteReason::BackedOut) => {
-            !lease.in_use && node.is_some_and(|node| !node.pod_cidrs.is_empty() && !named(node))
-        }
-        Some(DeleteReason::Duplicate) => {
+        DeleteReason::BackedOut => !lease.in_use && has_others,
+        DeleteReason::Duplicate => {
             let rank = |lease: &Lease| super::node::rank(lease, lease.spec.as_ref().is_ok_and(|s| s.primary));
-            !lease.in_use
-                && !node.is_some_and(named)
-                && rivals.iter().any(|rival| {
-                    rival.meta.name != lease.meta.name
-                        && rival.subnet.family() == lease.subnet.family()
-                        && rank(rival) < rank(lease)
-                })
+            let is_better = |rival: &Lease| {
+                rival.meta.name != lease.meta.name
+                    && rival.subnet.family() == lease.subnet.family()
+                    && rank(rival) < rank(lease)
+            };
+            !lease.in_use && !named && rivals.iter().any(is_better)
         }
     }
+}
+
+fn names(node: &Node, lease: &Lease) -> bool {
+    node.pod_cidrs.iter().any(|text| text.parse::<Cidr>() == Ok(lease.subnet))
 }

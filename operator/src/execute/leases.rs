@@ -13,7 +13,7 @@ use tartan_crds::{Cidr, SubnetLeaseSpec, conditions::reason, wellknown::field_ma
 use super::{Executor, News, Outcome, Overtaken, unless_overtaken};
 use crate::{
     client::may_have_happened,
-    decide::{DeleteReason, UpdateReason, is_still_free_to_take},
+    decide::{DeleteReason, UpdateReason, is_still_free_to_take, is_still_gone},
     events,
     world::{Lease, Meta, Node},
 };
@@ -86,14 +86,14 @@ impl Executor {
         decided: &Meta,
         subnet: Cidr,
         node: &str,
+        successor: Option<&str>,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
         let live_node = self.reread_node(node, news).await?;
         let Some(lease) = self.reread_lease(&decided.name, news).await? else {
             return Ok(Outcome::Overtaken);
         };
-        let same = lease.meta.uid == decided.uid && lease.released_at().is_none();
-        if !same || !is_still_free_to_take(None, &lease, live_node.as_ref(), &[]) {
+        if lease.meta.uid != decided.uid || !is_still_gone(&lease, successor, live_node.as_ref()) {
             return Ok(Outcome::Overtaken);
         }
         let released = json!({ "releasedAt": Time(Timestamp::now()) });
@@ -111,6 +111,7 @@ impl Executor {
         &self,
         decided: &Meta,
         node: &str,
+        successor: Option<&str>,
         why: DeleteReason,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
@@ -120,7 +121,7 @@ impl Executor {
         };
         let rivals = if why == DeleteReason::Duplicate { self.leases_of(node).await? } else { vec![] };
         if lease.meta.uid != decided.uid
-            || !is_still_free_to_take(Some(why), &lease, live_node.as_ref(), &rivals)
+            || !is_still_free_to_take(why, &lease, successor, live_node.as_ref(), &rivals)
         {
             return Ok(Outcome::Overtaken);
         }
@@ -153,7 +154,7 @@ impl Executor {
     fn tell_of_deletion(&self, lease: &Lease, node: &str, live: Option<&Node>, why: DeleteReason) {
         let subnet = lease.subnet;
         match why {
-            DeleteReason::Expired => {}
+            DeleteReason::Expired | DeleteReason::Reassigned => {}
             DeleteReason::TakenEarly => self.events.warn(
                 events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, ""),
                 reason::EXHAUSTED,

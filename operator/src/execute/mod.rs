@@ -50,13 +50,13 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
     /// Somebody was faster, or the decision was out of date. Decided anew at once.
     Overtaken,
-    /// Refused or lost, with the reason's label. Tried again later.
-    Failed(&'static str),
+    /// Refused or lost, with the reason's label and for people. Tried again later.
+    Failed(&'static str, String),
 }
 
 /// The hands of the operator.
@@ -92,8 +92,9 @@ impl Executor {
             Err(error) => {
                 let reason = reason(&error);
                 self.metrics.request_failed(reason);
-                tracing::warn!(kind, reason, error = text(&error), "request failed, trying again later");
-                Outcome::Failed(reason)
+                // The allocator tells of all failures of a round in one line.
+                tracing::debug!(kind, reason, error = text(&error), "request failed");
+                Outcome::Failed(reason, text(&error))
             }
         };
         let result = match outcome {
@@ -102,7 +103,7 @@ impl Executor {
                 self.metrics.conflicted(kind);
                 "overtaken"
             }
-            Outcome::Failed(_) => "failed",
+            Outcome::Failed(..) => "failed",
         };
         self.metrics.wrote(kind, result);
         Answer { news, at: Instant::now(), outcome }
@@ -114,10 +115,12 @@ impl Executor {
             Action::UpdateLease { lease, spec, labels, why } => {
                 self.update_lease(&lease, &spec, &labels, why, news).await
             }
-            Action::ReleaseLease { lease, subnet, node } => {
-                self.release_lease(&lease, subnet, &node, news).await
+            Action::ReleaseLease { lease, subnet, node, successor } => {
+                self.release_lease(&lease, subnet, &node, successor.as_deref(), news).await
             }
-            Action::DeleteLease { lease, node, why, .. } => self.delete_lease(&lease, &node, why, news).await,
+            Action::DeleteLease { lease, node, successor, why, .. } => {
+                self.delete_lease(&lease, &node, successor.as_deref(), why, news).await
+            }
             Action::RereadLease { name } => self.reread_lease(&name, news).await.map(|_| Outcome::Done),
             Action::MirrorPodCidrs { node, cidrs } => self.mirror_pod_cidrs(node, &cidrs, news).await,
             Action::ApplyNodeNetwork { node, spec } => self.apply_node_network(&node, &spec, news).await,

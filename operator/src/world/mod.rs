@@ -16,7 +16,7 @@ pub use table::{Change, Meta, Record, Table};
 use crate::chart_values::ChartOutcome;
 
 /// News of any kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Delta {
     Nodes(Change<Node>),
     Networks(Change<Network>),

@@ -1,0 +1,161 @@
+//! The second half of a round: writing what was decided, and taking in the answers.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use tartan_crds::wellknown::CLUSTER_NETWORK;
+
+use super::{Allocator, retry::is_outage};
+use crate::{
+    client,
+    decide::{Action, Decisions},
+    execute::{Answer, CONCURRENCY, News, Outcome, key, learn},
+};
+
+/// Status of the network and of pools is written at most this often.
+const STATUS_PACE: Duration = Duration::from_secs(1);
+/// Writes of one round. Leases come first, so what is left over are reports.
+const WRITES: usize = 256;
+
+impl Allocator {
+    /// Writes what was decided. Returns when to go round again although no news may come.
+    pub(super) async fn write(&mut self, decisions: Decisions) -> Option<Instant> {
+        let mut again = self.carry_out(decisions.actions).await;
+        let now = Instant::now();
+        let differs = decisions.network_status.is_some() || !decisions.pool_statuses.is_empty();
+        if differs && now >= self.status_after {
+            self.status_after = now + STATUS_PACE;
+            let mut good = true;
+            if let Some(status) = &decisions.network_status {
+                good &= self.executor.write_network_status(&mut self.world, status).await;
+            }
+            for (name, status) in &decisions.pool_statuses {
+                good &= self.executor.write_pool_status(&mut self.world, name, status).await;
+            }
+            if !good {
+                self.status_after = now + STATUS_PACE * 5;
+                again = earliest(again, self.status_after);
+            }
+        } else if differs {
+            again = earliest(again, self.status_after);
+        }
+        if let Some(due) = self.chart.apply_if_due(&mut self.world).await {
+            again = earliest(again, due);
+        }
+        again
+    }
+
+    async fn carry_out(&mut self, actions: Vec<Action>) -> Option<Instant> {
+        let now = Instant::now();
+        if let Some(resume) = self.outage.rests_until(now) {
+            return Some(resume);
+        }
+        let mut actions: Vec<Action> =
+            actions.into_iter().filter(|action| self.retries.may_try(&key(action), now)).collect();
+        let mut again = self.retries.next(now);
+        if actions.len() > WRITES {
+            actions.truncate(WRITES);
+            again = Some(now);
+        }
+        if actions.iter().any(|action| matches!(action, Action::CreateLease { .. })) {
+            match self.network_is_current().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
+                    again = Some(now);
+                }
+                Err(error) => {
+                    let reason = client::reason(&error);
+                    self.metrics.request_failed(reason);
+                    let rest = self.outage.note(false, &[(reason, client::text(&error))]);
+                    return Some(rest.unwrap_or(now + STATUS_PACE));
+                }
+            }
+        }
+        for action in &actions {
+            if let Action::CreateLease { spec, .. } = action {
+                let wish = (spec.node_name.clone(), spec.subnet.family());
+                self.world.wishes.insert(wish, spec.subnet);
+            }
+        }
+        let executor = self.executor.clone();
+        let mut answers = stream::iter(actions)
+            .map(|action| {
+                let executor = executor.clone();
+                async move { (key(&action), node_of_new_lease(&action), executor.carry_out(action).await) }
+            })
+            .buffer_unordered(CONCURRENCY);
+        let mut leading = self.inputs.leading.clone();
+        let (mut good, mut failures) = (false, vec![]);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                // Leadership lost: start no more writes. Those in flight are refused or harmless.
+                lost = leading.wait_for(|leads| !leads) => { drop(lost); break }
+                answer = answers.next() => answer,
+            };
+            let Some((key, node, Answer { news, at, outcome })) = answer else { break };
+            for news in news {
+                learn(&mut self.world, news, at);
+            }
+            match outcome {
+                Outcome::Done => {
+                    good = true;
+                    self.retries.succeeded(&key);
+                    if let Some(seen) = node.and_then(|node| self.seen.remove(&node)) {
+                        self.metrics.allocated(at.duration_since(seen));
+                    }
+                    again = Some(at);
+                }
+                Outcome::Overtaken => {
+                    good = true;
+                    // Twice in a row at once, then with a pause: two operators must not chase each other.
+                    again = earliest(again, self.retries.overtaken(key, at));
+                }
+                Outcome::Failed(reason, error) => {
+                    again = earliest(again, self.retries.failed(key, at));
+                    failures.push((reason, error));
+                }
+            }
+            // Nothing but failures that concern no object: the API server is away. What is left waits.
+            if !good && failures.len() >= CONCURRENCY && is_outage(&failures) {
+                break;
+            }
+        }
+        drop(answers);
+        again = earliest_of(again, self.outage.note(good, &failures));
+        again
+    }
+
+    /// Blocks are cut as the ClusterNetwork says. One read before a round of creates keeps an operator whose
+    /// watch lags from cutting a range that others cut otherwise by now.
+    async fn network_is_current(&mut self) -> kube::Result<bool> {
+        let known = self.world.network().map(|network| (network.meta.uid.clone(), network.generation));
+        Ok(match self.executor.reread_network().await? {
+            Some(network) => {
+                let current = known == Some((network.meta.uid.clone(), network.generation));
+                learn(&mut self.world, News::Network(Box::new(network)), Instant::now());
+                current
+            }
+            None => {
+                self.world.networks.forget(CLUSTER_NETWORK);
+                false
+            }
+        })
+    }
+}
+
+fn node_of_new_lease(action: &Action) -> Option<String> {
+    match action {
+        Action::CreateLease { spec, .. } => Some(spec.node_name.clone()),
+        _ => None,
+    }
+}
+
+fn earliest(known: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(known.map_or(other, |known| known.min(other)))
+}
+
+fn earliest_of(known: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    other.map_or(known, |other| earliest(known, other))
+}

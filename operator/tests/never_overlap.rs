@@ -1,0 +1,423 @@
+//! Properties over random histories: nodes come and go, entries are appended, drained and removed, another
+//! IPAM interferes, writes get lost or repeated, operators lag, restart, and two of them work at once.
+//!
+//! In no history do two leases overlap; in every history, when things have calmed down, each node has exactly
+//! what it should have.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod store;
+
+use std::{collections::BTreeMap, time::Instant};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use store::{Fault, Store, entry};
+use tartan_operator::{
+    decide::{Action, decide},
+    execute::learn,
+    world::{Delta, World},
+};
+
+#[derive(Clone, Debug)]
+enum Step {
+    AddNode(u8),
+    RemoveNode(u8),
+    /// The node's agent begins to use its leases.
+    Use(u8),
+    /// Another IPAM writes podCIDRs, if the Node has none: this block of the first entry.
+    ForeignPodCidr(u8, u8),
+    /// Somebody deletes a lease by hand that no agent uses.
+    DeleteLease(u8),
+    Pool(bool),
+    Append,
+    Drain,
+    RemoveDrained,
+    Pass(u16),
+    /// An operator's watches deliver some of what they have not delivered yet.
+    Deliver {
+        who: bool,
+        kind: u8,
+        count: u8,
+    },
+    /// A watch lists anew.
+    Relist {
+        who: bool,
+        kind: u8,
+    },
+    /// An operator goes through a round, of which the first writes are carried out.
+    Round {
+        who: bool,
+        writes: u8,
+        faults: Vec<u8>,
+    },
+    /// Both decide, then their writes are carried out in turns.
+    Race {
+        faults: Vec<u8>,
+    },
+    /// A crash: the operator starts anew with fresh lists.
+    Restart {
+        who: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let faults = || prop::collection::vec(0u8..12, 0..8);
+    prop_oneof![
+        6 => (0u8..7).prop_map(Step::AddNode),
+        3 => (0u8..7).prop_map(Step::RemoveNode),
+        2 => (0u8..7).prop_map(Step::Use),
+        1 => (0u8..7, 0u8..6).prop_map(|(node, block)| Step::ForeignPodCidr(node, block)),
+        1 => (0u8..16).prop_map(Step::DeleteLease),
+        1 => any::<bool>().prop_map(Step::Pool),
+        1 => Just(Step::Append),
+        1 => Just(Step::Drain),
+        1 => Just(Step::RemoveDrained),
+        3 => (0u16..5000).prop_map(Step::Pass),
+        8 => (any::<bool>(), 0u8..6, 1u8..6).prop_map(|(who, kind, count)| Step::Deliver { who, kind, count }),
+        2 => (any::<bool>(), 0u8..6).prop_map(|(who, kind)| Step::Relist { who, kind }),
+        10 => (any::<bool>(), 0u8..10, faults()).prop_map(|(who, writes, faults)| Step::Round { who, writes, faults }),
+        5 => faults().prop_map(|faults| Step::Race { faults }),
+        1 => any::<bool>().prop_map(|who| Step::Restart { who }),
+    ]
+}
+
+/// An operator: its view, and how far each of its watches has come in the log.
+struct Operator {
+    world: World,
+    seen: [usize; 6],
+}
+
+impl Operator {
+    fn start(store: &Store) -> Self {
+        Self { world: store.world(), seen: [store.log.len(); 6] }
+    }
+
+    fn deliver(&mut self, store: &Store, kind: usize, count: usize) {
+        let mut left = count;
+        while left > 0 && self.seen[kind] < store.log.len() {
+            let delta = &store.log[self.seen[kind]];
+            self.seen[kind] += 1;
+            if kind_of(delta) == kind {
+                self.world.apply(delta.clone());
+                left -= 1;
+            }
+        }
+    }
+
+    fn relist(&mut self, store: &Store, kind: usize) {
+        self.world.apply(store.lists().remove(kind));
+        self.seen[kind] = store.log.len();
+    }
+
+    /// What the operator would write now: as in the allocator, creates wait for the current ClusterNetwork.
+    fn decide(&mut self, store: &mut Store) -> Vec<Action> {
+        let decisions = decide(&self.world, store.now);
+        let known = self.world.network().map(|network| (network.meta.uid.clone(), network.generation));
+        let live = store.network.as_ref().map(|network| (network.meta.uid.clone(), network.generation));
+        let current = known == live;
+        if current && let (Some(network), Some(status)) = (&mut store.network, decisions.network_status) {
+            network.status = status;
+        }
+        let mut actions = decisions.actions;
+        if !current {
+            self.relist(store, 1);
+            actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
+        }
+        for action in &actions {
+            if let Action::CreateLease { spec, .. } = action {
+                self.world.wishes.insert((spec.node_name.clone(), spec.subnet.family()), spec.subnet);
+            }
+        }
+        actions
+    }
+
+    fn write(&mut self, store: &mut Store, action: &Action, fault: u8) {
+        let fault = match fault {
+            0 => Fault::LostBefore,
+            1 => Fault::LostAfter,
+            2 => Fault::Twice,
+            _ => Fault::None,
+        };
+        for news in store.carry_out(action, fault) {
+            learn(&mut self.world, news, Instant::now());
+        }
+    }
+}
+
+fn kind_of(delta: &Delta) -> usize {
+    match delta {
+        Delta::Nodes(_) => 0,
+        Delta::Networks(_) => 1,
+        Delta::Pools(_) => 2,
+        Delta::Leases(_) => 3,
+        Delta::NodeNetworks(_) => 4,
+        Delta::ServiceRanges(_) | Delta::Charts(_) => 5,
+    }
+}
+
+/// The ClusterNetwork as its administrator edits it, within what admission allows.
+struct Plan {
+    entries: Vec<Value>,
+    appended: usize,
+    mode: &'static str,
+}
+
+/// What is appended, in turn: also ranges of entries that were removed, cut otherwise.
+const APPENDS: [(&str, u8); 6] = [
+    ("10.1.0.0/23", 24),
+    ("fd00::/62", 64),
+    ("10.0.0.0/22", 25),
+    ("10.0.0.0/22", 23),
+    ("10.1.0.0/23", 26),
+    ("10.2.0.0/24", 24),
+];
+
+impl Plan {
+    fn spec(&self) -> Value {
+        json!({ "cidrs": self.entries, "podCIDRMode": self.mode })
+    }
+
+    fn append(&mut self) {
+        let (cidr, mask) = APPENDS[self.appended % APPENDS.len()];
+        let overlaps = |other: &Value| {
+            let other: tartan_crds::Cidr = other["cidr"].as_str().unwrap().parse().unwrap();
+            other.overlaps(cidr.parse().unwrap())
+        };
+        if !self.entries.iter().any(overlaps) {
+            self.entries.push(entry(&format!("e{}", self.appended), cidr, mask));
+        }
+        self.appended += 1;
+    }
+
+    fn drain(&mut self) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.get("drain").is_none()) {
+            entry["drain"] = json!(true);
+        }
+    }
+
+    fn remove_drained(&mut self) {
+        if self.entries.len() > 1 {
+            self.entries.retain(|entry| entry.get("drain").is_none());
+        }
+        if self.entries.is_empty() {
+            self.append();
+            if self.entries.is_empty() {
+                self.entries.push(entry("last", "10.99.0.0/22", 24));
+            }
+        }
+    }
+}
+
+fn run(mode: &'static str, steps: Vec<Step>) {
+    let mut plan = Plan { entries: vec![entry("first", "10.0.0.0/22", 24)], appended: 0, mode };
+    let mut store = Store::default().with_network(plan.spec());
+    let mut operators = [Operator::start(&store), Operator::start(&store)];
+    for step in steps {
+        take(step, &mut store, &mut operators, &mut plan);
+        store.assert_disjoint();
+    }
+    // Calm: both see everything, nothing fails, nothing changes. Time passes, so that doubts end.
+    for _ in 0..30 {
+        for operator in &mut operators {
+            *operator = Operator { world: std::mem::take(&mut operator.world), seen: operator.seen };
+            (0..6).for_each(|kind| operator.relist(&store, kind));
+            let actions = operator.decide(&mut store);
+            actions.iter().for_each(|action| operator.write(&mut store, action, 9));
+            store.assert_disjoint();
+        }
+    }
+    let left: Vec<Action> = operators.iter_mut().flat_map(|operator| operator.decide(&mut store)).collect();
+    assert!(left.is_empty(), "not calm: {left:?}\n{}", store.leased());
+    assert_calm(&store);
+}
+
+fn take(step: Step, store: &mut Store, operators: &mut [Operator; 2], plan: &mut Plan) {
+    let name = |number: u8| format!("n{number}");
+    match step {
+        Step::AddNode(number) => {
+            if !store.nodes.contains_key(&name(number)) {
+                store.add_node_with(&name(number), |node| {
+                    node.labels.insert("odd".into(), (number % 2).to_string());
+                });
+            }
+        }
+        Step::RemoveNode(number) => store.remove_node(&name(number)),
+        Step::Use(number) => store.use_leases_of(&name(number)),
+        Step::ForeignPodCidr(number, block) => store.change_node(&name(number), |node| {
+            if node.pod_cidrs.is_empty() {
+                node.pod_cidrs = vec![format!("10.0.{block}.0/24")];
+            }
+        }),
+        Step::DeleteLease(number) => {
+            let unused =
+                store.leases.values().filter(|lease| !lease.in_use).map(|lease| lease.meta.name.clone());
+            if let Some(lease) = unused.collect::<Vec<_>>().get(usize::from(number)) {
+                store.remove_lease(lease);
+            }
+        }
+        Step::Pool(claims) => store.set_pool(
+            "odd",
+            json!({
+                "nodeSelector": { "matchLabels": { "odd": "1" } },
+                "backend": { "type": "host-gw" },
+                "cidrs": if claims { vec!["e0"] } else { vec![] },
+            }),
+        ),
+        // An administrator is slower than a round of writes: entries never change within one.
+        Step::Append => {
+            plan.append();
+            store.set_network(plan.spec());
+        }
+        Step::Drain => {
+            plan.drain();
+            store.set_network(plan.spec());
+        }
+        Step::RemoveDrained => {
+            plan.remove_drained();
+            store.set_network(plan.spec());
+        }
+        Step::Pass(seconds) => store.pass(i64::from(seconds)),
+        Step::Deliver { who, kind, count } => {
+            operators[usize::from(who)].deliver(store, usize::from(kind), usize::from(count));
+        }
+        Step::Relist { who, kind } => operators[usize::from(who)].relist(store, usize::from(kind)),
+        Step::Round { who, writes, faults } => {
+            let operator = &mut operators[usize::from(who)];
+            let actions = operator.decide(store);
+            let faults = faults.into_iter().chain(std::iter::repeat(9));
+            for (action, fault) in actions.iter().take(writes.into()).zip(faults) {
+                operator.write(store, action, fault);
+                store.assert_disjoint();
+            }
+        }
+        Step::Race { faults } => {
+            let decided = [0, 1].map(|who| operators[who].decide(store));
+            let mut faults = faults.into_iter().chain(std::iter::repeat(9));
+            for turn in 0..decided[0].len().max(decided[1].len()) {
+                for who in [0, 1] {
+                    if let Some(action) = decided[who].get(turn) {
+                        operators[who].write(store, action, faults.next().unwrap());
+                        store.assert_disjoint();
+                    }
+                }
+            }
+        }
+        Step::Restart { who } => operators[usize::from(who)] = Operator::start(store),
+    }
+}
+
+/// What must hold when nothing happens any more.
+fn assert_calm(store: &Store) {
+    let mut primaries: BTreeMap<(String, bool), u32> = BTreeMap::new();
+    for lease in store.leases.values() {
+        let spec = lease.spec.as_ref().unwrap();
+        match store.nodes.get(&spec.node_name) {
+            None => assert!(spec.released_at.is_some(), "{} of a gone node is not released", lease.subnet),
+            Some(node) if spec.released_at.is_none() => {
+                assert_eq!(spec.node_uid, node.meta.uid, "{} is of another {}", lease.subnet, node.meta.name);
+                if spec.primary {
+                    *primaries
+                        .entry((spec.node_name.clone(), lease.subnet.network().is_ipv4()))
+                        .or_default() += 1;
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    for ((node, _), count) in &primaries {
+        assert_eq!(*count, 1, "{node} has {count} primary leases of a family:\n{}", store.leased());
+    }
+    for node in store.nodes.values() {
+        let condition = store.leased_condition(&node.meta.name);
+        assert!(!condition.is_empty(), "nothing is said about {}", node.meta.name);
+        let holds = primaries.keys().any(|(name, _)| *name == node.meta.name);
+        if condition.starts_with("True") {
+            assert!(holds, "{} is said to hold a lease:\n{}", node.meta.name, store.leased());
+        }
+        let ours = node.mirrored.is_some() && !node.has_foreign_pod_cidrs();
+        if ours {
+            for cidr in &node.pod_cidrs {
+                let name = cidr.parse::<tartan_crds::Cidr>().unwrap().object_name();
+                let holder = store.leases.get(&name).and_then(|lease| lease.node().map(str::to_owned));
+                let taken = holder.as_deref() != Some(node.meta.name.as_str());
+                assert!(!taken || condition.starts_with("False"), "{} lost {cidr} silently", node.meta.name);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn leases_never_overlap_when_the_mode_is_auto(steps in prop::collection::vec(step(), 1..60)) {
+        run("Auto", steps);
+    }
+
+    #[test]
+    fn leases_never_overlap_when_we_own_pod_cidrs(steps in prop::collection::vec(step(), 1..60)) {
+        run("Mirror", steps);
+    }
+
+    #[test]
+    fn leases_never_overlap_when_nodes_are_not_told(steps in prop::collection::vec(step(), 1..60)) {
+        run("Ignore", steps);
+    }
+
+    #[test]
+    fn with_room_for_all_a_node_that_comes_back_in_time_gets_its_subnet(
+        moves in prop::collection::vec((0u8..6, 0i64..1800), 1..40)
+    ) {
+        let mut store = Store::default().with_network(json!({ "cidrs": [entry("main", "10.0.0.0/20", 24)] }));
+        let mut homes: BTreeMap<u8, String> = BTreeMap::new();
+        let mut left: BTreeMap<u8, k8s_openapi::jiff::Timestamp> = BTreeMap::new();
+        for (number, seconds) in moves {
+            let name = format!("n{number}");
+            if store.nodes.contains_key(&name) {
+                store.remove_node(&name);
+                left.insert(number, store.now);
+            } else {
+                store.add_node(&name);
+                let away = left.remove(&number).map(|since| (store.now - since).get_seconds());
+                if away.is_some_and(|away| away >= 3600) {
+                    homes.remove(&number);
+                }
+            }
+            store.settle();
+            if let Some(lease) = store.leases.values().find(|lease| lease.node() == Some(&name)) {
+                let subnet = lease.subnet.to_string();
+                prop_assert_eq!(homes.entry(number).or_insert_with(|| subnet.clone()), &subnet);
+            }
+            store.pass(seconds);
+            store.settle();
+            store.assert_disjoint();
+        }
+    }
+
+    #[test]
+    fn under_exhaustion_the_oldest_release_goes_first(order in Just(vec![0u8, 1, 2, 3]).prop_shuffle()) {
+        let mut store = Store::default().with_network(json!({ "cidrs": [entry("main", "10.0.0.0/22", 24)] }));
+        (0..4).for_each(|number| store.add_node(&format!("n{number}")));
+        store.settle();
+        for number in &order {
+            store.pass(60);
+            store.remove_node(&format!("n{number}"));
+            store.settle();
+        }
+        for (place, number) in order.iter().enumerate() {
+            let name = format!("new{place}");
+            store.add_node(&name);
+            store.settle();
+            let lease = store.leases.values().find(|lease| lease.node() == Some(&name)).unwrap();
+            prop_assert_eq!(lease.subnet.to_string(), format!("10.0.{number}.0/24"));
+        }
+    }
+}
