@@ -190,8 +190,8 @@ fn local(
     let vxlan_mac = mac(&node.uid, Role::Vtep);
     let send = primary(own).map(|lease| lease.backend.clone()).unwrap_or_default();
     let accepts = accepts(&send);
-    // The lesser of the families' overheads would strand packets of the other.
-    let mtu = uplink.addresses.iter().map(|a| mtu::pod_mtu(uplink.mtu, a.ip(), wanted_mtu)).min();
+    // The tunnel goes out by the first address: IPv4 where there is one.
+    let mtu = uplink.addresses.first().map(|a| mtu::pod_mtu(uplink.mtu, a.ip(), wanted_mtu));
     let side = Side {
         backend: backend(send.kind),
         endpoints: Endpoints {
