@@ -12,3 +12,8 @@ pub fn root() -> PathBuf {
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
+
+/// The Helm chart.
+pub fn chart() -> PathBuf {
+    root().join("charts/tartan")
+}
