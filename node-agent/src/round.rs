@@ -68,6 +68,8 @@ pub struct Round {
     pub unconfirmed: BTreeSet<String>,
     /// False: try again soon.
     pub settled: bool,
+    /// Steps were carried out, or tried.
+    pub worked: bool,
 }
 
 /// Goes round once.
@@ -94,30 +96,32 @@ pub async fn round(
         started.elapsed(),
     );
     say(verdict, memory);
-    remember(ground, settled, published, memory)
-}
-
-fn remember(ground: Ground, settled: bool, published: Published, memory: &mut Memory) -> Round {
-    match ground {
-        Ground::Fresh { built, now, verdict: Verdict::Go, .. } => {
-            memory.held = Some(built);
-            if settled {
-                memory.programmed = Some(now);
-                memory.confirmed_gone.clear();
-            }
-            Round { published, unconfirmed: BTreeSet::new(), settled }
-        }
-        // Not to be remembered as programmed: what vanished is still there.
-        Ground::Fresh { built, verdict: Verdict::Confirm { vanished, .. }, .. } => {
-            memory.held = Some(built);
-            Round { published, unconfirmed: vanished, settled: false }
-        }
-        Ground::Held { .. } => Round { published, unconfirmed: BTreeSet::new(), settled },
-        // A change of the inputs or of the host's links wakes us.
-        Ground::None { .. } => Round { published, unconfirmed: BTreeSet::new(), settled: true },
+    let grounded = ground.built().is_some();
+    let unconfirmed = remember(ground, settled, memory);
+    Round {
+        published,
+        // What holds deletions back is asked about; a change of inputs or links ends the other waiting.
+        settled: (settled && unconfirmed.is_empty()) || !grounded,
+        unconfirmed,
+        worked: !worked.plan.steps.is_empty(),
     }
 }
 
+/// Takes a fresh ground into memory. The leases whose end must be confirmed.
+fn remember(ground: Ground, settled: bool, memory: &mut Memory) -> BTreeSet<String> {
+    let Ground::Fresh { built, now, verdict, .. } = ground else { return BTreeSet::new() };
+    memory.held = Some(built);
+    match verdict {
+        // Not remembered as programmed: what vanished is still there.
+        Verdict::Confirm { vanished, .. } => return vanished,
+        Verdict::Go if settled => {
+            memory.programmed = Some(now);
+            memory.confirmed_gone.clear();
+        }
+        Verdict::Go => {}
+    }
+    BTreeSet::new()
+}
 /// What programming found and did.
 #[derive(Debug, Default)]
 struct Worked {

@@ -3,7 +3,7 @@
 //! | reason | when |
 //! | --- | --- |
 //! | inputs changed | 20 ms later, so that a burst is one round |
-//! | the kernel says that something changed | the same, but at most every 100 ms |
+//! | the kernel says that something changed | the same, but at most every 100 ms, and every 900 ms while it is noise |
 //! | something failed | with growing delays, and jitter |
 //! | nothing | after a minute all the same |
 //!
@@ -44,7 +44,10 @@ use crate::{
 };
 
 const COALESCE: Duration = Duration::from_millis(20);
-const KERNEL_GAP: Duration = Duration::from_millis(100);
+/// Between rounds that the kernel caused. Other programs' links and neighbours wake us too, and a round costs
+/// a few milliseconds; so while nothing of it is ours, the gap grows, within the second that a repair may take.
+const LEAST_GAP: Duration = Duration::from_millis(100);
+const LARGEST_GAP: Duration = Duration::from_millis(900);
 const RESYNC: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -85,6 +88,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         world: World::default(),
         memory: Memory::default(),
         retry: FIRST_RETRY,
+        gap: LEAST_GAP,
         node,
         options,
         clients,
@@ -156,6 +160,8 @@ struct Loop {
     refreshes: mpsc::Receiver<oneshot::Sender<()>>,
     /// The delay after the next failure.
     retry: Duration,
+    /// Between rounds that the kernel causes.
+    gap: Duration,
 }
 
 impl Loop {
@@ -174,7 +180,7 @@ impl Loop {
                 }
                 changed = self.kernel.changed() => {
                     changed.context("the kernel's notifications ended")?;
-                    due = due.min((Instant::now() + COALESCE).max(last + KERNEL_GAP));
+                    due = due.min((Instant::now() + COALESCE).max(last + self.gap));
                 }
                 () = tokio::time::sleep_until(due) => {
                     due = Instant::now() + self.round().await;
@@ -221,6 +227,7 @@ impl Loop {
             *held = writes;
             differs
         });
+        self.gap = if round.worked { LEAST_GAP } else { (self.gap * 2).min(LARGEST_GAP) };
         if !round.unconfirmed.is_empty() && self.confirm(&round.unconfirmed).await {
             return COALESCE;
         }

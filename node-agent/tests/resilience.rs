@@ -212,6 +212,7 @@ fn a_restart_writes_nothing_to_the_api() {
     let mut cluster = Cluster::leased(&[2], host_gw);
     cluster.start_all();
     cluster.wait_until_joined();
+    assert_eq!(cluster.condition("node1", "Leased").0, "True", "the operator's condition is left alone");
     let before = settled_versions(&cluster);
     cluster.stop_agent("node1");
     cluster.start_agent("node1");

@@ -59,7 +59,9 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         .map(|(name, status, _)| (name.clone(), status.clone()))
         .collect();
     let node_network = snapshot.node_net.and_then(|there| {
-        let before = there.status.clone().unwrap_or_default();
+        let mut before = there.status.clone().unwrap_or_default();
+        // The list of conditions has two writers, each with types of its own.
+        before.conditions.retain(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()));
         let mut status = node_network.clone();
         status::keep_transition_times(&mut status.conditions, &before.conditions);
         (status != before)

@@ -19,6 +19,9 @@ use tartan_datapath::{
 
 use crate::intent::{NotReady, backend_type};
 
+/// The conditions of a NodeNetwork that are the agent's to write.
+pub const OWN_CONDITIONS: [&str; 2] = [kind::READY, kind::DEGRADED];
+
 /// How many peers without a path are named.
 const NAMED_PEERS: usize = 16;
 /// The longest message that we write into a condition; the API takes 32 KiB.

@@ -74,6 +74,18 @@ impl Cluster {
             "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork",
             "metadata": { "name": node }, "spec": { "pool": "default" },
         }));
+        // The operator's condition stands beside the agent's.
+        let status = json!({
+            "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork", "metadata": { "name": node },
+            "status": { "conditions": [{
+                "type": "Leased", "status": "True", "reason": "AsExpected", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }] },
+        });
+        let mut command = vec!["patch", "nodenetwork", node, "--subresource=status", "--type=merge"];
+        let status = status.to_string();
+        command.extend(["--field-manager=tartan-operator", "-p", &status]);
+        self.api.kubectl(&command).unwrap().ok().unwrap();
     }
 
     pub fn create_lease(&self, number: usize, node: &str, backend: &Value) {
