@@ -8,7 +8,7 @@ use std::{fs, io, path::Path};
 use anyhow::Context as _;
 use tartan_datapath::{kernel::Kernel, model::Elements, plan::plan_cleanup};
 
-use crate::{cli::Options, lock, logging::chain};
+use crate::{cli::Options, cni, lock, logging::chain};
 
 /// Removes what is ours. A failure doesn't keep the rest from being tried.
 pub async fn cleanup(options: &Options, force: bool) -> anyhow::Result<()> {
@@ -58,7 +58,14 @@ fn remove_run_dir(options: &Options) -> io::Result<()> {
         other => other,
     };
     let directory: &Path = &options.run_dir;
-    absent_is_fine(fs::remove_dir_all(options.places().data_dir()))?;
+    let store = options.places().data_dir();
+    let in_use = cni::addresses_in_use(&store)?;
+    if in_use == 0 {
+        absent_is_fine(fs::remove_dir_all(&store))?;
+    } else {
+        // Removing these pods will look for their addresses there.
+        tracing::warn!(path = %store.display(), pods = in_use, "left, since pods still hold addresses: run cleanup again without them");
+    }
     absent_is_fine(fs::remove_file(lock::path(directory)))?;
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {

@@ -242,6 +242,7 @@ fn cleanup_leaves_the_node_as_it_was() {
     let before = HostView::of(node, &DIRECTORIES).unwrap();
     cluster.start_all();
     cluster.wait_until_joined();
+    cluster.node("node1").pod("a").unwrap().remove(cluster.node("node1")).unwrap();
     let (code, _, said) = cluster.agent("node1", &["cleanup"]);
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("an agent runs on this node"), "{said}");

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use serde_json::json;
 use tartan_datapath::{desired::host::gateway, mark, model::Intent};
 
-pub use usage::address_use;
+pub use usage::{address_use, addresses_in_use};
 
 /// Name of the configuration file: sorts before what other networks usually install.
 pub const CONFLIST: &str = "05-tartan.conflist";

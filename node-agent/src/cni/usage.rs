@@ -25,6 +25,11 @@ pub fn address_use(data_dir: &Path, subnets: &[IpNetwork]) -> io::Result<Vec<Add
         .collect())
 }
 
+/// How many addresses are taken at all.
+pub fn addresses_in_use(data_dir: &Path) -> io::Result<usize> {
+    taken(&data_dir.join("tartan")).map(|taken| taken.len())
+}
+
 fn taken(directory: &Path) -> io::Result<Vec<IpAddr>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
