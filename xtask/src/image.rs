@@ -39,7 +39,7 @@ pub fn build(directory: &Path) -> Result<Images> {
     let directory = fs::canonicalize(directory)?;
     let context = compile()?;
     let image = |stage: &str, program: &str| {
-        let name = format!("tartan/{program}:{}", env!("CARGO_PKG_VERSION"));
+        let name = name(program);
         let build = Build {
             dockerfile: &root().join("Dockerfile"),
             context: &context,
@@ -53,6 +53,11 @@ pub fn build(directory: &Path) -> Result<Images> {
         operator: image("operator", "tartan-operator")?,
         agent: image("agent", "tartan-node-agent")?,
     })
+}
+
+/// The name of a program's image, as the chart asks for it.
+pub fn name(program: &str) -> String {
+    format!("tartan/{program}:{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// A directory that holds the two programs and nothing else.

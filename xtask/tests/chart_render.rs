@@ -1,0 +1,212 @@
+//! The chart as text: what it renders to, which values it refuses, and that it agrees with the programs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+use support::{Helm, NAMESPACE, chart};
+use tartan_lab::prerequisites::KUBERNETES_VERSION;
+use xtask::workspace::root;
+
+fn everything() -> String {
+    root().join("xtask/tests/values/everything.yaml").display().to_string()
+}
+
+fn render(arguments: &[&str]) -> Result<String, String> {
+    let chart = chart();
+    let fixed =
+        ["template", "tartan", &chart, "--namespace", NAMESPACE, "--kube-version", KUBERNETES_VERSION];
+    let said = Helm::alone().run(&[&fixed, arguments].concat());
+    if said.success() { Ok(said.stdout) } else { Err(said.stderr) }
+}
+
+fn objects(rendered: &str) -> Vec<Value> {
+    let parse = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    rendered.split("\n---\n").map(|text| parse(text.trim_start_matches("---\n"))).collect()
+}
+
+fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let is = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.iter().find(is).unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+/// The definitions are generated, and compared with the code elsewhere.
+const WITHOUT_CRDS: [&str; 2] = ["--set", "crds.install=false"];
+
+#[test]
+fn the_rendered_chart_is_as_committed() {
+    for (name, arguments) in [
+        ("defaults", vec![]),
+        ("everything", vec!["--values", &everything()]),
+        ("cleanup", vec!["--set", "cleanup.enabled=true"]),
+    ] {
+        let rendered = render(&[&WITHOUT_CRDS[..], &arguments].concat()).unwrap();
+        let what = format!("helm template with {name}; `INSTA_UPDATE=always cargo test -p xtask` accepts it");
+        insta::with_settings!({ description => what, omit_expression => true }, {
+            insta::assert_snapshot!(name, rendered);
+        });
+    }
+}
+
+#[test]
+fn helm_lint_finds_nothing() {
+    let chart = chart();
+    for values in [vec![], vec!["--values", &everything()]] {
+        let lint = ["lint", "--strict", &chart, "--kube-version", KUBERNETES_VERSION];
+        Helm::alone().run(&[&lint, &values[..]].concat()).ok().unwrap();
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_with_the_reason() {
+    for (setting, expected) in [
+        ("netwrk.mtu=1400", "additional properties 'netwrk' not allowed"),
+        ("network.mut=1400", "additional properties 'mut' not allowed"),
+        ("network.mtu=5", "at '/network/mtu': minimum: got 5, want 576"),
+        ("network.cidrs=null", "at '/network': missing property 'cidrs'"),
+        (
+            "network.cidrs[0].cidr=10.244.0.0/16",
+            "at '/network/cidrs/0': missing properties 'name', 'nodeMaskSize'",
+        ),
+        ("network.backends.vxlan.vni=16777216", "at '/network/backends/vxlan/vni': maximum"),
+        ("network.podCIDRMode=Steal", "value must be one of 'Auto', 'Adopt', 'Mirror', 'Ignore'"),
+        ("network.reclaimAfter=1d", "at '/network/reclaimAfter': '1d' does not match pattern"),
+        ("network.fallbackBackend=host-gw", "value must be one of 'vxlan'"),
+        ("pools.edge.backend.type=gre", "value must be one of 'vxlan', 'host-gw'"),
+        ("pools.edge.backend.type=vxlan", "at '/pools/edge': missing property 'nodeSelector'"),
+        ("pools.default.backend.type=vxlan", "invalid propertyName 'default'"),
+        ("operator.replicas=3", "at '/operator/replicas': maximum: got 3, want 2"),
+        ("agent.port=0", "at '/agent/port': minimum"),
+        ("agent.maxUnavailable=0", "at '/agent/maxUnavailable'"),
+        ("agent.image.digest=sha256:1", "does not match pattern"),
+        ("log.format=xml", "value must be one of 'text', 'json'"),
+        ("cniConfDir=etc/cni/net.d", "at '/cniConfDir': 'etc/cni/net.d' does not match pattern '^/'"),
+        ("image.pullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),
+    ] {
+        match render(&["--set", setting]) {
+            Ok(_) => panic!("{setting} was accepted"),
+            Err(said) => assert!(said.contains(expected), "{setting}\nexpected: {expected}\ngot: {said}"),
+        }
+    }
+    let said = render(&["--kube-version", "1.32.9"]).unwrap_err();
+    assert!(said.contains("chart requires kubeVersion: >=1.33.0-0"), "{said}");
+}
+
+#[test]
+fn schema_and_values_know_the_same_keys() {
+    let read = |file: &str| fs::read_to_string(root().join("charts/tartan").join(file)).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let mut declared = BTreeSet::new();
+    collect_schema(&schema, &schema, "", &mut declared);
+    // helm's own.
+    declared.remove("global");
+    let mut given = BTreeSet::new();
+    collect_values(&values, "", &declared, &mut given);
+    assert_eq!(declared, given);
+}
+
+/// Paths of the schema, down to maps that users fill: those have no defaults to compare.
+fn collect_schema(root: &Value, schema: &Value, path: &str, to: &mut BTreeSet<String>) {
+    let schema = match schema["$ref"].as_str() {
+        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    };
+    let inner = schema["properties"].as_object();
+    for (key, value) in inner.into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let filled_by_users = ["network.backends", "network.masquerade"].contains(&path.as_str());
+        to.insert(path.clone());
+        if !filled_by_users {
+            collect_schema(root, value, &path, to);
+        }
+    }
+}
+
+/// Paths of the values that the schema declares; what is below those is the users'.
+fn collect_values(values: &Value, path: &str, declared: &BTreeSet<String>, to: &mut BTreeSet<String>) {
+    for (key, value) in values.as_object().into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let has_parts = declared.iter().any(|other| other.starts_with(&format!("{path}.")));
+        to.insert(path.clone());
+        if has_parts {
+            collect_values(value, &path, declared, to);
+        }
+    }
+}
+
+#[test]
+fn the_chart_gives_the_programs_what_they_understand() {
+    let everything = everything();
+    let rendered = [render(&[]).unwrap(), render(&["--values", &everything]).unwrap()];
+    for (component, kind, object_name, source) in [
+        ("operator", "Deployment", "tartan-operator", "operator/src/cli.rs"),
+        ("agent", "DaemonSet", "tartan-node-agent", "node-agent/src/cli.rs"),
+    ] {
+        let cli = fs::read_to_string(root().join(source)).unwrap();
+        for rendered in &rendered {
+            let all = objects(rendered);
+            let pod = &object(&all, kind, object_name)["spec"]["template"]["spec"];
+            let container = &pod["containers"][0];
+            assert_eq!(container["name"], component);
+            assert_eq!(container["args"], serde_json::json!(["run"]));
+            for variable in container["env"].as_array().unwrap() {
+                let name = variable["name"].as_str().unwrap();
+                let kubernetes = name.starts_with("KUBERNETES_SERVICE_");
+                assert!(kubernetes || cli.contains(&format!("env = \"{name}\"")), "{source} knows no {name}");
+            }
+        }
+        let all = objects(&rendered[0]);
+        let pod = &object(&all, kind, object_name)["spec"]["template"]["spec"];
+        assert_eq!(
+            pod["containers"][0]["image"],
+            xtask::image::name(object_name),
+            "the lab builds another image"
+        );
+    }
+}
+
+#[test]
+fn no_pod_has_more_rights_than_the_readme_says() {
+    let all = objects(&render(&["--set", "cniPlugins.install=true"]).unwrap());
+    let cleanup = objects(&render(&["--set", "cleanup.enabled=true"]).unwrap());
+    let pods = [
+        &object(&all, "Deployment", "tartan-operator")["spec"]["template"]["spec"],
+        &object(&all, "DaemonSet", "tartan-node-agent")["spec"]["template"]["spec"],
+        &object(&cleanup, "DaemonSet", "tartan-node-agent")["spec"]["template"]["spec"],
+    ];
+    for pod in pods {
+        assert_eq!((pod.get("hostPID"), pod.get("hostIPC")), (None, None));
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        let containers = |key: &str| pod[key].as_array().cloned().unwrap_or_default();
+        for container in containers("containers").iter().chain(&containers("initContainers")) {
+            let context = &container["securityContext"];
+            let name = container["name"].as_str().unwrap();
+            assert_ne!(context["privileged"], true, "{name}");
+            assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+            assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]), "{name}");
+            let added = &context["capabilities"]["add"];
+            match name {
+                "agent" | "cleanup" => {
+                    assert_eq!(added, &serde_json::json!(["NET_ADMIN", "NET_RAW"]), "{name}")
+                }
+                _ => assert!(added.is_null(), "{name} has {added}"),
+            }
+        }
+    }
+    assert_eq!(pods[0]["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pods[0].get("volumes"), None);
+}
