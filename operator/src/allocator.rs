@@ -47,6 +47,8 @@ pub struct Allocator {
     status_after: Instant,
     outage: Outage,
     idle_told: Option<&'static str>,
+    /// The version of the ClusterNetwork (UID and generation) since which all leases were read.
+    leases_listed_for: Option<(String, Option<i64>)>,
 }
 
 /// What wakes the allocator.
@@ -76,6 +78,7 @@ impl Allocator {
             status_after: Instant::now(),
             outage: Outage::default(),
             idle_told: None,
+            leases_listed_for: None,
         }
     }
 

@@ -40,6 +40,8 @@ enum Step {
     Append,
     Drain,
     RemoveDrained,
+    /// The first entry is drained, removed and appended again, cut into blocks of another size.
+    Recut,
     Pass(u16),
     /// An operator's watches deliver some of what they have not delivered yet.
     Deliver {
@@ -80,6 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Append),
         1 => Just(Step::Drain),
         1 => Just(Step::RemoveDrained),
+        2 => Just(Step::Recut),
         3 => (0u16..5000).prop_map(Step::Pass),
         8 => (any::<bool>(), 0u8..6, 1u8..6).prop_map(|(who, kind, count)| Step::Deliver { who, kind, count }),
         2 => (any::<bool>(), 0u8..6).prop_map(|(who, kind)| Step::Relist { who, kind }),
@@ -93,11 +96,12 @@ fn step() -> impl Strategy<Value = Step> {
 struct Operator {
     world: World,
     seen: [usize; 6],
+    leases_listed_for: Option<(String, Option<i64>)>,
 }
 
 impl Operator {
     fn start(store: &Store) -> Self {
-        Self { world: store.world(), seen: [store.log.len(); 6] }
+        Self { world: store.world(), seen: [store.log.len(); 6], leases_listed_for: None }
     }
 
     fn deliver(&mut self, store: &Store, kind: usize, count: usize) {
@@ -117,7 +121,8 @@ impl Operator {
         self.seen[kind] = store.log.len();
     }
 
-    /// What the operator would write now: as in the allocator, creates wait for the current ClusterNetwork.
+    /// What the operator would write now: as in the allocator, creates wait for the current ClusterNetwork
+    /// and for a list of leases that is younger than it.
     fn decide(&mut self, store: &mut Store) -> Vec<Action> {
         let decisions = decide(&self.world, store.now);
         let known = self.world.network().map(|network| (network.meta.uid.clone(), network.generation));
@@ -127,8 +132,11 @@ impl Operator {
             network.status = status;
         }
         let mut actions = decisions.actions;
-        if !current {
+        let creates = actions.iter().any(|action| matches!(action, Action::CreateLease { .. }));
+        if creates && (!current || self.leases_listed_for != live) {
             self.relist(store, 1);
+            self.relist(store, 3);
+            self.leases_listed_for = live;
             actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
         }
         for action in &actions {
@@ -203,6 +211,22 @@ impl Plan {
         }
     }
 
+    fn recut(&mut self) -> [Value; 3] {
+        self.entries[0]["drain"] = json!(true);
+        let drained = self.spec();
+        let old = self.entries.remove(0);
+        let placeholder =
+            entry(&format!("p{}", self.appended), &format!("10.77.{}.0/24", self.appended % 256), 24);
+        self.entries.push(placeholder);
+        let removed = self.spec();
+        let cidr = old["cidr"].as_str().unwrap();
+        let masks: &[u8] = if cidr.contains(':') { &[63, 65, 64] } else { &[25, 26, 24] };
+        let mask = masks[self.appended % masks.len()];
+        self.entries.insert(0, entry(&format!("r{}", self.appended), cidr, mask));
+        self.appended += 1;
+        [drained, removed, self.spec()]
+    }
+
     fn remove_drained(&mut self) {
         if self.entries.len() > 1 {
             self.entries.retain(|entry| entry.get("drain").is_none());
@@ -227,7 +251,6 @@ fn run(mode: &'static str, steps: Vec<Step>) {
     // Calm: both see everything, nothing fails, nothing changes. Time passes, so that doubts end.
     for _ in 0..30 {
         for operator in &mut operators {
-            *operator = Operator { world: std::mem::take(&mut operator.world), seen: operator.seen };
             (0..6).for_each(|kind| operator.relist(&store, kind));
             let actions = operator.decide(&mut store);
             actions.iter().for_each(|action| operator.write(&mut store, action, 9));
@@ -283,6 +306,11 @@ fn take(step: Step, store: &mut Store, operators: &mut [Operator; 2], plan: &mut
         Step::RemoveDrained => {
             plan.remove_drained();
             store.set_network(plan.spec());
+        }
+        Step::Recut => {
+            for spec in plan.recut() {
+                store.set_network(spec);
+            }
         }
         Step::Pass(seconds) => store.pass(i64::from(seconds)),
         Step::Deliver { who, kind, count } => {

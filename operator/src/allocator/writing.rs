@@ -10,6 +10,7 @@ use crate::{
     client,
     decide::{Action, Decisions},
     execute::{Answer, CONCURRENCY, News, Outcome, key, learn},
+    world::{Change, Delta},
 };
 
 /// Status of the network and of pools is written at most this often.
@@ -58,7 +59,7 @@ impl Allocator {
             again = Some(now);
         }
         if actions.iter().any(|action| matches!(action, Action::CreateLease { .. })) {
-            match self.network_is_current().await {
+            match self.may_create().await {
                 Ok(true) => {}
                 Ok(false) => {
                     actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
@@ -127,21 +128,25 @@ impl Allocator {
         again
     }
 
-    /// Blocks are cut as the ClusterNetwork says. One read before a round of creates keeps an operator whose
-    /// watch lags from cutting a range that others cut otherwise by now.
-    async fn network_is_current(&mut self) -> kube::Result<bool> {
+    /// Blocks are cut as the ClusterNetwork says, and a name locks only blocks of one size. So before a round
+    /// of creates the ClusterNetwork is read, and once for each version of it all leases are: an operator whose
+    /// watches lag must not cut a range anew over leases that it has not heard of.
+    async fn may_create(&mut self) -> kube::Result<bool> {
         let known = self.world.network().map(|network| (network.meta.uid.clone(), network.generation));
-        Ok(match self.executor.reread_network().await? {
-            Some(network) => {
-                let current = known == Some((network.meta.uid.clone(), network.generation));
-                learn(&mut self.world, News::Network(Box::new(network)), Instant::now());
-                current
-            }
-            None => {
-                self.world.networks.forget(CLUSTER_NETWORK);
-                false
-            }
-        })
+        let Some(network) = self.executor.reread_network().await? else {
+            self.world.networks.forget(CLUSTER_NETWORK);
+            return Ok(false);
+        };
+        let live = Some((network.meta.uid.clone(), network.generation));
+        learn(&mut self.world, News::Network(Box::new(network)), Instant::now());
+        if self.leases_listed_for != live {
+            let since = Instant::now();
+            let objects = self.executor.list_leases().await?;
+            self.world.apply(Delta::Leases(Change::Listed { objects, since }));
+            self.leases_listed_for = live;
+            return Ok(false);
+        }
+        Ok(known == live)
     }
 }
 

@@ -185,6 +185,12 @@ impl Executor {
         Ok(lease)
     }
 
+    /// All leases as the API server has them now.
+    pub async fn list_leases(&self) -> kube::Result<Vec<Lease>> {
+        let leases = self.leases.list(&ListParams::default()).await?;
+        Ok(leases.items.into_iter().filter_map(Lease::parse).collect())
+    }
+
     async fn leases_of(&self, node: &str) -> kube::Result<Vec<Lease>> {
         let selector = ListParams::default().fields(&format!("spec.nodeName={node}"));
         let leases = self.leases.list(&selector).await?;
