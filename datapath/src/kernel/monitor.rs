@@ -9,9 +9,10 @@ use nix::sys::socket::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Groups of `RTNLGRP_*` (linux/rtnetlink.h) below 32, as a bit mask: link, neigh, v4 and v6 addresses and
-/// routes.
-const ROUTE_GROUPS: u32 = group(1) | group(3) | group(5) | group(7) | group(9) | group(11);
+/// Groups of `RTNLGRP_*` (linux/rtnetlink.h) below 32, as a bit mask: link, neigh, v4 and v6 addresses,
+/// routes and settings (forwarding and reverse-path filters, `RTNLGRP_IPV4_NETCONF`).
+const ROUTE_GROUPS: u32 =
+    group(1) | group(3) | group(5) | group(7) | group(9) | group(11) | group(24) | group(25);
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUPS: u32 = group(7);
 
