@@ -24,7 +24,8 @@ pub enum Ground {
     /// The inputs lost what they stood on: what was programmed stays.
     Held { facts: Facts, built: Built, why: NotReady },
     /// Nothing can be programmed, and nothing was by this process.
-    None { facts: Facts, why: NotReady },
+    /// `again`: the host could not be looked at, so no event will tell that it is better.
+    None { facts: Facts, why: NotReady, again: bool },
 }
 
 /// Looks at the host and makes up the intent.
@@ -42,7 +43,7 @@ pub async fn find(
             let why = NotReady::new(reason::APPLY_FAILED, message);
             // What is not known is taken as good: judging must not add causes of its own.
             let facts = Facts { nft: true, net_admin: true, ..Facts::default() };
-            return Ground::None { facts, why };
+            return Ground::None { facts, why, again: true };
         }
     };
     let target = snapshot.node_net.and_then(|own| intent::reach_target(own.spec.uplink.as_ref()));
@@ -58,7 +59,7 @@ pub async fn find(
             Ground::Fresh { facts, built, now, verdict }
         }
         (Err(why), Some(built)) => Ground::Held { facts, built: built.clone(), why },
-        (Err(why), None) => Ground::None { facts, why },
+        (Err(why), None) => Ground::None { facts, why, again: false },
     }
 }
 

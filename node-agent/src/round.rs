@@ -85,7 +85,8 @@ pub async fn round(
     let files = write_files(place, &ground, &worked, memory);
     let verdict = assess(&findings(&ground, &worked, &files));
     let published = publish(place, snapshot, &ground, &worked, &verdict, memory);
-    let settled = worked.settled() && files.error.is_none();
+    let again = matches!(ground, Ground::None { again: true, .. });
+    let settled = worked.settled() && files.error.is_none() && !again;
     record(place.metrics, &ground, &worked, &verdict, settled);
     place.metrics.round(
         match (&ground, settled) {
@@ -96,12 +97,10 @@ pub async fn round(
         started.elapsed(),
     );
     say(verdict, memory);
-    let grounded = ground.built().is_some();
     let unconfirmed = remember(ground, settled, memory);
     Round {
         published,
-        // What holds deletions back is asked about; a change of inputs or links ends the other waiting.
-        settled: (settled && unconfirmed.is_empty()) || !grounded,
+        settled: settled && unconfirmed.is_empty(),
         unconfirmed,
         worked: !worked.plan.steps.is_empty(),
     }
