@@ -89,6 +89,7 @@ pub struct CidrEntry {
     /// By this name pools and status refer to the entry.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
+    /// The range, such as 10.244.0.0/16. Overlaps neither other entries nor the ranges of Services.
     pub cidr: Cidr,
     /// Prefix length of a node's block: 24 gives a node 254 pod addresses.
     #[schemars(range(min = 1, max = 126))]

@@ -127,6 +127,7 @@ pub struct LeaseBackend {
     /// changes.
     #[schemars(length(max = 8))]
     pub accepts: Vec<BackendType>,
+    /// Overlays only: a plain route towards nodes on the same link.
     #[serde(default)]
     pub direct_routing: bool,
 }

@@ -201,7 +201,7 @@ fn no_pod_has_more_rights_than_the_readme_says() {
             let added = &context["capabilities"]["add"];
             match name {
                 "agent" | "cleanup" => {
-                    assert_eq!(added, &serde_json::json!(["NET_ADMIN", "NET_RAW"]), "{name}")
+                    assert_eq!(added, &serde_json::json!(["NET_ADMIN", "NET_RAW"]), "{name}");
                 }
                 _ => assert!(added.is_null(), "{name} has {added}"),
             }

@@ -1,4 +1,5 @@
 //! A real API server with our definitions, shared by the tests of this program, and words for asking it.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
