@@ -247,7 +247,9 @@ impl Lab {
 
     pub fn operator_with(&self, arguments: &[&str]) -> Operator {
         let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tartan-operator"))
+        // Another build of it, for figures.
+        let program = std::env::var_os("TARTAN_TEST_OPERATOR");
+        let child = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_tartan-operator").into()))
             .args(["run", "--listen", &listen.to_string()])
             .args(arguments)
             .env("KUBECONFIG", self.api.kubeconfig())
