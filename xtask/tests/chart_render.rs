@@ -105,6 +105,17 @@ fn values_that_make_no_sense_are_refused_with_the_reason() {
 }
 
 #[test]
+fn the_values_that_the_readme_shows_are_good() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, section) = readme.split_once("## Configure it").expect("README.md shows values");
+    let values = section.split("```").nth(1).unwrap().trim_start_matches("yaml\n");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), values).unwrap();
+    let rendered = render(&["--values", file.path().to_str().unwrap()]).unwrap();
+    assert!(rendered.contains("name: rack-a"), "{rendered}");
+}
+
+#[test]
 fn schema_and_values_know_the_same_keys() {
     let read = |file: &str| fs::read_to_string(root().join("charts/tartan").join(file)).unwrap();
     let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
