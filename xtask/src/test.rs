@@ -33,38 +33,41 @@ pub fn run(options: &Options) -> Result<()> {
     steps.cargo("format", &["fmt", "--all", "--check"])?;
     steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     if options.quick {
-        steps.cargo(
-            "pure tests",
-            &[
-                "test",
-                "--locked",
-                "--lib",
-                "-p",
-                "tartan-crds",
-                "-p",
-                "tartan-datapath",
-                "-p",
-                "tartan-operator",
-                "-p",
-                "tartan-node-agent",
-            ],
-        )?;
+        let mut arguments = vec!["test", "--locked", "--lib"];
+        arguments.extend(
+            ["tartan-crds", "tartan-datapath", "tartan-operator", "tartan-node-agent"]
+                .iter()
+                .flat_map(|name| ["-p", name]),
+        );
+        steps.cargo("pure tests", &arguments)?;
         return steps.report(begin);
     }
     steps.run("prerequisites: Debian packages, Kubernetes, etcd, helm", || {
         prerequisites::require(&Tool::ALL)
     })?;
     steps.cargo(
-        "tests: logic, golden files, kernel, API server, agents",
-        &["test", "--locked", "--workspace", "--exclude", "xtask", "--no-fail-fast"],
+        "tests: logic, golden files, API schema, kernel",
+        &["test", "--locked", "-p", "tartan-crds", "-p", "tartan-datapath", "--no-fail-fast"],
     )?;
+    // One at a time from here on: each test starts a control plane and several nodes.
+    let one = ["--no-fail-fast", "--", "--test-threads=1"];
+    for (name, arguments) in [
+        ("tests: lab", &["-p", "tartan-lab"][..]),
+        ("tests: operator, against a real API server", &["-p", "tartan-operator"]),
+        (
+            "tests: agents on several nodes, killed at every step",
+            &["-p", "tartan-node-agent", "--features", "failpoints"],
+        ),
+    ] {
+        steps.cargo(name, &[&["test", "--locked"], arguments, &one].concat())?;
+    }
     if !options.no_cluster {
         steps.run("images: release binaries, operator, agent", || {
             image::build(&image::default_directory()).map(drop)
         })?;
         steps.cargo(
             "tests: chart, admission, whole cluster",
-            &["test", "--locked", "-p", "xtask", "--no-fail-fast", "--", "--test-threads=1"],
+            &[&["test", "--locked", "-p", "xtask"][..], &one].concat(),
         )?;
     }
     steps.report(begin)
