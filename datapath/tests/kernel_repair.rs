@@ -201,3 +201,21 @@ fn two_thousand_peers_come_and_go() {
         assert_eq!(run("ip route show proto 84").lines().count(), 0);
     });
 }
+
+#[test]
+fn a_bridge_that_was_deleted_gets_the_links_of_running_pods_back() {
+    in_namespace(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kernel = kernel(&folder);
+        let intent = intent(vec![]);
+        settle(&mut kernel, &intent).await;
+        run("ip link add pod1 type veth peer name inside1 && ip link set pod1 master tartan0 up");
+        run("ip link add stranger type veth peer name inside2");
+        settle(&mut kernel, &intent).await;
+        run("ip link delete tartan0");
+        settle(&mut kernel, &intent).await;
+        assert_eq!(json("ip -json link show pod1")[0]["master"], "tartan0");
+        assert!(run("bridge -d link show dev pod1").contains("hairpin on"));
+        assert!(json("ip -json link show stranger")[0]["master"].is_null());
+    });
+}

@@ -18,7 +18,10 @@ use super::{
     offload,
     socket::RequestError,
 };
-use crate::model::{Action, Key, Plan, Step, Value};
+use crate::{
+    mark,
+    model::{Action, Key, Plan, Step, Value},
+};
 
 /// What came of a plan.
 #[derive(Debug, Default)]
@@ -134,9 +137,23 @@ impl Kernel {
                 let message = encode::new_link(name, link, links)?;
                 self.request(message, NLM_F_CREATE | NLM_F_EXCL).await?;
                 // Killed here, the link has no mark yet: observing knows it by name, kind and hardware address.
-                self.request(encode::set_link(name, link), 0).await
+                self.request(encode::set_link(name, link), 0).await?;
+                if name == mark::BRIDGE { self.attach_ports().await } else { Ok(()) }
             }
         }
+    }
+
+    /// Puts the links of running pods on a bridge that had to be made anew. One that has gone, or has
+    /// found another bridge, is left alone.
+    async fn attach_ports(&self) -> Result<(), ApplyError> {
+        let links = self.links().await.unwrap_or_default();
+        let Some(bridge) = links.values().find(|link| link.name == mark::BRIDGE) else { return Ok(()) };
+        for port in self.ports.iter().filter(|port| links.get(port).is_some_and(|link| link.bridge.is_none()))
+        {
+            self.request(encode::set_bridge(*port, bridge.index), 0).await?;
+            self.request(encode::set_hairpin(*port), 0).await?;
+        }
+        Ok(())
     }
 
     async fn request(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), ApplyError> {

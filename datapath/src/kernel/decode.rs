@@ -31,6 +31,8 @@ pub(super) struct SeenLink {
     /// `IFLA_INFO_KIND`.
     pub(super) kind: String,
     pub(super) vxlan: Option<SeenVxlan>,
+    /// The bridge that it is a port of.
+    pub(super) bridge: Option<u32>,
     pub(super) stats: Option<Stats64>,
 }
 
@@ -78,6 +80,7 @@ pub(super) fn link(message: &LinkMessage) -> SeenLink {
             LinkAttribute::IfAlias(alias) => seen.alias.clone_from(alias),
             LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
             LinkAttribute::Address(bytes) => seen.mac = mac(bytes),
+            LinkAttribute::Controller(index) => seen.bridge = Some(*index),
             LinkAttribute::Stats64(stats) => seen.stats = Some(*stats),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

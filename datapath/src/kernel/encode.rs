@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan, RouteMessageBuilder,
+    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVxlan,
+    RouteMessageBuilder,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         link::LinkAttribute,
@@ -33,7 +34,9 @@ pub(super) fn index(links: &Indexes, name: &str) -> Result<u32, NoLink> {
 /// A new link, without its alias and down: both need a second message.
 pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<RouteNetlinkMessage, NoLink> {
     let message = match &link.kind {
-        LinkKind::Bridge => LinkBridge::new(name).address(link.mac.0.to_vec()).mtu(link.mtu).build(),
+        // Its MTU is set by the second message: only a change of it tells the kernel that it is meant, and
+        // not to be adjusted to the ports that come.
+        LinkKind::Bridge => LinkBridge::new(name).address(link.mac.0.to_vec()).build(),
         LinkKind::Vxlan { vni, port, device, local, learning, gbp } => {
             let mut builder =
                 LinkVxlan::new(name, *vni).dev(index(links, device)?).port(*port).learning(*learning);
@@ -60,6 +63,19 @@ pub(super) fn set_link(name: &str, link: &Link) -> RouteNetlinkMessage {
     let mut message = builder.build();
     message.attributes.push(LinkAttribute::IfAlias(mark::LINK_ALIAS.to_owned()));
     RouteNetlinkMessage::SetLink(message)
+}
+
+/// Puts a port on a bridge again.
+pub(super) fn set_bridge(port: u32, bridge: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::SetLink(
+        LinkMessageBuilder::<LinkUnspec>::default().index(port).controller(bridge).build(),
+    )
+}
+
+/// Lets a port send packets back to where they came from: a pod that reaches itself through a Service.
+pub(super) fn set_hairpin(port: u32) -> RouteNetlinkMessage {
+    // The kernel takes settings of ports by RTM_NEWLINK only.
+    RouteNetlinkMessage::NewLink(LinkBridgePort::new(port).hairpin(true).build())
 }
 
 pub(super) fn delete_link(index: u32) -> RouteNetlinkMessage {

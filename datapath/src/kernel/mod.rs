@@ -16,7 +16,10 @@ mod offload;
 mod socket;
 mod sysctl;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 pub use apply::{Failure, Outcome};
 pub use error::{ApplyError, ObserveError, OpenError};
@@ -61,6 +64,9 @@ pub struct Kernel {
     socket: Socket,
     nft: Nft,
     sysctls: Sysctls,
+    /// Ports of our bridge when it was last seen: should the bridge be deleted, running pods' links must
+    /// be put on the new one, and nothing in the kernel tells any more which these are.
+    ports: BTreeSet<u32>,
     options: Options,
 }
 
@@ -71,7 +77,7 @@ impl Kernel {
         let socket = Socket::open().map_err(OpenError::Request)?;
         let nft = Nft::new(options.nft.clone());
         let sysctls = Sysctls::new(&options.proc_sys, &options.restore_dir);
-        Ok(Self { monitor, socket, nft, sysctls, options })
+        Ok(Self { monitor, socket, nft, sysctls, ports: BTreeSet::new(), options })
     }
 
     /// Returns when the kernel has said that something of interest changed, or that it lost count.

@@ -62,14 +62,14 @@ fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<std::os::fd
 }
 
 async fn drain(socket: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
-    // Contents don't matter: a longer message is cut off.
+    // The first fields are enough: a longer message is cut off.
     let mut buffer = [0; 64];
     loop {
         let mut ready = socket.readable().await?;
         let mut any = false;
         loop {
             match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(_) => any = true,
+                Ok(length) => any |= matters(buffer.get(..length.min(buffer.len())).unwrap_or_default()),
                 // Notifications were lost: as good as one.
                 Err(nix::errno::Errno::ENOBUFS) => any = true,
                 Err(nix::errno::Errno::EAGAIN) => break,
@@ -81,5 +81,19 @@ async fn drain(socket: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
         if any {
             return Ok(());
         }
+    }
+}
+
+/// False for what every host says all the time: a neighbour that was resolved or went stale. Ours are
+/// permanent.
+fn matters(message: &[u8]) -> bool {
+    /// `RTM_NEWNEIGH` (linux/rtnetlink.h); `NUD_PERMANENT` (linux/neighbour.h).
+    const NEW_NEIGHBOUR: u16 = 28;
+    const PERMANENT: u16 = 0x80;
+    let field = |at: usize| message.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
+    // `struct nlmsghdr` has the type at 4 and ends at 16; `struct ndmsg` has the state at 8.
+    match (field(4), field(24)) {
+        (Some(NEW_NEIGHBOUR), Some(state)) => state & PERMANENT != 0,
+        _ => true,
     }
 }

@@ -13,8 +13,11 @@ use super::{
     error::ObserveError,
     offload,
 };
-use crate::model::{
-    Address, Elements, ForwardException, Key, Link, LinkKind, NftTable, Observed, Offload, Sysctl, Value,
+use crate::{
+    mark,
+    model::{
+        Address, Elements, ForwardException, Key, Link, LinkKind, NftTable, Observed, Offload, Sysctl, Value,
+    },
 };
 
 /// What was seen, and which parts could not be seen: of these nothing is known.
@@ -38,6 +41,9 @@ impl Kernel {
             }
         };
         add_links(&links, desired, &mut seen.observed);
+        if let Some(bridge) = links.values().find(|link| link.is_ours() && link.name == mark::BRIDGE) {
+            self.ports = links.values().filter(|l| l.bridge == Some(bridge.index)).map(|l| l.index).collect();
+        }
         let ours: BTreeMap<u32, &SeenLink> =
             links.values().filter(|link| link.is_ours()).map(|link| (link.index, link)).collect();
         for result in [
