@@ -1,0 +1,148 @@
+//! The chart's pods on real nodes: what they may touch, and that this is enough for them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tartan_lab::{Cluster, ClusterOptions, eventually, eventually_ok};
+use xtask::cluster::{self, NAMESPACE};
+use xtask::image;
+
+/// Two operators, metrics on loopback only, and plugins into a directory that has one of them already.
+const VALUES: &str = r"
+operator: {replicas: 2, listenAddress: 127.0.0.1}
+agent: {listenAddress: 127.0.0.1}
+cniPlugins: {install: true}
+cniBinDir: /opt/other
+";
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
+    cluster.kubectl(arguments).unwrap().ok().unwrap().stdout
+}
+
+fn pods(cluster: &Cluster, component: &str) -> Vec<Value> {
+    let selector = format!("app.kubernetes.io/component={component}");
+    let text = kubectl(cluster, &["get", "pods", "-n", NAMESPACE, "-l", &selector, "-o", "json"]);
+    serde_json::from_str::<Value>(&text).unwrap()["items"].as_array().unwrap().clone()
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
+}
+
+fn in_agent(cluster: &Cluster, script: &str) -> String {
+    let exec = ["exec", "-n", NAMESPACE, "ds/tartan-node-agent", "-c", "agent", "--", "sh", "-euc", script];
+    kubectl(cluster, &exec)
+}
+
+#[test]
+fn pods_have_the_rights_that_they_need_and_no_others() {
+    let images = image::build(&image::default_directory()).unwrap();
+    let cluster = Cluster::start(ClusterOptions::with_segments(&[2])).unwrap();
+    // As on a cluster that enforces PodSecurity.
+    kubectl(&cluster, &["create", "namespace", NAMESPACE]);
+    kubectl(&cluster, &["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged"]);
+    for node in cluster.nodes() {
+        node.exec(&["mkdir", "-p", "/opt/other"]).unwrap().ok().unwrap();
+        node.write("/opt/other/portmap", "older\n").unwrap();
+    }
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cluster::install(&cluster, &images, VALUES).unwrap();
+        agents(&cluster);
+        operators(&cluster);
+        nobody_was_refused(&cluster);
+        a_projected_token(&cluster);
+    }));
+    if let Err(panic) = told {
+        cluster::tell_state(&cluster);
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn agents(cluster: &Cluster) {
+    for node in cluster.nodes() {
+        assert_eq!(node.read("/opt/other/portmap").unwrap(), "older\n", "overwritten unasked");
+        let listed = node.exec(&["ls", "-A", "/opt/other"]).unwrap().ok().unwrap().stdout;
+        assert_eq!(
+            listed.split_whitespace().collect::<Vec<_>>(),
+            ["bridge", "host-local", "loopback", "portmap"]
+        );
+    }
+    // Bits 12 and 13 of linux/capability.h: NET_ADMIN and NET_RAW.
+    let capabilities = in_agent(cluster, "grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/1/status");
+    let words: Vec<&str> = capabilities.split_whitespace().collect();
+    let expected =
+        ["CapEff:", "0000000000003000", "CapBnd:", "0000000000003000", "NoNewPrivs:", "1", "Seccomp:", "2"];
+    assert_eq!(words, expected);
+    for forbidden in ["touch /usr/x", "echo 1 > /proc/sys/net/ipv4/ip_forward"] {
+        in_agent(cluster, &format!("if {forbidden}; then exit 1; fi 2> /dev/null"));
+    }
+    in_agent(cluster, "echo 1 > /host/proc/sys/net/ipv4/ip_forward");
+    // Exit code 0: the kernel is as it should be.
+    in_agent(cluster, "tartan-node-agent diff");
+    // Metrics on loopback, as asked.
+    for node in cluster.nodes() {
+        assert!(cluster::http(node, "http://127.0.0.1:9472/metrics").unwrap().contains("tartan_"));
+        assert!(cluster::http(node, &format!("http://{}:9472/metrics", node.address())).is_err());
+    }
+}
+
+fn operators(cluster: &Cluster) {
+    let all = pods(cluster, "operator");
+    assert_eq!(all.len(), 2);
+    assert_ne!(all[0]["spec"]["nodeName"], all[1]["spec"]["nodeName"]);
+    let lease = ["get", "lease", "-n", NAMESPACE, "tartan-operator", "-o", "jsonpath={.spec.holderIdentity}"];
+    let leader = kubectl(cluster, &lease);
+    assert!(all.iter().any(|pod| leader.contains(name(pod))), "{leader} leads");
+    kubectl(cluster, &["delete", "pod", "-n", NAMESPACE, &leader, "--wait=false"]);
+    eventually("another leader", Duration::from_secs(60), || {
+        let now = kubectl(cluster, &lease);
+        !now.is_empty() && now != leader
+    })
+    .unwrap();
+    eventually_ok("both operators again", Duration::from_secs(60), || {
+        let wait = ["rollout", "status", "deployment/tartan-operator", "-n", NAMESPACE, "--timeout=1s"];
+        cluster.kubectl(&wait)?.ok()
+    })
+    .unwrap();
+}
+
+/// The roles have every right that the programs use.
+fn nobody_was_refused(cluster: &Cluster) {
+    for component in ["operator", "agent"] {
+        for pod in pods(cluster, component) {
+            let log = kubectl(cluster, &["logs", "-n", NAMESPACE, name(&pod), "--all-containers"]);
+            let refusal = log.lines().find(|line| line.to_lowercase().contains("forbidden"));
+            assert_eq!(refusal, None, "{}", name(&pod));
+        }
+    }
+}
+
+/// The token that the kubelet gives an agent is bound to its node.
+fn a_projected_token(cluster: &Cluster) {
+    let pod = pods(cluster, "agent").into_iter().find(|pod| pod["spec"]["nodeName"] == "node1").unwrap();
+    let file = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    let token = kubectl(cluster, &["exec", "-n", NAMESPACE, name(&pod), "-c", "agent", "--", "cat", file]);
+    let thief = cluster.api().kubeconfig_for_token("thief", &token).unwrap();
+    let steal = |node: &str| {
+        let object = json!({ "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork", "metadata": { "name": node },
+                             "status": { "peers": 7 } });
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), object.to_string()).unwrap();
+        let apply =
+            ["apply", "--server-side", "--subresource=status", "--field-manager=thief", "--force-conflicts"];
+        let path = file.path().to_str().unwrap();
+        cluster.api().kubectl_as(&thief, &[&apply[..], &["--validate=false", "-f", path]].concat()).unwrap()
+    };
+    let said = steal("node2").stderr;
+    assert!(said.contains("the agent of node node1 may not write the status of NodeNetwork node2"), "{said}");
+    steal("node1").ok().unwrap();
+}
