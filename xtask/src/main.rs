@@ -20,6 +20,8 @@ enum Command {
     Demo(xtask::demo::Options),
     /// Everything that CI runs
     Test(xtask::test::Options),
+    /// The figures that the documentation quotes; asserts nothing
+    Bench(xtask::bench::Options),
     /// Writes the generated files again: CRDs, and the chart's copies of them
     Codegen {
         /// Change nothing; fail where a committed file differs
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(options) => xtask::demo::run(&options),
         Command::Test(options) => xtask::test::run(&options),
+        Command::Bench(options) => xtask::bench::run(&options),
         Command::Codegen { check } => xtask::codegen::run(check),
         Command::Image { out } => xtask::image::run(out.as_deref()),
     };

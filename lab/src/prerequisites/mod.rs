@@ -43,6 +43,7 @@ impl Tool {
                 "containernetworking-plugins",
                 "curl",
                 "ethtool",
+                "iperf3",
                 "iproute2",
                 "iptables",
                 "iputils-ping",

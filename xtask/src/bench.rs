@@ -1,0 +1,147 @@
+//! `cargo xtask bench`: the figures that the documentation quotes, measured in one run.
+//!
+//! Nothing here passes or fails. Machines are noisy: each figure is the median of several rounds with the
+//! least and the greatest, and what is compared is measured in turns.
+
+mod agent;
+mod operator;
+mod path;
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use tartan_lab::{ApiServer, Output, eventually_ok};
+
+use crate::workspace;
+
+/// How much.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Peers and nodes of the large figures
+    #[arg(long, default_value_t = 2000)]
+    size: usize,
+    /// Rounds of each figure
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// Runs everything and prints a table.
+pub fn run(options: &Options) -> Result<()> {
+    let programs = Programs::build()?;
+    println!(
+        "machine: {} cores, Linux {}",
+        cores(),
+        std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()
+    );
+    println!("{:<64} {:>10} {:>10} {:>10}  unit", "figure", "median", "least", "greatest");
+    operator::run(options, &programs)?;
+    agent::run(options, &programs)?;
+    path::run(options, &programs)
+}
+
+/// The programs under test, optimised.
+struct Programs {
+    operator: PathBuf,
+    agent: PathBuf,
+}
+
+impl Programs {
+    fn build() -> Result<Self> {
+        println!("==> cargo build --release");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--release", "--locked", "-p", "tartan-operator", "-p", "tartan-node-agent"]);
+        if !cargo.current_dir(workspace::root()).status()?.success() {
+            bail!("the programs could not be built");
+        }
+        let release = workspace::target().join("release");
+        Ok(Self { operator: release.join("tartan-operator"), agent: release.join("tartan-node-agent") })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// One line of the table.
+fn report(figure: &str, unit: &str, mut values: Vec<f64>) {
+    values.sort_by(f64::total_cmp);
+    if let (Some(least), Some(median), Some(greatest)) =
+        (values.first(), values.get(values.len() / 2), values.last())
+    {
+        println!("{figure:<64} {median:>10.2} {least:>10.2} {greatest:>10.2}  {unit}");
+    }
+}
+
+/// Resident memory of a process in MB.
+fn resident(pid: i32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes / 1000.0)
+}
+
+/// Seconds until `done`, looked at every few milliseconds.
+fn seconds_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<f64> {
+    let start = std::time::Instant::now();
+    loop {
+        if done()? {
+            return Ok(start.elapsed().as_secs_f64());
+        }
+        if start.elapsed() > Duration::from_secs(300) {
+            bail!("{what} did not come in 300 s");
+        }
+    }
+}
+
+/// The kinds of tartan, and a network of 10.0.0.0/8.
+fn prepare(api: &ApiServer) -> Result<()> {
+    let crds = workspace::root().join("crds/yaml");
+    api.kubectl(&["apply", "-f", crds.to_str().context("a path that is no text")?])?.ok()?;
+    eventually_ok("the new kinds are served", Duration::from_secs(60), || {
+        api.kubectl(&["get", "tartan"])?.ok()
+    })?;
+    eventually_ok("a network", Duration::from_secs(20), || {
+        create(
+            api,
+            &[json!({
+                "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" },
+                "spec": { "cidrs": [{ "name": "all", "cidr": "10.0.0.0/8", "nodeMaskSize": 24 }] },
+            })],
+        )
+    })?;
+    Ok(())
+}
+
+/// Creates many objects by one call.
+fn create(api: &ApiServer, objects: &[Value]) -> Result<Output> {
+    send(api, &["create"], objects)
+}
+
+fn send(api: &ApiServer, verb: &[&str], objects: &[Value]) -> Result<Output> {
+    let file = tempfile_path(api, &json!({ "apiVersion": "v1", "kind": "List", "items": objects }))?;
+    let mut arguments = verb.to_vec();
+    arguments.extend(["-f", &file]);
+    api.kubectl(&arguments)?.ok()
+}
+
+fn tempfile_path(api: &ApiServer, list: &Value) -> Result<String> {
+    let path = api.directory().join("bench.json");
+    std::fs::write(&path, list.to_string())?;
+    Ok(path.to_str().context("a path that is no text")?.to_owned())
+}
+
+fn node(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } })
+}
+
+/// A lease of the `number`-th block.
+fn lease(number: usize, node: &str, uid: &str) -> Value {
+    let subnet = format!("10.{}.{}.0", number / 256, number % 256);
+    json!({
+        "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": format!("{subnet}-24") },
+        "spec": { "nodeName": node, "nodeUID": uid, "subnet": format!("{subnet}/24"), "pool": "default", "primary": true,
+                  "backend": { "type": "vxlan", "accepts": ["vxlan"] } },
+    })
+}
