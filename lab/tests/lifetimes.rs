@@ -50,7 +50,10 @@ struct Helper {
 impl Helper {
     fn start(kind: &str) -> Self {
         let name = format!("{kind}-{}", std::process::id());
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        // A shell that starts a job in the background makes it deaf to Ctrl-C, and all that it starts.
+        let mut child = Command::new("env")
+            .arg("--default-signal=INT,QUIT")
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "helper_that_starts_a_cluster", "--ignored", "--nocapture"])
             .env(NAME, &name)
             .stdout(Stdio::piped())
