@@ -7,7 +7,7 @@ mod agent;
 mod operator;
 mod path;
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -50,9 +50,9 @@ struct Programs {
 impl Programs {
     fn build() -> Result<Self> {
         println!("==> cargo build --release");
-        let mut cargo = Command::new(env!("CARGO"));
+        let mut cargo = workspace::cargo();
         cargo.args(["build", "--release", "--locked", "-p", "tartan-operator", "-p", "tartan-node-agent"]);
-        if !cargo.current_dir(workspace::root()).status()?.success() {
+        if !cargo.status()?.success() {
             bail!("the programs could not be built");
         }
         let release = workspace::target().join("release");

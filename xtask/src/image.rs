@@ -5,12 +5,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use tartan_lab::images::{BASE_IMAGE, Build, build_with_buildah};
 
-use crate::workspace::{root, target};
+use crate::workspace::{cargo, root, target};
 
 /// The archives of one build. Their images have the names that the chart asks for by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +62,8 @@ pub fn name(program: &str) -> String {
 /// A directory that holds the two programs and nothing else.
 fn compile() -> Result<PathBuf> {
     let programs = ["tartan-operator", "tartan-node-agent"];
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--locked"]).current_dir(root());
+    let mut cargo = cargo();
+    cargo.args(["build", "--release", "--locked"]);
     cargo.args(programs.iter().flat_map(|program| ["--package", program]));
     let status = cargo.status().context("start cargo")?;
     if !status.success() {

@@ -4,10 +4,7 @@
 //! hand. The steps stop at the first that fails, since what follows stands on it; the test crates of one
 //! step all run, so that one red run shows all that is red.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -81,8 +78,8 @@ struct Steps {
 impl Steps {
     fn cargo(&mut self, name: &'static str, arguments: &[&str]) -> Result<()> {
         self.run(name, || {
-            let mut command = Command::new(env!("CARGO"));
-            command.args(arguments).current_dir(workspace::root());
+            let mut command = workspace::cargo();
+            command.args(arguments);
             println!("    cargo {}", arguments.join(" "));
             let status = command.status().context("start cargo")?;
             if !status.success() {
