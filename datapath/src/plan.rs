@@ -7,6 +7,7 @@
 //!
 //! Any prefix of a plan may be all that happens: the next round plans again from what is there.
 
+mod guard;
 mod text;
 
 use std::collections::BTreeSet;
@@ -40,6 +41,10 @@ pub fn plan(desired: &Elements, observed: &Observed, deletions: Deletions) -> Pl
             continue;
         }
         let before = observed.ours.get(key).filter(|before| is_there(key, before, &rebuilt, observed));
+        let value = match value {
+            Value::NftTable(wanted) => &Value::NftTable(guard::widened(wanted, before)),
+            other => other,
+        };
         let action = match before {
             None => Action::Create,
             Some(before) if before == value => continue,
@@ -63,6 +68,7 @@ pub fn plan(desired: &Elements, observed: &Observed, deletions: Deletions) -> Pl
             Deletions::Frozen => plan.held_back += 1,
         }
     }
+    guard::narrow(desired, observed, deletions, &mut plan);
     plan
 }
 

@@ -118,7 +118,10 @@ fn a_peer_that_goes_leaves_nothing_and_frozen_deletions_keep_it() {
         let fewer = intent(vec![remote(2)]);
         let frozen = round(&mut kernel, &fewer, Deletions::Frozen).await;
         assert_clean(&frozen);
-        assert_eq!(frozen.1.held_back, 4, "route, neighbour and fdb of one, the route of the other");
+        assert_eq!(
+            frozen.1.held_back, 5,
+            "route, neighbour and fdb of one, the route of the other and its place in the guard"
+        );
         assert!(run("ip route").contains("10.64.1.0/24"));
         settle(&mut kernel, &fewer).await;
         let routes = run("ip route show proto 84");

@@ -172,6 +172,22 @@ proptest! {
     }
 
     #[test]
+    fn a_plain_route_is_known_to_the_guard_at_every_step(before in any_intent(), after in any_intent(), frozen in any::<bool>()) {
+        let mut kernel = Simulated::default();
+        converge(&mut kernel, &desired(&before).elements, || false);
+        let deletions = if frozen { Deletions::Frozen } else { Deletions::Allowed };
+        for step in &plan(&desired(&after).elements, &kernel.observed(), deletions).steps {
+            kernel.apply(step);
+            let Some(Value::NftTable(table)) = kernel.0.get(&Key::NftTable) else { continue };
+            for (key, value) in &kernel.0 {
+                if let (Key::Route { destination, .. }, Some("eth0")) = (key, under(key, value).as_deref()) {
+                    prop_assert!(table.elements["direct4"].contains(&destination.to_string()), "{} after {}", key, step);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn frozen_deletions_remove_nothing(before in any_intent(), mut after in any_intent()) {
         after.vxlan.vni = before.vxlan.vni;
         let mut kernel = Simulated::default();

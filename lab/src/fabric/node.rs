@@ -73,7 +73,8 @@ impl Node {
 
     fn set_up(&mut self, router: &Namespace) -> Result<()> {
         self.namespace.own_directories(&self.disk)?;
-        let Facts { segment, mtu, .. } = self.facts;
+        // Its hardware address outlives a reboot, as a machine's does: peers have it in their caches.
+        let Facts { segment, mtu, number } = self.facts;
         let (port, pid) = (self.port(), self.namespace.pid());
         // After a power failure the kernel may still be taking down the old end.
         router.script(&format!(
@@ -83,6 +84,7 @@ impl Node {
         ))?;
         self.namespace.script(&format!(
             "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
+             ip link set eth0 address 02:18:00:00:{segment:02x}:{number:02x}
              ip address add {}/24 dev eth0
              ip address add {}/64 dev eth0 nodad
              ip link set eth0 up

@@ -1,0 +1,56 @@
+//! The order in which the stray guard learns of plain routes.
+//!
+//! A subnet must be in the `direct` sets as long as a plain route leads to it: it comes in before the
+//! route and goes out after it, or packets in between would be rejected as strays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnetwork::IpNetwork;
+
+use crate::model::{Action, Deletions, Elements, Key, NftTable, Observed, Plan, Step, Value};
+
+const SETS: [&str; 2] = ["direct4", "direct6"];
+
+/// The table while routes change: as wanted, and with the direct subnets that are still in use.
+pub(super) fn widened(wanted: &NftTable, before: Option<&Value>) -> NftTable {
+    let Some(Value::NftTable(before)) = before else { return wanted.clone() };
+    let mut elements: BTreeMap<String, Vec<String>> = wanted.elements.clone();
+    for set in SETS {
+        let (Some(new), Some(old)) = (elements.get_mut(set), before.elements.get(set)) else { continue };
+        let there: BTreeSet<&String> = new.iter().collect();
+        // An interval set refuses overlaps, so one that was cut otherwise gives way at once.
+        let prefixes: Vec<IpNetwork> = new.iter().filter_map(|text| text.parse().ok()).collect();
+        let leaving: Vec<String> = old
+            .iter()
+            .filter(|text| !there.contains(text))
+            .filter(|text| text.parse().is_ok_and(|old| !prefixes.iter().any(|new| overlap(*new, old))))
+            .cloned()
+            .collect();
+        new.extend(leaving);
+        new.sort();
+    }
+    NftTable { declaration: wanted.declaration.clone(), elements }
+}
+
+/// The last step: subnets without a plain route leave the sets. While deletions are frozen their routes
+/// stay, and so do they.
+pub(super) fn narrow(desired: &Elements, observed: &Observed, deletions: Deletions, plan: &mut Plan) {
+    let Some(Value::NftTable(wanted)) = desired.get(&Key::NftTable) else { return };
+    let wide = widened(wanted, observed.ours.get(&Key::NftTable));
+    if wide == *wanted || observed.foreign.contains_key(&Key::NftTable) {
+        return;
+    }
+    match deletions {
+        Deletions::Frozen => plan.held_back += 1,
+        Deletions::Allowed => plan.steps.push(Step {
+            action: Action::Replace,
+            key: Key::NftTable,
+            value: Value::NftTable(wanted.clone()),
+            before: Some(Value::NftTable(wide)),
+        }),
+    }
+}
+
+fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
+    a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
+}
