@@ -91,6 +91,37 @@ pub fn start_workload(cluster: &Cluster) -> Result<()> {
     println!("==> a pod on each node, a Service, two NodePorts");
     cluster.apply(&workload()).and_then(tartan_lab::Output::ok)?;
     cluster.kubectl(&["rollout", "status", "daemonset/web", "--timeout=120s"])?.ok()?;
+    wait_for_services(cluster)
+}
+
+/// Waits until kube-proxy has told every node of the Services and their end points, which it does some time
+/// after the pods are ready: that is not what is looked at here.
+fn wait_for_services(cluster: &Cluster) -> Result<()> {
+    let address = cluster_ip(cluster, "web")?;
+    for node in cluster.nodes() {
+        let mut urls = vec![format!("http://{address}/hostname")];
+        urls.extend(
+            [NODE_PORT, NODE_PORT_LOCAL].map(|port| format!("http://{}:{port}/hostname", node.address())),
+        );
+        for url in &urls {
+            eventually_ok(&format!("{url} to answer {}", node.name()), Duration::from_secs(60), || {
+                http(node, url)
+            })?;
+        }
+        let rules = ["nft", "list", "table", "ip", "kube-proxy"];
+        let pods = web_pods(cluster)?;
+        eventually_ok(
+            &format!("kube-proxy on {} to know all pods", node.name()),
+            Duration::from_secs(60),
+            || {
+                let listed = node.exec(&rules)?.ok()?.stdout;
+                match pods.iter().find(|pod| !listed.contains(&pod.address.to_string())) {
+                    Some(pod) => bail!("{} is missing", pod.address),
+                    None => Ok(()),
+                }
+            },
+        )?;
+    }
     Ok(())
 }
 
