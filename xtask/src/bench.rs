@@ -70,7 +70,7 @@ fn report(figure: &str, unit: &str, mut values: Vec<f64>) {
     if let (Some(least), Some(median), Some(greatest)) =
         (values.first(), values.get(values.len() / 2), values.last())
     {
-        println!("{figure:<64} {median:>10.2} {least:>10.2} {greatest:>10.2}  {unit}");
+        println!("{figure:<64} {median:>10.3} {least:>10.3} {greatest:>10.3}  {unit}");
     }
 }
 

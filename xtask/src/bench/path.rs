@@ -84,7 +84,7 @@ fn throughput(from: &Namespace, to: &str, port: &str) -> Result<f64> {
     Ok(bits / 1e9)
 }
 
-/// The median-like average of 200 pings, in milliseconds.
+/// The average of 200 pings, in milliseconds.
 fn round_trip(from: &Namespace, to: &str) -> Result<f64> {
     let output = from.exec(&["ping", "-q", "-c", "200", "-i", "0.002", to])?.ok()?.stdout;
     let line = output.lines().find(|line| line.starts_with("rtt")).context("ping gave no figure")?;
