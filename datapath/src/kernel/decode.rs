@@ -148,14 +148,7 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Neig
     if !is_permanent(message.header.state) {
         return None;
     }
-    let (mut ip, mut hardware) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(address) => ip = neighbour_ip(address),
-            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(bytes),
-            _ => {}
-        }
-    }
+    let (ip, hardware) = addresses_of(message);
     Some((message.header.ifindex, ip?, Neighbour { mac: hardware? }))
 }
 
@@ -164,14 +157,7 @@ pub(super) fn fdb(message: &NeighbourMessage) -> Option<(u32, Mac, Fdb)> {
     if message.header.family != AddressFamily::Bridge || !is_permanent(message.header.state) {
         return None;
     }
-    let (mut ip, mut hardware) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(address) => ip = neighbour_ip(address),
-            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(bytes),
-            _ => {}
-        }
-    }
+    let (ip, hardware) = addresses_of(message);
     Some((message.header.ifindex, hardware?, Fdb { destination: ip? }))
 }
 
@@ -284,6 +270,19 @@ fn neighbour_ip(address: &NeighbourAddress) -> Option<IpAddr> {
         },
         _ => None,
     }
+}
+
+/// Destination and hardware address, where they are there.
+fn addresses_of(message: &NeighbourMessage) -> (Option<IpAddr>, Option<Mac>) {
+    let (mut ip, mut hardware) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(address) => ip = neighbour_ip(address),
+            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(bytes),
+            _ => {}
+        }
+    }
+    (ip, hardware)
 }
 
 /// The state is a set of bits (`NUD_*`, linux/neighbour.h): other tools set NOARP beside PERMANENT.
