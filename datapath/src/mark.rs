@@ -13,3 +13,8 @@ pub const RULE_COMMENT: &str = "tartan";
 pub const BRIDGE: &str = "tartan0";
 /// The VXLAN device.
 pub const VXLAN: &str = "tartan-vxlan";
+/// An address on each tunnel device that nothing sends from or to. On a device without any, the kernel
+/// takes a loose reverse-path filter as a strict one (`no_addr` in `__fib_validate_source`,
+/// net/ipv4/fib_frontend.c), and drops what comes by the tunnel while our own route already, or still, leads
+/// elsewhere. In 127.0.0.0/8 the kernel gives it scope host, and it can be nobody else's.
+pub const TUNNEL_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 84, 84, 84);

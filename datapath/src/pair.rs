@@ -17,7 +17,9 @@
 //! | vxlan + directRouting | vxlan + directRouting | direct | vxlan |
 //!
 //! A path is chosen only where both ends receive it: the backend is in `accepts` and an end point for it
-//! is published. Otherwise there is no path, and both ends give the same reason.
+//! is published. While an end point of the pair's backend is missing, as after a node has changed its
+//! backend, another path that both ends receive is kept up. Otherwise there is no path, and both ends give
+//! the same reason.
 
 use std::net::IpAddr;
 
@@ -76,6 +78,8 @@ pub enum Reason {
     SameAddress,
     /// A side does not receive the backend that the pair needs.
     NotAccepted,
+    /// A side has not published its end point for the pair's backend yet; both receive this one.
+    Interim,
     /// A side receives the backend but has not published its end point.
     NoEndpoint,
 }
@@ -91,6 +95,7 @@ impl Reason {
             Self::NoCommonFamily => "no-common-family",
             Self::SameAddress => "same-address",
             Self::NotAccepted => "not-accepted",
+            Self::Interim => "interim",
             Self::NoEndpoint => "no-endpoint",
         }
     }
@@ -110,6 +115,9 @@ impl Reason {
                 "both nodes publish the same address: set tartan.network/public-ips on one of them"
             }
             Self::NotAccepted => "one of the nodes does not accept the backend that the pair needs",
+            Self::Interim => {
+                "one of the nodes has not published its end point for the pair's backend yet, so another that both receive joins them until then"
+            }
             Self::NoEndpoint => "one of the nodes has not published its end point for the backend yet",
         }
     }
@@ -139,24 +147,38 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend) -> Pairing {
     };
     let on_link = contains(&theirs.uplink_prefixes, our_ip) && contains(&ours.uplink_prefixes, their_ip);
     let (backend, reason) = choose(ours, theirs, on_link, fallback);
-    for side in [ours, theirs] {
-        if !side.accepts.contains(&backend) {
-            return Pairing { path: Path::None, reason: Reason::NotAccepted };
-        }
+    if !receives(ours, theirs, backend) {
+        return Pairing { path: Path::None, reason: Reason::NotAccepted };
     }
-    let path = match backend {
-        Backend::HostGw if ours.endpoints.host_gw && theirs.endpoints.host_gw => {
-            Some(Path::Direct { gateway: their_ip })
+    if let Some(path) = path(ours, theirs, backend, their_ip) {
+        return Pairing { path, reason };
+    }
+    // A plain route needs one link, whatever the reason for it; an overlay doesn't.
+    let interim = Backend::ALL
+        .into_iter()
+        .filter(|other| *other != backend && (other.is_overlay() || on_link))
+        .filter(|other| receives(ours, theirs, *other))
+        .find_map(|other| path(ours, theirs, other, their_ip));
+    match interim {
+        Some(path) => Pairing { path, reason: Reason::Interim },
+        None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
+    }
+}
+
+fn receives(ours: &Side, theirs: &Side, backend: Backend) -> bool {
+    [ours, theirs].iter().all(|side| side.accepts.contains(&backend))
+}
+
+/// The path by `backend`, where both have published an end point for it.
+fn path(ours: &Side, theirs: &Side, backend: Backend, their_ip: IpAddr) -> Option<Path> {
+    match backend {
+        Backend::HostGw => {
+            (ours.endpoints.host_gw && theirs.endpoints.host_gw).then_some(Path::Direct { gateway: their_ip })
         }
         Backend::Vxlan => match (ours.endpoints.vxlan, theirs.endpoints.vxlan) {
             (Some(_), Some(mac)) => Some(Path::Vxlan { destination: their_ip, mac }),
             _ => None,
         },
-        Backend::HostGw => None,
-    };
-    match path {
-        Some(path) => Pairing { path, reason },
-        None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
     }
 }
 

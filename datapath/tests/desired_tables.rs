@@ -49,6 +49,7 @@ fn a_node_with_one_peer_of_each_kind_holds_exactly_this() {
             "link tartan-vxlan type vxlan id 1 dev eth0 local 192.0.2.11 dstport 8472 nolearning address 02:00:00:fe:00:01 mtu 1450 up",
             "link tartan0 type bridge address 02:01:00:fe:00:01 mtu 1450 up",
             "offload of tartan-vxlan tx checksum on",
+            "address 127.84.84.84/32 dev tartan-vxlan ",
             "address 10.251.1.0/32 dev tartan0 ",
             "address 10.251.1.1/24 dev tartan0 ",
             "sysctl net.ipv4.conf.tartan-vxlan.rp_filter = 2",

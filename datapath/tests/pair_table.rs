@@ -87,14 +87,28 @@ fn a_path_leads_to_what_the_other_end_published() {
 fn what_is_missing_is_the_reason_on_both_ends() {
     let whole = || side(Backend::Vxlan, false, 2, "192.0.2.0/24");
     type Spoil = fn(&mut Side);
-    let cases: [(Spoil, Reason); 7] = [
+    let cases: [(Spoil, Reason); 8] = [
         (|side| side.public_ips.clear(), Reason::NoAddress),
         (|side| side.public_ips = vec!["2001:db8::1".parse().unwrap()], Reason::NoCommonFamily),
         (|side| side.public_ips = vec!["192.0.2.2".parse().unwrap()], Reason::SameAddress),
         (|side| side.accepts = BTreeSet::from([Backend::HostGw]), Reason::NotAccepted),
         (|side| side.accepts.clear(), Reason::NotAccepted),
-        (|side| side.endpoints.vxlan = None, Reason::NoEndpoint),
         (|side| side.endpoints = Endpoints::default(), Reason::NoEndpoint),
+        // The other one is there, but there is no link for it.
+        (
+            |side| {
+                side.endpoints.vxlan = None;
+                side.uplink_prefixes.clear();
+            },
+            Reason::NoEndpoint,
+        ),
+        (
+            |side| {
+                side.endpoints.vxlan = None;
+                side.accepts = BTreeSet::from([Backend::Vxlan]);
+            },
+            Reason::NoEndpoint,
+        ),
     ];
     for (spoil, reason) in cases {
         let mut spoiled = side(Backend::Vxlan, false, 1, "192.0.2.0/24");
@@ -102,6 +116,27 @@ fn what_is_missing_is_the_reason_on_both_ends() {
         for (from, to) in [(&spoiled, &whole()), (&whole(), &spoiled)] {
             let found = pair(from, to, Backend::Vxlan);
             assert_eq!((found.path, found.reason), (Path::None, reason));
+        }
+    }
+}
+
+#[test]
+fn a_pair_that_waits_for_an_end_point_keeps_another_path() {
+    let moved = |backend, spoil: fn(&mut Endpoints)| {
+        let mut side = side(backend, false, 1, "192.0.2.0/24");
+        spoil(&mut side.endpoints);
+        side
+    };
+    let cases = [
+        (moved(Backend::HostGw, |there| there.host_gw = false), Backend::HostGw, "vxlan"),
+        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::HostGw, "direct"),
+        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::Vxlan, "direct"),
+    ];
+    for (waiting, other, expected) in cases {
+        let other = side(other, false, 2, "192.0.2.0/24");
+        for (from, to) in [(&waiting, &other), (&other, &waiting)] {
+            let found = pair(from, to, Backend::Vxlan);
+            assert_eq!((word(found.path), found.reason), (expected, Reason::Interim));
         }
     }
 }

@@ -153,7 +153,7 @@ fn a_deleted_device_costs_no_connection_and_pairs_without_it_lose_nothing() {
 }
 
 #[test]
-fn no_connection_is_lost_when_nodes_move_between_plain_routes_and_the_tunnel() {
+fn nothing_is_lost_when_nodes_move_between_plain_routes_and_the_tunnel() {
     let mut cluster = Cluster::leased(&[2, 1], mixed);
     cluster.start_all();
     cluster.wait_until_joined();
@@ -161,8 +161,10 @@ fn no_connection_is_lost_when_nodes_move_between_plain_routes_and_the_tunnel() {
     for (kind, device) in [("vxlan", "dev tartan-vxlan"), ("host-gw", "dev eth0")] {
         for number in [1, 2] {
             let name = format!("10.244.{number}.0-24");
-            let patch =
-                format!(r#"{{"spec":{{"backend":{{"type":"{kind}","accepts":["vxlan","host-gw"]}}}}}}"#);
+            // As the operator does it: a node of an overlay receives no plain routes, and so has to publish
+            // first that it does.
+            let accepts = if kind == "vxlan" { r#"["vxlan"]"# } else { r#"["host-gw","vxlan"]"# };
+            let patch = format!(r#"{{"spec":{{"backend":{{"type":"{kind}","accepts":{accepts}}}}}}}"#);
             cluster
                 .api
                 .kubectl(&["patch", "subnetlease", &name, "--type=merge", "-p", &patch])
@@ -180,19 +182,12 @@ fn no_connection_is_lost_when_nodes_move_between_plain_routes_and_the_tunnel() {
         let_flow(Duration::from_secs(1));
     }
     for (from, to, report) in traffic.finish() {
-        if [&from, &to].iter().any(|name| *name == "node3") {
-            // These send by the tunnel before and after.
-            assert_nothing_lost(&from, &report);
-        } else {
-            // The two ends change one after the other; what that costs is counted.
-            assert_eq!(report.connections_lost(), 0, "{from}: {report}");
-            assert!(report.max_gap_ms() < 1000, "{from}: {report}");
-            println!(
-                "{from} to {to}: {} of {} lost, gap {} ms",
-                report.lost(),
-                report.sent(),
-                report.max_gap_ms()
-            );
-        }
+        println!(
+            "{from} to {to}: {} of {} lost, gap {} ms",
+            report.lost(),
+            report.sent(),
+            report.max_gap_ms()
+        );
+        assert_nothing_lost(&from, &report);
     }
 }

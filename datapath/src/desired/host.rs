@@ -1,5 +1,7 @@
 //! This node's own objects: links, addresses, settings.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 
 use super::{Desired, receives};
@@ -52,6 +54,7 @@ fn add_vxlan(intent: &Intent, elements: &mut Elements) -> bool {
         Key::Link(mark::VXLAN.into()),
         Value::Link(Link { kind, mac: intent.local.vxlan_mac, mtu, up: true }),
     );
+    add_address(elements, mark::VXLAN, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
     elements.insert(
         Key::Offload(mark::VXLAN.into()),
         Value::Offload(Offload { tx_checksum: intent.vxlan.tx_checksum_offload }),
@@ -95,10 +98,10 @@ fn add_address(elements: &mut Elements, link: &str, address: IpNetwork) {
 pub fn gateway(subnet: IpNetwork) -> Option<IpNetwork> {
     let address = match subnet {
         IpNetwork::V4(prefix) => {
-            u32::from(prefix.network()).checked_add(1).map(|bits| std::net::IpAddr::V4(bits.into()))
+            u32::from(prefix.network()).checked_add(1).map(|bits| IpAddr::V4(bits.into()))
         }
         IpNetwork::V6(prefix) => {
-            u128::from(prefix.network()).checked_add(1).map(|bits| std::net::IpAddr::V6(bits.into()))
+            u128::from(prefix.network()).checked_add(1).map(|bits| IpAddr::V6(bits.into()))
         }
     }?;
     IpNetwork::new(address, subnet.prefix()).ok()

@@ -99,8 +99,9 @@ impl Kernel {
         for message in dump.map_err(|source| ObserveError::Dump { what: "addresses", source })? {
             let RouteNetlinkMessage::NewAddress(message) = message else { continue };
             let Some((index, facts)) = decode::address(&message) else { continue };
-            // Link-local ones are the kernel's own.
-            if let (Some(link), true) = (ours.get(&index), facts.global) {
+            // The kernel gives itself link-local ones of IPv6, and none of IPv4.
+            let settable = facts.global || facts.address.is_ipv4();
+            if let (Some(link), true) = (ours.get(&index), settable) {
                 let key = Key::Address { link: link.name.clone(), address: facts.address };
                 observed.ours.insert(key, Value::Address(Address {}));
             }
