@@ -5,6 +5,9 @@
 pub const ROUTE_PROTOCOL: u8 = 84;
 /// `IFLA_IFALIAS` of every link of ours.
 pub const LINK_ALIAS: &str = "tartan: managed by tartan-node-agent";
+/// `IFLA_IFALIAS` of the host's end of a pod's link. Not a link of ours: only that it is a port of
+/// [`BRIDGE`] is.
+pub const PORT_ALIAS: &str = "tartan: port of tartan0";
 /// Our nft table, family `inet`.
 pub const NFT_TABLE: &str = "tartan";
 /// Comment on the rules that we put into chains of others.

@@ -12,6 +12,7 @@ mod text;
 
 use std::collections::BTreeSet;
 
+use crate::mark;
 use crate::model::{
     Action, Conflict, Deletions, Elements, Key, Link, Observed, Plan, RouteKind, Step, Value,
 };
@@ -78,7 +79,7 @@ pub fn plan_cleanup(observed: &Observed) -> Plan {
         .ours
         .iter()
         .rev()
-        .filter(|(key, _)| is_deletable(key) || **key == Key::NftTable)
+        .filter(|(key, _)| is_deletable(key) || matches!(key, Key::NftTable | Key::Port(_)))
         .map(|(key, value)| Step {
             action: Action::Delete,
             key: key.clone(),
@@ -140,6 +141,7 @@ fn link_under<'a>(key: &'a Key, value: &'a Value) -> Option<&'a str> {
             },
             _ => None,
         },
+        Key::Port(_) => Some(mark::BRIDGE),
         // ipv4/conf/LINK/rp_filter and the like.
         Key::Sysctl(path) => {
             let mut parts = path.split('/').skip(1);
@@ -149,10 +151,11 @@ fn link_under<'a>(key: &'a Key, value: &'a Value) -> Option<&'a str> {
     }
 }
 
-/// Settings are never "deleted", and the table stays as long as the agent has a say.
+/// Settings are never "deleted", the table stays as long as the agent has a say, and a pod's link is the
+/// runtime's to delete.
 fn is_deletable(key: &Key) -> bool {
     match key {
-        Key::Sysctl(_) | Key::Offload(_) | Key::NftTable => false,
+        Key::Sysctl(_) | Key::Offload(_) | Key::NftTable | Key::Port(_) => false,
         Key::Link(_)
         | Key::Address { .. }
         | Key::ForwardException(_)

@@ -62,11 +62,17 @@ fn a_forward_chain_that_drops_gets_one_exception_that_iptables_still_shows() {
         let shown = run("iptables-nft -S FORWARD");
         assert_eq!(shown.matches("tartan0").count(), 2, "{shown}");
         assert!(shown.contains("-s 192.0.2.0/24 -j ACCEPT"), "{shown}");
-        // Another program puts its rule first: ours goes before it again.
-        run("iptables-nft -I FORWARD -j DROP");
+        // What others refuse stays refused, whether their rule was there before or came later; of ours, none
+        // may be missing.
+        run("iptables-nft -I FORWARD -s 203.0.113.0/24 -j DROP");
+        let with_theirs = run("iptables-nft -S FORWARD");
         settle(&mut kernel, &intent).await;
-        let first = run("iptables-nft -S FORWARD").lines().nth(1).unwrap().to_owned();
-        assert!(first.contains("tartan0"), "{first}");
+        assert_eq!(run("iptables-nft -S FORWARD"), with_theirs);
+        run("iptables-nft -D FORWARD 3");
+        settle(&mut kernel, &intent).await;
+        let repaired = run("iptables-nft -S FORWARD");
+        let rules: Vec<bool> = repaired.lines().skip(1).map(|rule| rule.contains("tartan0")).collect();
+        assert_eq!(rules, [false, false, true, true], "{repaired}");
         intent.host.forward_drop.clear();
         settle(&mut kernel, &intent).await;
         assert!(!run("iptables-nft -S FORWARD").contains("tartan0"));

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{assert_clean, in_namespace, intent, json, kernel, neighbour, remote, round, run, settle};
-use tartan_datapath::{model::Deletions, plan::plan_cleanup};
+use tartan_datapath::{kernel::Notice, model::Deletions, plan::plan_cleanup};
 
 #[test]
 fn what_is_desired_is_what_iproute2_and_nft_show() {
@@ -48,7 +48,7 @@ fn what_is_desired_is_what_iproute2_and_nft_show() {
 }
 
 /// Each line is what somebody does to a node that works.
-const DAMAGE: [&str; 27] = [
+const DAMAGE: [&str; 29] = [
     "ip link delete tartan-vxlan",
     "ip link delete tartan0",
     "ip link set tartan-vxlan down",
@@ -65,6 +65,8 @@ const DAMAGE: [&str; 27] = [
     "ip route add 10.88.0.0/16 via 192.0.2.99 proto 84",
     "ip neighbour delete 10.64.1.0 dev tartan-vxlan",
     "ip neighbour replace 10.64.1.0 lladdr 02:99:99:99:99:99 dev tartan-vxlan nud permanent",
+    "ip neighbour change 10.64.1.0 lladdr 02:00:00:00:00:01 dev tartan-vxlan nud reachable",
+    "ip address delete 127.84.84.84/32 dev tartan-vxlan",
     "bridge fdb delete 02:00:00:00:00:01 dev tartan-vxlan dst 198.51.0.1",
     "bridge fdb replace 02:00:00:00:00:01 dev tartan-vxlan dst 198.51.0.99 self permanent",
     "nft delete table inet tartan",
@@ -90,10 +92,13 @@ fn whatever_is_altered_or_removed_comes_back_and_the_kernel_says_so_within_a_sec
             while tokio::time::timeout(std::time::Duration::from_millis(30), kernel.changed()).await.is_ok() {
             }
             run(damage);
-            // Not every kernel tells of offloads; the slow resync finds these.
+            // Not every kernel tells of offloads; looking each second finds these.
             if !damage.starts_with("ethtool") {
                 let notice = tokio::time::timeout(std::time::Duration::from_secs(1), kernel.changed()).await;
                 assert!(notice.is_ok(), "no notification of `{damage}`");
+                let foreign = damage.starts_with("sysctl");
+                let expected = if foreign { Notice::Other } else { Notice::Ours };
+                assert_eq!(notice.unwrap().unwrap(), expected, "of `{damage}`");
             }
             let repair = round(&mut kernel, &intent, Deletions::Allowed).await;
             assert!(
@@ -206,19 +211,62 @@ fn two_thousand_peers_come_and_go() {
 }
 
 #[test]
-fn a_bridge_that_was_deleted_gets_the_links_of_running_pods_back() {
+fn links_of_running_pods_come_back_to_the_bridge_also_after_a_restart() {
+    in_namespace(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = kernel(&folder);
+        let mut intent = intent(vec![]);
+        settle(&mut first, &intent).await;
+        run("ip link add pod1 type veth peer name inside1 && ip link set pod1 master tartan0 up");
+        run("ip link add stranger type veth peer name inside2");
+        run("ip link add named type veth peer name inside3");
+        run("ip link set named master tartan0 alias 'mine' up");
+        intent.host.ports = first.facts().await.unwrap().ports;
+        assert_eq!(intent.host.ports.iter().collect::<Vec<_>>(), ["pod1"]);
+        settle(&mut first, &intent).await;
+        for damage in [
+            "ip link set pod1 nomaster",
+            "bridge link set dev pod1 hairpin off",
+            "ip link delete tartan0",
+            "ip link delete tartan0; ip link add other type bridge; ip link set named master other",
+        ] {
+            run(damage);
+            // Another process: only the kernel can tell it which links were ports.
+            let mut kernel = kernel(&folder);
+            intent.host.ports = kernel.facts().await.unwrap().ports;
+            settle(&mut kernel, &intent).await;
+            assert_eq!(json("ip -json link show pod1")[0]["master"], "tartan0", "after `{damage}`");
+            assert!(run("bridge -d link show dev pod1").contains("hairpin on"), "after `{damage}`");
+            assert!(json("ip -json link show stranger")[0]["master"].is_null());
+        }
+        assert_eq!(json("ip -json link show named")[0]["master"], "other");
+        assert_eq!(json("ip -json link show named")[0]["ifalias"], "mine");
+        let seen = first.observe(&tartan_datapath::desired::desired(&intent).elements).await;
+        first.apply(&plan_cleanup(&seen.observed)).await;
+        assert!(json("ip -json link show pod1")[0]["ifalias"].is_null(), "cleaning up leaves the mark");
+        // Gone between two looks: nothing to do, nothing to complain about.
+        run("ip link delete pod1");
+        assert_clean(&round(&mut first, &intent, Deletions::Allowed).await);
+    });
+}
+
+#[test]
+fn altered_settings_are_seen_without_a_notification_and_those_that_cannot_be_set_are_not_news() {
     in_namespace(|| async {
         let folder = tempfile::tempdir().unwrap();
         let mut kernel = kernel(&folder);
         let intent = intent(vec![]);
         settle(&mut kernel, &intent).await;
-        run("ip link add pod1 type veth peer name inside1 && ip link set pod1 master tartan0 up");
-        run("ip link add stranger type veth peer name inside2");
-        settle(&mut kernel, &intent).await;
-        run("ip link delete tartan0");
-        settle(&mut kernel, &intent).await;
-        assert_eq!(json("ip -json link show pod1")[0]["master"], "tartan0");
-        assert!(run("bridge -d link show dev pod1").contains("hairpin on"));
-        assert!(json("ip -json link show stranger")[0]["master"].is_null());
+        assert!(!kernel.settings_altered());
+        for damage in ["sysctl -qw net.ipv4.ip_forward=0", "ethtool -K tartan-vxlan tx off"] {
+            run(damage);
+            assert!(kernel.settings_altered(), "`{damage}` was not seen");
+            // Looked at and not repaired, as when it can't be: that is known.
+            let desired = tartan_datapath::desired::desired(&intent).elements;
+            kernel.observe(&desired).await;
+            assert!(!kernel.settings_altered(), "`{damage}` is news for ever");
+            settle(&mut kernel, &intent).await;
+            assert!(!kernel.settings_altered());
+        }
     });
 }

@@ -158,6 +158,8 @@ fn is_own(key: &Key) -> bool {
         | Key::Sysctl(_)
         | Key::NftTable
         | Key::ForwardException(_) => true,
+        // One pod's, at most.
+        Key::Port(_) => false,
         Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => false,
     }
 }

@@ -3,7 +3,9 @@
 //! | reason | when |
 //! | --- | --- |
 //! | inputs changed | 20 ms later, so that a burst is one round |
-//! | the kernel says that something changed | the same, but at most every 100 ms, and every 900 ms while it is noise |
+//! | the kernel says that something of ours changed | the same, but at most every 100 ms |
+//! | it says that something else changed | the same, but up to 900 ms later while it is noise |
+//! | a file or a setting of ours was altered | when the next second begins |
 //! | something failed | with growing delays, and jitter |
 //! | nothing | after a minute all the same |
 //!
@@ -19,7 +21,7 @@ use anyhow::Context as _;
 use futures::{StreamExt as _, stream::BoxStream, stream::SelectAll};
 use kube::{Api, api::ListParams};
 use tartan_crds::SubnetLease;
-use tartan_datapath::kernel::Kernel;
+use tartan_datapath::kernel::{Kernel, Notice};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -179,14 +181,19 @@ impl Loop {
                     }
                 }
                 changed = self.kernel.changed() => {
-                    changed.context("the kernel's notifications ended")?;
-                    due = due.min((Instant::now() + COALESCE).max(last + self.gap));
+                    let gap = match changed.context("the kernel's notifications ended")? {
+                        Notice::Ours => LEAST_GAP,
+                        Notice::Other => self.gap,
+                    };
+                    due = due.min((Instant::now() + COALESCE).max(last + gap));
                 }
                 () = tokio::time::sleep_until(due) => {
                     due = Instant::now() + self.round().await;
                     last = Instant::now();
                 }
-                _ = beat.tick() => self.beat(),
+                _ = beat.tick() => if self.beat() {
+                    due = due.min(Instant::now());
+                },
                 Some(done) = self.refreshes.recv() => {
                     self.read_counters().await;
                     // A scrape that gave up doesn't listen any more.
@@ -268,9 +275,15 @@ impl Loop {
         }
     }
 
-    /// Someone may have altered our files, of which the kernel tells nobody. Two small reads.
-    fn beat(&mut self) {
+    /// Someone may have altered our files, or a setting, of which the kernel tells nobody. A few small reads.
+    /// True where a round is worth it.
+    fn beat(&mut self) -> bool {
         self.metrics.show(|view| view.last_beat = Some(std::time::Instant::now()));
+        self.rewrite_files();
+        self.kernel.settings_altered()
+    }
+
+    fn rewrite_files(&self) {
         let Some(texts) = &self.memory.texts else { return };
         match self.options.places().write(texts) {
             Ok(0) => {}

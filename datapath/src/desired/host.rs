@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use super::{Desired, receives};
 use crate::{
     mark,
-    model::{Address, Backend, Elements, Intent, Key, Link, LinkKind, Offload, Sysctl, Value},
+    model::{Address, Backend, Elements, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Value},
     mtu,
     problem::{Problem, ProblemKind},
 };
@@ -31,6 +31,9 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
         add_address(elements, mark::BRIDGE, IpNetwork::from(subnet.prefix.network()));
     }
     add_sysctls(intent, tunnel, elements);
+    for port in &intent.host.ports {
+        elements.insert(Key::Port(port.clone()), Value::Port(Port { attached: true, hairpin: true }));
+    }
     for chain in &intent.host.forward_drop {
         elements.insert(Key::ForwardException(*chain), Value::ForwardException);
     }

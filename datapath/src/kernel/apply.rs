@@ -99,6 +99,7 @@ impl Kernel {
     async fn apply_one(&mut self, step: &Step, links: &Indexes) -> Result<(), ApplyError> {
         match (&step.key, &step.value, step.action) {
             (Key::Link(_), ..) => self.apply_link(step, links).await,
+            (Key::Port(_), ..) => self.apply_port(step, links).await,
             (Key::Sysctl(name), Value::Sysctl(sysctl), _) => {
                 let path = self.sysctls.path(name);
                 self.sysctls.write(name, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
@@ -137,21 +138,28 @@ impl Kernel {
                 let message = encode::new_link(name, link, links)?;
                 self.request(message, NLM_F_CREATE | NLM_F_EXCL).await?;
                 // Killed here, the link has no mark yet: observing knows it by name, kind and hardware address.
-                self.request(encode::set_link(name, link), 0).await?;
-                if name == mark::BRIDGE { self.attach_ports().await } else { Ok(()) }
+                self.request(encode::set_link(name, link), 0).await
             }
         }
     }
 
-    /// Puts the links of running pods on a bridge that had to be made anew. One that has gone, or has
-    /// found another bridge, is left alone.
-    async fn attach_ports(&self) -> Result<(), ApplyError> {
-        let links = self.links().await.unwrap_or_default();
-        let Some(bridge) = links.values().find(|link| link.name == mark::BRIDGE) else { return Ok(()) };
-        for port in self.ports.iter().filter(|port| links.get(port).is_some_and(|link| link.bridge.is_none()))
-        {
-            self.request(encode::set_bridge(*port, bridge.index), 0).await?;
-            self.request(encode::set_hairpin(*port), 0).await?;
+    /// A link that has gone needs nothing: its pod ended.
+    async fn apply_port(&self, step: &Step, links: &Indexes) -> Result<(), ApplyError> {
+        let (Key::Port(name), Value::Port(wanted)) = (&step.key, &step.value) else {
+            return Err(ApplyError::Mismatch);
+        };
+        let Some(port) = links.get(name).copied() else { return Ok(()) };
+        let messages = if step.action == Action::Delete {
+            vec![encode::forget_port(port)]
+        } else {
+            let bridge = encode::index(links, mark::BRIDGE)?;
+            vec![encode::set_port(port, bridge), encode::set_hairpin(port, wanted.hairpin)]
+        };
+        for message in messages {
+            match self.request(message, 0).await {
+                Err(ApplyError::Netlink(error)) if error.errno() == Some(errno::ENODEV) => return Ok(()),
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -165,7 +173,12 @@ impl Kernel {
 fn is_batched(key: &Key) -> bool {
     match key {
         Key::Address { .. } | Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => true,
-        Key::Link(_) | Key::Offload(_) | Key::Sysctl(_) | Key::NftTable | Key::ForwardException(_) => false,
+        Key::Link(_)
+        | Key::Port(_)
+        | Key::Offload(_)
+        | Key::Sysctl(_)
+        | Key::NftTable
+        | Key::ForwardException(_) => false,
     }
 }
 

@@ -1,12 +1,15 @@
 //! From rtnetlink messages to elements and facts. No IO.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
-    link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64},
+    link::{
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage,
+    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHopFlags,
@@ -33,7 +36,14 @@ pub(super) struct SeenLink {
     pub(super) vxlan: Option<SeenVxlan>,
     /// The bridge that it is a port of.
     pub(super) bridge: Option<u32>,
-    pub(super) stats: Option<Stats64>,
+    /// As a port of it.
+    pub(super) hairpin: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeenPort {
+    pub(super) marked: bool,
+    pub(super) attached: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,6 +59,15 @@ pub(super) struct SeenVxlan {
 impl SeenLink {
     pub(super) fn is_ours(&self) -> bool {
         self.alias == mark::LINK_ALIAS
+    }
+
+    /// As a port of the bridge with this index, or, with our mark, of one that is gone. Others' links that
+    /// somebody gave an alias are left alone.
+    pub(super) fn as_port(&self, bridge: Option<u32>) -> Option<SeenPort> {
+        let marked = self.alias == mark::PORT_ALIAS;
+        let attached = self.bridge.is_some() && self.bridge == bridge;
+        let ours = if attached { marked || self.alias.is_empty() } else { marked && self.bridge.is_none() };
+        (ours && self.kind == "veth").then_some(SeenPort { marked, attached })
     }
 
     /// As an element's kind, where it is one that we make. `name_of` names links by index.
@@ -68,6 +87,11 @@ impl SeenLink {
     }
 }
 
+/// The index of our bridge.
+pub(super) fn our_bridge(links: &BTreeMap<u32, SeenLink>) -> Option<u32> {
+    links.values().find(|link| link.is_ours() && link.name == mark::BRIDGE).map(|link| link.index)
+}
+
 pub(super) fn link(message: &LinkMessage) -> SeenLink {
     let mut seen = SeenLink {
         index: message.header.index,
@@ -81,12 +105,14 @@ pub(super) fn link(message: &LinkMessage) -> SeenLink {
             LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
             LinkAttribute::Address(bytes) => seen.mac = mac(bytes),
             LinkAttribute::Controller(index) => seen.bridge = Some(*index),
-            LinkAttribute::Stats64(stats) => seen.stats = Some(*stats),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => seen.kind = kind_name(kind),
                         LinkInfo::Data(InfoData::Vxlan(data)) => seen.vxlan = Some(vxlan(data)),
+                        LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
+                            seen.hairpin = data.contains(&InfoBridgePort::HairpinMode(true));
+                        }
                         _ => {}
                     }
                 }

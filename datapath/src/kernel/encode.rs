@@ -65,17 +65,24 @@ pub(super) fn set_link(name: &str, link: &Link) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(message)
 }
 
-/// Puts a port on a bridge again.
-pub(super) fn set_bridge(port: u32, bridge: u32) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::SetLink(
-        LinkMessageBuilder::<LinkUnspec>::default().index(port).controller(bridge).build(),
-    )
+/// Makes a link a port of a bridge, with the mark that says so.
+pub(super) fn set_port(port: u32, bridge: u32) -> RouteNetlinkMessage {
+    let builder = LinkMessageBuilder::<LinkUnspec>::default().index(port).controller(bridge);
+    let mut message = builder.build();
+    message.attributes.push(LinkAttribute::IfAlias(mark::PORT_ALIAS.to_owned()));
+    RouteNetlinkMessage::SetLink(message)
 }
 
-/// Lets a port send packets back to where they came from: a pod that reaches itself through a Service.
-pub(super) fn set_hairpin(port: u32) -> RouteNetlinkMessage {
+/// Takes the mark of a port away, and leaves it a port.
+pub(super) fn forget_port(port: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessageBuilder::<LinkUnspec>::default().index(port).build();
+    message.attributes.push(LinkAttribute::IfAlias(String::new()));
+    RouteNetlinkMessage::SetLink(message)
+}
+
+pub(super) fn set_hairpin(port: u32, hairpin: bool) -> RouteNetlinkMessage {
     // The kernel takes settings of ports by RTM_NEWLINK only.
-    RouteNetlinkMessage::NewLink(LinkBridgePort::new(port).hairpin(true).build())
+    RouteNetlinkMessage::NewLink(LinkBridgePort::new(port).hairpin(hairpin).build())
 }
 
 pub(super) fn delete_link(index: u32) -> RouteNetlinkMessage {

@@ -1,4 +1,4 @@
-//! Facts about the host, for building an intent; and figures for metrics.
+//! Facts about the host, for building an intent.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,10 +14,7 @@ use super::{
     error::{ObserveError, errno},
     socket::RequestError,
 };
-use crate::{
-    mark,
-    model::{AddressFacts, DefaultRoute, Facts, ForwardException, LinkFacts},
-};
+use crate::model::{AddressFacts, DefaultRoute, Facts, ForwardException, LinkFacts};
 
 /// Asking the kernel for a route failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,19 +22,6 @@ use crate::{
 pub struct LookUpError {
     target: IpAddr,
     source: RequestError,
-}
-
-/// Counts since the link was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeviceCounters {
-    pub rx_bytes: u64,
-    pub tx_bytes: u64,
-    pub rx_packets: u64,
-    pub tx_packets: u64,
-    pub rx_errors: u64,
-    pub tx_errors: u64,
-    pub rx_dropped: u64,
-    pub tx_dropped: u64,
 }
 
 impl Kernel {
@@ -67,6 +51,9 @@ impl Kernel {
         };
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             for route in self.routes(family).await? {
+                if route.ours {
+                    facts.routed.insert(route.destination);
+                }
                 if route.destination.prefix() == 0 && route.kind == RouteType::Unicast {
                     facts.default_routes.push(DefaultRoute {
                         v4: route.destination.is_ipv4(),
@@ -77,7 +64,11 @@ impl Kernel {
                 }
             }
         }
+        let bridge = decode::our_bridge(&links);
         for link in links.into_values() {
+            if link.as_port(bridge).is_some() {
+                facts.ports.insert(link.name.clone());
+            }
             let ours = link.is_ours();
             if !ours && (link.name.starts_with("flannel") || link.name == "cni0") {
                 facts.leftovers.push(format!("link {}", link.name));
@@ -94,15 +85,24 @@ impl Kernel {
             });
         }
         facts.nft = true;
-        for chain in [ForwardException::Ip, ForwardException::Ip6] {
+        for chain in ForwardException::ALL {
             match self.nft.forward(chain).await {
-                Ok(Some(forward)) if forward.drops => {
-                    facts.forward_drop.insert(chain);
+                Ok(seen) => {
+                    if seen.as_ref().is_some_and(|forward| forward.drops) {
+                        self.forward_drop.insert(chain);
+                    } else {
+                        self.forward_drop.remove(&chain);
+                    }
+                    self.forward_seen.insert(chain, seen);
                 }
-                Ok(_) => {}
-                Err(error) => facts.nft &= error.reason() != "nft-missing",
+                // What was true stays so: an exception is not taken back on a failure.
+                Err(error) => {
+                    self.forward_seen.remove(&chain);
+                    facts.nft &= error.reason() != "nft-missing";
+                }
             }
         }
+        facts.forward_drop.clone_from(&self.forward_drop);
         Ok(facts)
     }
 
@@ -124,30 +124,6 @@ impl Kernel {
             Err(error) if matches!(error.errno(), Some(101 | 113)) => Ok(None),
             Err(source) => Err(LookUpError { target, source }),
         }
-    }
-
-    /// Counters of our links and of `uplink`, by name.
-    pub async fn counters(&self, uplink: &str) -> Result<BTreeMap<String, DeviceCounters>, ObserveError> {
-        let wanted = [mark::BRIDGE, mark::VXLAN, uplink];
-        let links = self.links().await?;
-        Ok(links
-            .into_values()
-            .filter(|link| wanted.contains(&link.name.as_str()))
-            .filter_map(|link| link.stats.map(|stats| (link.name, stats)))
-            .map(|(name, stats)| {
-                let counters = DeviceCounters {
-                    rx_bytes: stats.rx_bytes,
-                    tx_bytes: stats.tx_bytes,
-                    rx_packets: stats.rx_packets,
-                    tx_packets: stats.tx_packets,
-                    rx_errors: stats.rx_errors,
-                    tx_errors: stats.tx_errors,
-                    rx_dropped: stats.rx_dropped,
-                    tx_dropped: stats.tx_dropped,
-                };
-                (name, counters)
-            })
-            .collect())
     }
 
     fn rp_filter(&self, link: &str) -> u8 {

@@ -23,15 +23,18 @@ use std::{
 
 pub use apply::{Failure, Outcome};
 pub use error::{ApplyError, ObserveError, OpenError};
-pub use facts::{DeviceCounters, LookUpError};
+pub use facts::LookUpError;
+pub use monitor::Notice;
 pub use nft::NftError;
 pub use observe::Observation;
 pub use socket::RequestError;
 
 use monitor::Monitor;
-use nft::Nft;
+use nft::{Forward, Nft};
 use socket::Socket;
 use sysctl::Sysctls;
+
+use crate::model::{ForwardException, Key, Value};
 
 /// Where the host's things are.
 #[derive(Clone, Debug)]
@@ -64,9 +67,12 @@ pub struct Kernel {
     socket: Socket,
     nft: Nft,
     sysctls: Sysctls,
-    /// Ports of our bridge when it was last seen: should the bridge be deleted, running pods' links must
-    /// be put on the new one, and nothing in the kernel tells any more which these are.
-    ports: BTreeSet<u32>,
+    /// Chains of others as the last look at the host saw them, until they are observed.
+    forward_seen: BTreeMap<ForwardException, Option<Forward>>,
+    /// Those of which the last answer was that they drop.
+    forward_drop: BTreeSet<ForwardException>,
+    /// Settings as they were last seen, and as they were desired.
+    settings: Vec<(Key, Value, Value)>,
     options: Options,
 }
 
@@ -77,12 +83,21 @@ impl Kernel {
         let socket = Socket::open().map_err(OpenError::Request)?;
         let nft = Nft::new(options.nft.clone());
         let sysctls = Sysctls::new(&options.proc_sys, &options.restore_dir);
-        Ok(Self { monitor, socket, nft, sysctls, ports: BTreeSet::new(), options })
+        Ok(Self {
+            monitor,
+            socket,
+            nft,
+            sysctls,
+            forward_seen: BTreeMap::new(),
+            forward_drop: BTreeSet::new(),
+            settings: Vec::new(),
+            options,
+        })
     }
 
     /// Returns when the kernel has said that something of interest changed, or that it lost count.
     /// Cancel-safe.
-    pub async fn changed(&self) -> std::io::Result<()> {
+    pub async fn changed(&self) -> std::io::Result<Notice> {
         self.monitor.changed().await
     }
 

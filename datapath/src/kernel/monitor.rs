@@ -2,12 +2,15 @@
 
 #![allow(unsafe_code, reason = "AsyncFd wants a promise about the descriptor that it is given")]
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{collections::BTreeMap, io, os::fd::AsRawFd as _};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 use tokio::io::{Interest, unix::AsyncFd};
+
+use super::decode::{SeenLink, our_bridge};
+use crate::mark;
 
 /// Groups of `RTNLGRP_*` (linux/rtnetlink.h) below 32, as a bit mask: link, neigh, v4 and v6 addresses,
 /// routes and settings (forwarding and reverse-path filters, `RTNLGRP_IPV4_NETCONF`).
@@ -20,8 +23,27 @@ const fn group(number: u32) -> u32 {
     1 << (number - 1)
 }
 
+/// What a notification is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Notice {
+    /// Something that may concern us, such as another's link or route.
+    Other,
+    /// An object of ours, or unknown since notifications were lost.
+    Ours,
+}
+
+/// Links of ours by index.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    bridge: Option<u32>,
+    tunnel: Option<u32>,
+    /// The tunnel device learns, and tells of what it learned.
+    learning: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Monitor {
+    own: Own,
     route: AsyncFd<std::os::fd::OwnedFd>,
     /// Listening to nftables takes NET_ADMIN; without it, nothing can be repaired anyway.
     nftables: Option<AsyncFd<std::os::fd::OwnedFd>>,
@@ -31,6 +53,7 @@ impl Monitor {
     /// In the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self {
+            own: Own::default(),
             route: listen(SockProtocol::NetlinkRoute, ROUTE_GROUPS)?,
             nftables: match listen(SockProtocol::NetlinkNetFilter, NFTABLES_GROUPS) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
@@ -39,14 +62,25 @@ impl Monitor {
         })
     }
 
+    /// Learns which links are ours.
+    pub(super) fn know(&mut self, links: &BTreeMap<u32, SeenLink>) {
+        let tunnel = links.values().find(|link| link.is_ours() && link.name == mark::VXLAN);
+        self.own = Own {
+            bridge: our_bridge(links),
+            tunnel: tunnel.map(|link| link.index),
+            learning: tunnel.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
+        };
+    }
+
     /// Returns when at least one notification came, or some were lost. All that are waiting are taken, so
     /// that a burst wakes the caller once. Cancel-safe: a dropped future has taken none without returning.
-    pub(super) async fn changed(&self) -> io::Result<()> {
+    pub(super) async fn changed(&self) -> io::Result<Notice> {
+        let route = drain(&self.route, |message| self.own.judge_route(message));
         match &self.nftables {
-            None => drain(&self.route).await,
+            None => route.await,
             Some(nftables) => tokio::select! {
-                result = drain(&self.route) => result,
-                result = drain(nftables) => result,
+                result = route => result,
+                result = drain(nftables, judge_nftables) => result,
             },
         }
     }
@@ -61,39 +95,125 @@ fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<std::os::fd
     Ok(registered?)
 }
 
-async fn drain(socket: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
+async fn drain(
+    socket: &AsyncFd<std::os::fd::OwnedFd>,
+    judge: impl Fn(&[u8]) -> Option<Notice>,
+) -> io::Result<Notice> {
     // The first fields are enough: a longer message is cut off.
     let mut buffer = [0; 64];
     loop {
         let mut ready = socket.readable().await?;
-        let mut any = false;
+        let mut notice = None;
         loop {
             match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => any |= matters(buffer.get(..length.min(buffer.len())).unwrap_or_default()),
-                // Notifications were lost: as good as one.
-                Err(nix::errno::Errno::ENOBUFS) => any = true,
+                Ok(length) => {
+                    let message = buffer.get(..length.min(buffer.len())).unwrap_or_default();
+                    notice = notice.max(judge(message));
+                }
+                Err(nix::errno::Errno::ENOBUFS) => notice = Some(Notice::Ours),
                 Err(nix::errno::Errno::EAGAIN) => break,
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         ready.clear_ready();
-        if any {
-            return Ok(());
+        if let Some(notice) = notice {
+            return Ok(notice);
         }
     }
 }
 
-/// False for what every host says all the time: a neighbour that was resolved or went stale. Ours are
-/// permanent.
-fn matters(message: &[u8]) -> bool {
-    /// `RTM_NEWNEIGH` (linux/rtnetlink.h); `NUD_PERMANENT` (linux/neighbour.h).
-    const NEW_NEIGHBOUR: u16 = 28;
-    const PERMANENT: u16 = 0x80;
-    let field = |at: usize| message.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
-    // `struct nlmsghdr` has the type at 4 and ends at 16; `struct ndmsg` has the state at 8.
-    match (field(4), field(24)) {
-        (Some(NEW_NEIGHBOUR), Some(state)) => state & PERMANENT != 0,
-        _ => true,
+/// Where the body of a message begins: `struct nlmsghdr` (linux/netlink.h) is before it, with the type at 4.
+const BODY: usize = 16;
+
+fn message_type(message: &[u8]) -> Option<u16> {
+    message.get(4..6)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+impl Own {
+    /// Message types of linux/rtnetlink.h. `None` for what every host says all the time and is none of ours:
+    /// neighbours that were resolved or went stale.
+    fn judge_route(self, message: &[u8]) -> Option<Notice> {
+        let word = |at: usize| -> Option<u32> {
+            message.get(BODY + at..BODY + at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+        };
+        let is_ours = |index: Option<u32>| index.is_some() && [self.bridge, self.tunnel].contains(&index);
+        let ours = |yes: bool| Some(if yes { Notice::Ours } else { Notice::Other });
+        match message_type(message)? {
+            // RTM_NEWLINK to RTM_SETLINK (`struct ifinfomsg`), RTM_NEWADDR to RTM_GETADDR (`struct ifaddrmsg`).
+            16..=22 => ours(is_ours(word(4))),
+            // RTM_NEWROUTE, RTM_DELROUTE: `rtm_protocol` of `struct rtmsg`.
+            24 | 25 => ours(message.get(BODY + 5) == Some(&mark::ROUTE_PROTOCOL)),
+            // RTM_NEWNEIGH, RTM_DELNEIGH: `ndm_ifindex` of `struct ndmsg`. Entries on our tunnel are all ours.
+            28 | 29 => (self.tunnel.is_some() && self.tunnel == word(4)).then_some(if self.learning {
+                Notice::Other
+            } else {
+                Notice::Ours
+            }),
+            _ => Some(Notice::Other),
+        }
+    }
+}
+
+/// Of our table, and of those where our exceptions stand. `None` for what other programs do in theirs.
+fn judge_nftables(message: &[u8]) -> Option<Notice> {
+    /// `NFT_MSG_NEWGEN` (linux/netfilter/nf_tables.h): a transaction ended.
+    const NEW_GENERATION: u16 = 15;
+    if message_type(message)? & 0xff == NEW_GENERATION {
+        return None;
+    }
+    // Each object names its table in its first attribute, after `struct nfgenmsg` and `struct nlattr`.
+    let name = message.get(BODY + 8..)?.split(|byte| *byte == 0).next()?;
+    match name {
+        _ if name == mark::NFT_TABLE.as_bytes() => Some(Notice::Ours),
+        b"filter" => Some(Notice::Other),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of this type with these bytes as its body.
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        bytes.extend(kind.to_ne_bytes());
+        bytes.resize(BODY, 0);
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn ours_is_told_from_others_and_from_noise() {
+        let own = Own { bridge: Some(7), tunnel: Some(8), learning: false };
+        let index = |index: u32| [[0; 4], index.to_ne_bytes()].concat();
+        let route = |protocol: u8| vec![2, 24, 0, 0, 254, protocol, 0, 1];
+        for (kind, body, expected) in [
+            (17, index(7), Some(Notice::Ours)),
+            (17, index(9), Some(Notice::Other)),
+            (20, index(8), Some(Notice::Ours)),
+            (25, route(84), Some(Notice::Ours)),
+            (25, route(4), Some(Notice::Other)),
+            (28, index(8), Some(Notice::Ours)),
+            (28, index(7), None),
+            (29, index(2), None),
+            (80, vec![], Some(Notice::Other)),
+        ] {
+            assert_eq!(own.judge_route(&message(kind, &body)), expected, "type {kind}, {body:?}");
+        }
+        let learning = Own { learning: true, ..own };
+        assert_eq!(learning.judge_route(&message(28, &index(8))), Some(Notice::Other));
+        assert_eq!(Own::default().judge_route(&message(17, &index(0))), Some(Notice::Other));
+    }
+
+    #[test]
+    fn tables_of_other_programs_are_their_own_business() {
+        let table = |name: &str| [&[1, 0, 0, 0, 11, 0, 1, 0], name.as_bytes(), &[0, 0]].concat();
+        let kind = |number: u16| (10 << 8) | number;
+        assert_eq!(judge_nftables(&message(kind(2), &table("tartan"))), Some(Notice::Ours));
+        assert_eq!(judge_nftables(&message(kind(6), &table("filter"))), Some(Notice::Other));
+        assert_eq!(judge_nftables(&message(kind(6), &table("kube-proxy"))), None);
+        assert_eq!(judge_nftables(&message(kind(15), &table("tartan"))), None);
     }
 }

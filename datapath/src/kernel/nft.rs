@@ -1,7 +1,7 @@
 //! Our nft table and our rules in chains of others, by the `nft` program: one call, one transaction.
 //!
-//! **Exactness.** The declaration that was loaded is named in the kernel by its digest, as the comment of
-//! the table, so a restart knows whether the rules are ours and current. Whether somebody changed them
+//! **Exactness.** The declaration that was loaded is named in the kernel by its digest, as an empty chain's
+//! name, so a restart knows whether the rules are ours and current. Whether somebody changed them
 //! since is told by nft's own listing: it must be the same, counters and set elements apart, as right
 //! after we loaded it. A fresh process has no such listing and takes the first that it sees under its own
 //! digest; before that, it counts rules and chains against the declaration.
@@ -33,7 +33,7 @@ pub enum NftError {
         #[source]
         source: std::io::Error,
     },
-    #[error("talk to nft")]
+    #[error("start nft or talk to it")]
     Io(#[source] std::io::Error),
     #[error("nft did not end within {} s", PATIENCE.as_secs())]
     Timeout,
@@ -142,8 +142,7 @@ impl Nft {
         Ok(self.list().await?.map(|listing| listing.counters).unwrap_or_default())
     }
 
-    /// Whether our exception stands first in the chain, and whether the chain drops by policy. `None`
-    /// where there is no such chain.
+    /// Our rules in the chain, and whether the chain drops by policy. `None` where there is no such chain.
     pub(super) async fn forward(&self, chain: ForwardException) -> Result<Option<Forward>, NftError> {
         let (family, name) = forward_chain(chain);
         let Some(listing) = self.list_json(&["list", "chain", family, "filter", name]).await? else {
@@ -152,20 +151,21 @@ impl Nft {
         let objects = || listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
         let chain = objects().find_map(|object| object.get("chain"));
         let drops = chain.is_some_and(|chain| chain["policy"] == "drop" && chain["hook"] == "forward");
-        let rules: Vec<&Value> = objects().filter_map(|object| object.get("rule")).collect();
-        let is_ours = |rule: &&Value| rule["comment"] == mark::RULE_COMMENT;
-        let handles: Vec<u64> =
-            rules.iter().filter(|rule| is_ours(rule)).filter_map(|rule| rule["handle"].as_u64()).collect();
-        let first = rules.len() >= 2 && rules.iter().take(2).all(is_ours) && handles.len() == 2;
-        Ok(Some(Forward { drops, in_place: first, handles }))
+        let handles: Vec<u64> = objects()
+            .filter_map(|object| object.get("rule"))
+            .filter(|rule| rule["comment"] == mark::RULE_COMMENT)
+            .filter_map(|rule| rule["handle"].as_u64())
+            .collect();
+        Ok(Some(Forward { drops, handles }))
     }
 
+    /// At the end: what an administrator refuses before stays refused, and only the policy is overruled.
     pub(super) async fn set_forward(&self, chain: ForwardException) -> Result<(), NftError> {
         let (family, name) = forward_chain(chain);
         let mut text = self.forward_removal(chain).await?;
         let (bridge, comment) = (mark::BRIDGE, mark::RULE_COMMENT);
         for direction in ["iifname", "oifname"] {
-            text.push_str(&format!("insert rule {family} filter {name} {direction} \"{bridge}\" counter accept comment \"{comment}\"\n"));
+            text.push_str(&format!("add rule {family} filter {name} {direction} \"{bridge}\" counter accept comment \"{comment}\"\n"));
         }
         self.run(&text).await.map(drop)
     }
@@ -212,7 +212,10 @@ impl Nft {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|source| NftError::Missing { program: self.program.clone(), source })?;
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => NftError::Missing { program: self.program.clone(), source },
+                _ => NftError::Io(source),
+            })?;
         let stdin = child.stdin.take();
         let conversation = async {
             if let Some(mut stdin) = stdin {
@@ -235,7 +238,6 @@ impl Nft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Forward {
     pub(super) drops: bool,
-    pub(super) in_place: bool,
     pub(super) handles: Vec<u64>,
 }
 

@@ -9,15 +9,14 @@ use rtnetlink::packet_route::{
 
 use super::{
     Kernel,
-    decode::{self, SeenLink},
+    decode::{self, SeenLink, SeenPort},
     error::ObserveError,
+    nft::{Forward, NftError},
     offload,
 };
-use crate::{
-    mark,
-    model::{
-        Address, Elements, ForwardException, Key, Link, LinkKind, NftTable, Observed, Offload, Sysctl, Value,
-    },
+use crate::model::{
+    Address, Elements, ForwardException, Key, Link, LinkKind, NftTable, Observed, Offload, Port, Sysctl,
+    Value,
 };
 
 /// What was seen, and which parts could not be seen: of these nothing is known.
@@ -41,9 +40,8 @@ impl Kernel {
             }
         };
         add_links(&links, desired, &mut seen.observed);
-        if let Some(bridge) = links.values().find(|link| link.is_ours() && link.name == mark::BRIDGE) {
-            self.ports = links.values().filter(|l| l.bridge == Some(bridge.index)).map(|l| l.index).collect();
-        }
+        add_ports(&links, &mut seen.observed);
+        self.monitor.know(&links);
         let ours: BTreeMap<u32, &SeenLink> =
             links.values().filter(|link| link.is_ours()).map(|link| (link.index, link)).collect();
         for result in [
@@ -56,24 +54,28 @@ impl Kernel {
             seen.failures.extend(result.err());
         }
         self.add_settings(desired, &links, &mut seen);
-        for chain in [ForwardException::Ip, ForwardException::Ip6] {
-            let name = match chain {
-                ForwardException::Ip => "ip filter FORWARD",
-                ForwardException::Ip6 => "ip6 filter FORWARD",
-            };
-            match self.nft.forward(chain).await {
-                Ok(Some(forward))
-                    if forward.in_place || !desired.contains_key(&Key::ForwardException(chain)) =>
-                {
-                    if !forward.handles.is_empty() {
+        for chain in ForwardException::ALL {
+            match self.forward(chain).await {
+                Ok(Some(forward)) => {
+                    // One of two is as good as none, but must still be found by cleaning up.
+                    let wanted = desired.contains_key(&Key::ForwardException(chain));
+                    if forward.handles.len() == 2 || !(wanted || forward.handles.is_empty()) {
                         seen.observed.ours.insert(Key::ForwardException(chain), Value::ForwardException);
                     }
                 }
-                Ok(_) => {}
-                Err(source) => seen.failures.push(ObserveError::Forward { chain: name, source }),
+                Ok(None) => {}
+                Err(source) => seen.failures.push(ObserveError::Forward { chain: chain.name(), source }),
             }
         }
         seen
+    }
+
+    /// As `facts` has just seen it, or a look of its own.
+    async fn forward(&mut self, chain: ForwardException) -> Result<Option<Forward>, NftError> {
+        match self.forward_seen.remove(&chain) {
+            Some(seen) => Ok(seen),
+            None => self.nft.forward(chain).await,
+        }
     }
 
     /// All links by index.
@@ -196,7 +198,35 @@ impl Kernel {
         Ok(())
     }
 
-    fn add_settings(&self, desired: &Elements, links: &BTreeMap<u32, SeenLink>, seen: &mut Observation) {
+    /// Whether a setting has left what it was at the last look for anything but what was desired then. Nothing
+    /// tells of most of them, and reading them is cheap.
+    pub fn settings_altered(&self) -> bool {
+        self.settings.iter().any(|(key, seen, desired)| {
+            let now = match key {
+                Key::Sysctl(name) => {
+                    self.sysctls.read(name).ok().map(|value| Value::Sysctl(Sysctl { value }))
+                }
+                Key::Offload(link) => {
+                    offload::tx_checksum(link).ok().map(|on| Value::Offload(Offload { tx_checksum: on }))
+                }
+                _ => None,
+            };
+            now.is_some_and(|now| now != *seen && now != *desired)
+        })
+    }
+
+    fn add_settings(&mut self, desired: &Elements, links: &BTreeMap<u32, SeenLink>, seen: &mut Observation) {
+        self.read_settings(desired, links, seen);
+        let settings = desired.iter().filter_map(|(key, value)| match key {
+            Key::Sysctl(_) | Key::Offload(_) => {
+                Some((key.clone(), seen.observed.ours.get(key)?.clone(), value.clone()))
+            }
+            _ => None,
+        });
+        self.settings = settings.collect();
+    }
+
+    fn read_settings(&self, desired: &Elements, links: &BTreeMap<u32, SeenLink>, seen: &mut Observation) {
         for key in desired.keys() {
             match key {
                 // A setting of a link that isn't there yet isn't either.
@@ -221,6 +251,16 @@ impl Kernel {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+fn add_ports(links: &BTreeMap<u32, SeenLink>, observed: &mut Observed) {
+    let bridge = decode::our_bridge(links);
+    for link in links.values() {
+        if let Some(SeenPort { marked: true, attached }) = link.as_port(bridge) {
+            let port = Port { attached, hairpin: link.hairpin };
+            observed.ours.insert(Key::Port(link.name.clone()), Value::Port(port));
         }
     }
 }

@@ -38,29 +38,46 @@ impl Sysctls {
         let kept = self.restore.join(name.replace('/', ":"));
         if !kept.exists() {
             fs::create_dir_all(&self.restore)?;
-            fs::write(&kept, before)?;
+            // Killed in between, half a value would be put back one day.
+            let new = self.restore.join(format!("{}.new", name.replace('/', ":")));
+            fs::write(&new, before)?;
+            fs::rename(&new, &kept)?;
         }
         fs::write(self.path(name), value)
     }
 
-    /// Puts every kept value back; one whose setting is gone (its link was removed) is dropped.
+    /// Puts every kept value back; one whose setting is gone (its link was removed) is dropped. One that fails
+    /// is kept for another time and doesn't hinder the rest; the first error is the answer.
     pub(super) fn restore(&self) -> io::Result<usize> {
         let entries = match fs::read_dir(&self.restore) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             entries => entries?,
         };
-        let mut restored = 0;
+        let (mut restored, mut failed) = (0, None);
         for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().replace(':', "/");
-            match fs::write(self.path(&name), fs::read_to_string(entry.path())?) {
-                Ok(()) => restored += 1,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            let kept = entry?.path();
+            match self.restore_one(&kept) {
+                Ok(true) => restored += 1,
+                Ok(false) => {}
+                Err(error) => {
+                    let message = format!("{}: {error}", kept.display());
+                    failed = failed.or(Some(io::Error::new(error.kind(), message)));
+                }
             }
-            fs::remove_file(entry.path())?;
         }
-        fs::remove_dir(&self.restore)?;
-        Ok(restored)
+        match failed {
+            Some(error) => Err(error),
+            None => fs::remove_dir(&self.restore).map(|()| restored),
+        }
+    }
+
+    fn restore_one(&self, kept: &Path) -> io::Result<bool> {
+        let name = kept.file_name().unwrap_or_default().to_string_lossy().replace(':', "/");
+        let there = match fs::write(self.path(&name), fs::read_to_string(kept)?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            other => other.map(|()| true)?,
+        };
+        fs::remove_file(kept)?;
+        Ok(there)
     }
 }

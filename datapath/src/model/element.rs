@@ -18,6 +18,8 @@ use super::Mac;
 #[serde(rename_all = "kebab-case")]
 pub enum Key {
     Link(String),
+    /// The host's end of a pod's link, by its name: a port of our bridge.
+    Port(String),
     /// Offload feature switch of a link, by the link's name.
     Offload(String),
     Address {
@@ -49,6 +51,7 @@ pub enum Key {
 pub enum Value {
     Sysctl(Sysctl),
     Link(Link),
+    Port(Port),
     Offload(Offload),
     Address(Address),
     NftTable(NftTable),
@@ -92,6 +95,15 @@ pub enum LinkKind {
     },
 }
 
+/// A port of our bridge (`IFLA_MASTER`, `IFLA_BRPORT_MODE`). Pods' links are made by the bridge plugin; that
+/// they are ports of ours is kept in their alias, since a bridge that is deleted forgets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    pub attached: bool,
+    /// Packets may go back to where they came from: a pod that reaches itself through a Service.
+    pub hairpin: bool,
+}
+
 /// Transmit checksum offload (ethtool `tx-checksum-ip-generic`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Offload {
@@ -120,6 +132,17 @@ pub enum ForwardException {
     Ip,
     /// `ip6 filter FORWARD`.
     Ip6,
+}
+
+impl ForwardException {
+    pub const ALL: [Self; 2] = [Self::Ip, Self::Ip6];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip filter FORWARD",
+            Self::Ip6 => "ip6 filter FORWARD",
+        }
+    }
 }
 
 /// A permanent neighbour entry.

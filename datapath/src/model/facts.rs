@@ -54,6 +54,10 @@ pub struct Facts {
     pub resolvers: Vec<IpAddr>,
     /// Forward chains of other programs with policy drop.
     pub forward_drop: BTreeSet<ForwardException>,
+    /// Links that are ports of our bridge, or were when it was deleted.
+    pub ports: BTreeSet<String>,
+    /// Destinations of our routes, as an agent before us may have left them.
+    pub routed: BTreeSet<IpNetwork>,
     /// Things that others left and that an administrator should know of, such as a `flannel.1` device.
     pub leftovers: Vec<String>,
     /// `net.ipv4.conf.all.rp_filter`.

@@ -107,6 +107,8 @@ pub struct Intent {
 pub struct Host {
     /// Forward chains of other programs whose policy is drop, so that they need our exception.
     pub forward_drop: BTreeSet<ForwardException>,
+    /// Links of pods, which are ports of our bridge.
+    pub ports: BTreeSet<String>,
     /// The br_netfilter module is there: bridged packets of a Service then pass through NAT.
     pub bridge_netfilter: bool,
     /// The uplink's reverse-path filter is strict, which drops a peer's packets while a path changes.

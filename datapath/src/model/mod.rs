@@ -6,7 +6,7 @@ mod intent;
 mod plan;
 
 pub use element::{
-    Address, Elements, Fdb, ForwardException, Key, Link, LinkKind, Neighbour, NftTable, Offload, Route,
+    Address, Elements, Fdb, ForwardException, Key, Link, LinkKind, Neighbour, NftTable, Offload, Port, Route,
     RouteKind, Sysctl, Value,
 };
 pub use facts::{AddressFacts, DefaultRoute, Facts, LinkFacts};

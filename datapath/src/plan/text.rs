@@ -25,6 +25,7 @@ impl Key {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Link(_) => "link",
+            Self::Port(_) => "port",
             Self::Offload(_) => "offload",
             Self::Address { .. } => "address",
             Self::Sysctl(_) => "sysctl",
@@ -41,6 +42,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(name) => write!(f, "link {name}"),
+            Self::Port(link) => write!(f, "port {link}"),
             Self::Offload(link) => write!(f, "offload of {link}"),
             Self::Address { link, address } => write!(f, "address {address} dev {link}"),
             Self::Sysctl(path) => write!(f, "sysctl net.{}", path.replace('/', ".")),
@@ -71,6 +73,10 @@ impl fmt::Display for Value {
                     }
                 }
                 write!(f, " address {} mtu {} {}", link.mac, link.mtu, if link.up { "up" } else { "down" })
+            }
+            Self::Port(port) => {
+                f.write_str(if port.attached { "master tartan0" } else { "nomaster" })?;
+                f.write_str(if port.hairpin { " hairpin on" } else { " hairpin off" })
             }
             Self::Offload(offload) => {
                 write!(f, "tx checksum {}", if offload.tx_checksum { "on" } else { "off" })

@@ -326,6 +326,7 @@ fn host(facts: &Facts, uplink: &Uplink) -> Host {
     let on_link = facts.links.iter().find(|link| link.index == uplink.index).map_or(0, |link| link.rp_filter);
     Host {
         forward_drop: facts.forward_drop.clone(),
+        ports: facts.ports.clone(),
         bridge_netfilter: facts.bridge_netfilter,
         uplink_strict_rp_filter: facts.rp_filter_all.max(on_link) == 1,
     }
