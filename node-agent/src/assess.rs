@@ -5,8 +5,10 @@
 
 use tartan_crds::conditions::reason;
 use tartan_datapath::{
+    desired::PeerPath,
     mark,
     model::{Conflict, Facts, Key, Step},
+    pair::{Path, Reason},
     problem::{Problem, ProblemKind},
 };
 
@@ -37,6 +39,9 @@ pub struct Findings<'a> {
     pub shadowing: Option<&'a str>,
     /// Why the CNI files could not be written.
     pub files: Option<&'a str>,
+    /// A file of somebody else where ours would be.
+    pub foreign_file: Option<&'a str>,
+    pub paths: &'a [PeerPath],
     /// Why there is nothing to program, or nothing new.
     pub no_ground: Option<&'a NotReady>,
     /// What was asked of this node and can't be had.
@@ -68,6 +73,8 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         frozen,
         shadowing,
         files,
+        foreign_file,
+        paths,
         no_ground,
         unmet,
     } = findings;
@@ -125,6 +132,14 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     if let Some(message) = files {
         broken.push(NotReady::new(reason::APPLY_FAILED, *message));
     }
+    if let Some(path) = foreign_file {
+        troubles.push(NotReady::new(
+            reason::FOREIGN_OBJECT,
+            format!(
+                "{path} was written by another program and is left alone: remove it, and this node's own takes its place"
+            ),
+        ));
+    }
     if let Some(name) = shadowing {
         troubles.push(NotReady::new(
             reason::CNI_SHADOWED,
@@ -138,6 +153,18 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         troubles.push(NotReady::new(reason::LEFTOVER_FLANNEL, leftover.clone()));
     }
     troubles.extend(unmet.iter().cloned());
+    // One that waits for a peer's first word is no trouble yet: every new node is such a peer.
+    let refused = |path: &&PeerPath| {
+        path.pairing.path == Path::None
+            && !matches!(path.pairing.reason, Reason::NoAddress | Reason::NoEndpoint)
+    };
+    let refused = paths.iter().filter(refused);
+    troubles.extend(quote(
+        reason::PEERS_WITHOUT_PATH,
+        refused
+            .map(|path| format!("no path to node {}: {}", path.node, path.pairing.reason.sentence()))
+            .collect(),
+    ));
     let of_peers =
         |problem: &&Problem| !matches!(problem.kind, ProblemKind::ProtectedInEntry | ProblemKind::SmallMtu);
     let mut peers: Vec<String> = faults.iter().map(|f| format!("node {}: {}", f.node, f.message)).collect();
@@ -191,7 +218,10 @@ fn quote(reason: &'static str, messages: Vec<String>) -> Option<NotReady> {
 
 #[cfg(test)]
 mod tests {
-    use tartan_datapath::model::{Action, Value};
+    use tartan_datapath::{
+        model::{Action, Value},
+        pair::Pairing,
+    };
 
     use super::*;
 
@@ -210,6 +240,8 @@ mod tests {
             frozen: None,
             shadowing: None,
             files: None,
+            foreign_file: None,
+            paths: &[],
             no_ground: None,
             unmet: &[],
         }
@@ -289,6 +321,31 @@ mod tests {
             )
         );
         assert!(assessment.troubles[3].message.ends_with("and 5 more"));
+    }
+
+    #[test]
+    fn a_refused_pair_is_a_trouble_and_one_that_waits_is_not() {
+        let path = |node: &str, path: Path, reason: Reason| PeerPath {
+            node: node.into(),
+            subnets: vec![],
+            pairing: Pairing { path, reason },
+            mtu: 1450,
+        };
+        let gateway = "192.0.2.9".parse().unwrap();
+        let paths = [
+            path("new", Path::None, Reason::NoAddress),
+            path("moving", Path::None, Reason::NoEndpoint),
+            path("good", Path::Direct { gateway }, Reason::OnLink),
+        ];
+        assert_eq!(
+            assess(&Findings { paths: &paths, ..findings(&good()) }),
+            assess(&findings(&good())),
+            "only waiting"
+        );
+        let paths = [path("deaf", Path::None, Reason::NotAccepted)];
+        let assessment = assess(&Findings { paths: &paths, ..findings(&good()) });
+        assert_eq!(summary(&assessment), (None, vec![reason::PEERS_WITHOUT_PATH], true));
+        assert!(assessment.troubles[0].message.contains("node deaf"), "{assessment:?}");
     }
 
     #[test]

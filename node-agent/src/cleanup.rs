@@ -40,7 +40,7 @@ pub async fn cleanup(options: &Options, force: bool) -> anyhow::Result<()> {
         Ok(restored) => tracing::info!(restored, "put settings back"),
         Err(error) => failures.push(format!("cannot put settings back: {error}")),
     }
-    if let Err(error) = remove_run_dir(options) {
+    if let Err(error) = remove_run_dir(options, lock.is_some()) {
         failures.push(format!("cannot remove {}: {error}", options.run_dir.display()));
     }
     drop(lock);
@@ -52,7 +52,8 @@ pub async fn cleanup(options: &Options, force: bool) -> anyhow::Result<()> {
 }
 
 /// What we put into it, and the directory itself if nothing else is in it.
-fn remove_run_dir(options: &Options) -> io::Result<()> {
+/// A lock that another agent holds is its own: without the file a third could start beside it.
+fn remove_run_dir(options: &Options, locked_by_us: bool) -> io::Result<()> {
     let absent_is_fine = |result: io::Result<()>| match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -66,7 +67,9 @@ fn remove_run_dir(options: &Options) -> io::Result<()> {
         // Removing these pods will look for their addresses there.
         tracing::warn!(path = %store.display(), pods = in_use, "left, since pods still hold addresses: run cleanup again without them");
     }
-    absent_is_fine(fs::remove_file(lock::path(directory)))?;
+    if locked_by_us {
+        absent_is_fine(fs::remove_file(lock::path(directory)))?;
+    }
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
             tracing::warn!(path = %directory.display(), "left, since files of others are in it");

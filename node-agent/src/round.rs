@@ -7,11 +7,11 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use tartan_crds::AddressUse;
+use tartan_crds::{AddressUse, conditions::reason};
 use tartan_datapath::{
     desired::{Desired, desired},
     kernel::Kernel,
-    model::{Plan, Step},
+    model::{Action, Observed, Plan, Step},
     pair::Path,
     plan::plan,
 };
@@ -21,18 +21,21 @@ use crate::{
     brakes::{Programmed, Verdict},
     cni::{
         self,
-        files::{Places, Texts},
+        files::{Places, Texts, Written},
     },
     ground::{self, Ground},
     inputs::Snapshot,
     intent::Built,
     logging::chain,
     metrics::Metrics,
-    publish::{Published, status},
+    publish::{Availability, Published, status},
 };
 
 /// Address use changes with every pod, and every change is a write to the API.
 const ADDRESS_USE_AGE: Duration = Duration::from_secs(30);
+
+/// A node that is broken for this long says so to the scheduler. What the next rounds repair is no news.
+const BREAKDOWN: Duration = Duration::from_secs(10);
 
 /// The surroundings of a round.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub struct Memory {
     pub texts: Option<Texts>,
     address_use: Vec<AddressUse>,
     address_use_read: Option<Instant>,
+    /// Since when this node's network doesn't work, for a cause of its own.
+    broken_since: Option<Instant>,
     /// What was logged last, so that a quiet system is silent.
     said: Assessment,
 }
@@ -68,7 +73,7 @@ pub struct Round {
     pub unconfirmed: BTreeSet<String>,
     /// False: try again soon.
     pub settled: bool,
-    /// Steps were carried out, or tried.
+    /// Something was changed.
     pub worked: bool,
 }
 
@@ -84,8 +89,10 @@ pub async fn round(
     let worked = program(&ground, kernel).await;
     let files = write_files(place, &ground, &worked, memory);
     let verdict = assess(&findings(&ground, &worked, &files));
-    let published = publish(place, snapshot, &ground, &worked, &verdict, memory);
-    let again = matches!(ground, Ground::None { again: true, .. });
+    let availability = availability(&verdict, memory);
+    let again = matches!(ground, Ground::None { again: true, .. })
+        || (memory.broken_since.is_some() && availability.is_none());
+    let published = publish(place, snapshot, &ground, &worked, &verdict, availability, memory);
     let settled = worked.settled() && files.error.is_none() && !again;
     record(place.metrics, &ground, &worked, &verdict, settled);
     place.metrics.round(
@@ -97,37 +104,60 @@ pub async fn round(
         started.elapsed(),
     );
     say(verdict, memory);
-    let unconfirmed = remember(ground, settled, memory);
+    let unconfirmed = remember(ground, memory);
     Round {
         published,
         settled: settled && unconfirmed.is_empty(),
         unconfirmed,
-        worked: !worked.plan.steps.is_empty(),
+        worked: !worked.applied.is_empty(),
+    }
+}
+
+/// What the Node should say of its network; `None`: what it says already.
+fn availability(verdict: &Assessment, memory: &mut Memory) -> Option<Availability> {
+    // Pods of before go on without these, and a new node says nothing yet.
+    let waiting = [reason::NO_CLUSTER_NETWORK, reason::NO_LEASE, reason::INPUTS_INCOMPLETE];
+    match &verdict.not_ready {
+        None => {
+            memory.broken_since = None;
+            Some(Availability::Available)
+        }
+        Some(why) if waiting.contains(&why.reason) => {
+            memory.broken_since = None;
+            None
+        }
+        Some(why) => {
+            let since = *memory.broken_since.get_or_insert_with(Instant::now);
+            (since.elapsed() >= BREAKDOWN).then(|| Availability::Unavailable(why.clone()))
+        }
     }
 }
 
 /// Takes a fresh ground into memory. The leases whose end must be confirmed.
-fn remember(ground: Ground, settled: bool, memory: &mut Memory) -> BTreeSet<String> {
+fn remember(ground: Ground, memory: &mut Memory) -> BTreeSet<String> {
     let Ground::Fresh { built, now, verdict, .. } = ground else { return BTreeSet::new() };
     memory.held = Some(built);
     match verdict {
         // Not remembered as programmed: what vanished is still there.
-        Verdict::Confirm { vanished, .. } => return vanished,
-        Verdict::Go if settled => {
+        Verdict::Confirm { vanished, .. } => vanished,
+        // Also where a step failed: one bad peer must not leave the brake without a memory.
+        Verdict::Go => {
             memory.programmed = Some(now);
             memory.confirmed_gone.clear();
+            BTreeSet::new()
         }
-        Verdict::Go => {}
     }
-    BTreeSet::new()
 }
+
 /// What programming found and did.
 #[derive(Debug, Default)]
 struct Worked {
     desired: Desired,
     plan: Plan,
-    applied: BTreeMap<(&'static str, tartan_datapath::model::Action), usize>,
+    applied: BTreeMap<(&'static str, Action), usize>,
     failed: Vec<(Step, Failed)>,
+    /// What is there of ours now, by kind.
+    owned: BTreeMap<&'static str, u64>,
     /// Parts of the kernel that could not be read.
     unseen: Vec<(&'static str, String)>,
 }
@@ -144,6 +174,7 @@ async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
     let seen = kernel.observe(&desired.elements).await;
     let plan = plan(&desired.elements, &seen.observed, ground.deletions());
     let outcome = kernel.apply(&plan).await;
+    let owned = owned(&seen.observed, &outcome.applied);
     let failed = outcome.failures.into_iter().map(|failure| {
         let (reason, message) = (failure.error.reason(), chain(&failure.error));
         (failure.step.clone(), Failed { key: failure.step.key, reason, message })
@@ -151,16 +182,35 @@ async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
     Worked {
         applied: outcome.applied,
         failed: failed.collect(),
+        owned,
         unseen: seen.failures.iter().map(|error| (error.reason(), chain(error))).collect(),
         desired,
         plan,
     }
 }
 
+/// What was seen, with what was made and without what was removed since.
+fn owned(seen: &Observed, applied: &BTreeMap<(&'static str, Action), usize>) -> BTreeMap<&'static str, u64> {
+    let mut owned: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for key in seen.ours.keys() {
+        *owned.entry(key.kind()).or_default() += 1;
+    }
+    for ((kind, action), count) in applied {
+        let owned = owned.entry(kind).or_default();
+        match action {
+            Action::Create => *owned += *count as u64,
+            Action::Replace => {}
+            Action::Delete => *owned = owned.saturating_sub(*count as u64),
+        }
+    }
+    owned
+}
+
 /// How it stands with the files that are ours.
 #[derive(Debug, Default)]
 struct Files {
     error: Option<String>,
+    foreign: Option<String>,
     shadowing: Option<String>,
 }
 
@@ -176,6 +226,8 @@ fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Fin
         frozen: ground.frozen(),
         shadowing: files.shadowing.as_deref(),
         files: files.error.as_deref(),
+        foreign_file: files.foreign.as_deref(),
+        paths: &worked.desired.paths,
         no_ground: ground.missing(),
         unmet: built.map_or(&[], |built| &built.troubles),
     }
@@ -193,10 +245,12 @@ fn write_files(place: &Place<'_>, ground: &Ground, worked: &Worked, memory: &mut
         subnet_env: cni::subnet_env(&built.intent),
     };
     match place.places.write(&texts) {
-        Ok(0) => {}
-        Ok(count) => {
-            place.metrics.files_written(count);
-            tracing::info!(count, "wrote CNI configuration and subnet.env");
+        Ok(Written { count, foreign }) => {
+            if count > 0 {
+                place.metrics.files_written(count);
+                tracing::info!(count, "wrote CNI configuration and subnet.env");
+            }
+            files.foreign = foreign.map(|path| path.display().to_string());
         }
         Err(error) => {
             place.metrics.failure("files");
@@ -214,6 +268,7 @@ fn publish(
     ground: &Ground,
     worked: &Worked,
     verdict: &Assessment,
+    availability: Option<Availability>,
     memory: &mut Memory,
 ) -> Published {
     let built = ground.built();
@@ -240,7 +295,7 @@ fn publish(
         lease: built.filter(|_| verdict.reception).map(|built| status::lease(&built.intent)),
         primary_leases: built.map(|built| built.primary_leases.clone()).unwrap_or_default(),
         node_network: status::node_network(&view, Timestamp::now()),
-        network_available: verdict.not_ready.is_none(),
+        availability,
     }
 }
 
@@ -265,15 +320,7 @@ fn record(metrics: &Metrics, ground: &Ground, worked: &Worked, verdict: &Assessm
     }
     let not_ready = verdict.not_ready.as_ref().map(|why| (why.reason, why.message.clone()));
     metrics.show(|view| {
-        view.owned = BTreeMap::new();
-        for key in worked.desired.elements.keys() {
-            *view.owned.entry(key.kind()).or_default() += 1;
-        }
-        for (step, _) in &worked.failed {
-            if let Some(count) = view.owned.get_mut(step.key.kind()) {
-                *count = count.saturating_sub(1);
-            }
-        }
+        view.owned.clone_from(&worked.owned);
         view.peers = BTreeMap::new();
         for path in &worked.desired.paths {
             let backend = match path.pairing.path {

@@ -26,13 +26,14 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
     cli::Options,
     client::{self, Clients},
+    cni::files::Written,
     http,
     inputs::{
         World,
@@ -54,6 +55,8 @@ const RESYNC: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(1);
+/// How long requests that are under way may take at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
 const CONFIRM: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
@@ -89,6 +92,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         inputs: follow(&clients.watch, &node),
         world: World::default(),
         memory: Memory::default(),
+        asking: None,
+        said_missing: vec![],
         retry: FIRST_RETRY,
         gap: LEAST_GAP,
         node,
@@ -111,6 +116,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     tracing::info!("stopping; the data path stays as it is");
     drop(stopping);
+    // Without the loop there is nothing more to write, and both tasks come to their end.
+    drop(agent);
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(FAREWELL, ended).await;
     outcome
 }
 
@@ -160,6 +169,9 @@ struct Loop {
     metrics: Metrics,
     wanted: watch::Sender<Writes>,
     refreshes: mpsc::Receiver<oneshot::Sender<()>>,
+    /// The question which of the leases that vanished are really gone.
+    asking: Option<JoinHandle<Option<BTreeSet<String>>>>,
+    said_missing: Vec<&'static str>,
     /// The delay after the next failure.
     retry: Duration,
     /// Between rounds that the kernel causes.
@@ -194,6 +206,12 @@ impl Loop {
                 _ = beat.tick() => if self.beat() {
                     due = due.min(Instant::now());
                 },
+                gone = answered(&mut self.asking) => {
+                    self.asking = None;
+                    if self.take_answer(gone) {
+                        due = due.min(Instant::now() + COALESCE);
+                    }
+                }
                 Some(done) = self.refreshes.recv() => {
                     self.read_counters().await;
                     // A scrape that gave up doesn't listen any more.
@@ -217,7 +235,11 @@ impl Loop {
     /// One round; how long until the next one at the latest.
     async fn round(&mut self) -> Duration {
         let Some(snapshot) = self.world.snapshot() else {
-            tracing::info!(missing = self.world.missing().join(", "), "waiting for the API server");
+            let missing = self.world.missing();
+            if missing != self.said_missing {
+                tracing::info!(missing = missing.join(", "), "waiting for the API server");
+                self.said_missing = missing;
+            }
             return RESYNC;
         };
         let places = self.options.places();
@@ -235,8 +257,9 @@ impl Loop {
             differs
         });
         self.gap = if round.worked { LEAST_GAP } else { (self.gap * 2).min(LARGEST_GAP) };
-        if !round.unconfirmed.is_empty() && self.confirm(&round.unconfirmed).await {
-            return COALESCE;
+        if !round.unconfirmed.is_empty() && self.asking.is_none() {
+            let api = Api::all(self.clients.request.clone());
+            self.asking = Some(tokio::spawn(ask(api, round.unconfirmed)));
         }
         if round.settled {
             self.retry = FIRST_RETRY;
@@ -247,32 +270,13 @@ impl Loop {
         jittered(pause)
     }
 
-    /// Asks the API server itself, past every cache, which of `vanished` are really gone. True where it
-    /// answered.
-    async fn confirm(&mut self, vanished: &BTreeSet<String>) -> bool {
-        let api: Api<SubnetLease> = Api::all(self.clients.request.clone());
-        match tokio::time::timeout(CONFIRM, names(&api)).await {
-            Ok(Ok(there)) => {
-                let gone: BTreeSet<String> = vanished.difference(&there).cloned().collect();
-                tracing::warn!(
-                    gone = gone.len(),
-                    asked = vanished.len(),
-                    "leases are gone, by a direct list"
-                );
-                // The same answer again would be no news: the watch is behind, so wait for it.
-                let news = gone != self.memory.confirmed_gone;
-                self.memory.confirmed_gone = gone;
-                news
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(error = chain(&error), "cannot ask whether the leases are gone");
-                false
-            }
-            Err(_) => {
-                tracing::warn!("no answer whether the leases are gone");
-                false
-            }
-        }
+    /// Leases that are really gone. True where that is news.
+    fn take_answer(&mut self, gone: Option<BTreeSet<String>>) -> bool {
+        let Some(gone) = gone else { return false };
+        // The same answer again would be no news: the watch is behind, so wait for it.
+        let news = gone != self.memory.confirmed_gone;
+        self.memory.confirmed_gone = gone;
+        news
     }
 
     /// Someone may have altered our files, or a setting, of which the kernel tells nobody. A few small reads.
@@ -286,8 +290,8 @@ impl Loop {
     fn rewrite_files(&self) {
         let Some(texts) = &self.memory.texts else { return };
         match self.options.places().write(texts) {
-            Ok(0) => {}
-            Ok(count) => {
+            Ok(Written { count: 0, .. }) => {}
+            Ok(Written { count, .. }) => {
                 self.metrics.files_written(count);
                 tracing::warn!(count, "CNI configuration or subnet.env had been altered: wrote it again");
             }
@@ -301,6 +305,34 @@ impl Loop {
             Ok(counters) => self.metrics.show(|view| view.nft = counters),
             Err(error) => self.metrics.failure(error.reason()),
         }
+    }
+}
+
+/// Asks the API server itself, past every cache, which of `vanished` are really gone. `None` where it does
+/// not answer.
+async fn ask(api: Api<SubnetLease>, vanished: BTreeSet<String>) -> Option<BTreeSet<String>> {
+    match tokio::time::timeout(CONFIRM, names(&api)).await {
+        Ok(Ok(there)) => {
+            let gone: BTreeSet<String> = vanished.difference(&there).cloned().collect();
+            tracing::warn!(gone = gone.len(), asked = vanished.len(), "leases are gone, by a direct list");
+            Some(gone)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(error = chain(&error), "cannot ask whether the leases are gone");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("no answer whether the leases are gone");
+            None
+        }
+    }
+}
+
+/// The end of a question; never, where none was asked. Cancel-safe.
+async fn answered(asking: &mut Option<JoinHandle<Option<BTreeSet<String>>>>) -> Option<BTreeSet<String>> {
+    match asking {
+        Some(task) => task.await.ok().flatten(),
+        None => std::future::pending().await,
     }
 }
 

@@ -158,6 +158,54 @@ fn when_the_network_is_deleted_the_data_path_stays() {
 }
 
 #[test]
+fn a_network_made_anew_with_other_entries_takes_no_path_away() {
+    let mut cluster = Cluster::leased(&[1, 1], vxlan);
+    cluster.start_all();
+    cluster.wait_until_joined();
+    let (one, two) = (cluster.node("node1").pod("a").unwrap(), cluster.node("node2").pod("b").unwrap());
+    wait_until_reaches(&one, &two);
+    let before = routes(cluster.node("node1"));
+    cluster.api.kubectl(&["delete", "clusternetwork", "default"]).unwrap().ok().unwrap();
+    cluster.create_network("10.99.0.0/16");
+    cluster.wait_for_condition("node1", "Degraded", "True", "EntryInUse");
+    for _ in ["this process", "one that remembers nothing"] {
+        assert_eq!(routes(cluster.node("node1")), before);
+        assert!(reaches(&one, &two));
+        // Its packets are still none for the outside.
+        let sets = cluster.node("node1").script("nft list set inet tartan entries4").unwrap().stdout;
+        assert!(sets.contains("10.244.2.0/24") && sets.contains("10.99.0.0/16"), "{sets}");
+        cluster.stop_agent("node1");
+        cluster.start_agent("node1");
+        eventually("the agent went round", PATIENCE, || cluster.http("node1", "/readyz") == "ok\n").unwrap();
+    }
+}
+
+#[test]
+fn a_node_that_is_broken_for_good_says_so_to_the_scheduler_and_takes_it_back() {
+    let mut cluster = Cluster::leased(&[2], vxlan);
+    cluster.start_all();
+    cluster.wait_until_joined();
+    let unavailable = |status: &str, reason: &str| {
+        eventually(&format!("NetworkUnavailable={status} {reason}"), PATIENCE, || {
+            let path = ".status.conditions[?(@.type==\"NetworkUnavailable\")]['status','reason']";
+            cluster.field("node", "node1", path) == format!("{status} {reason}")
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.log("node1")));
+    };
+    unavailable("False", "TartanReady");
+    let node = cluster.node("node1");
+    // Someone else's device in our place, which we must not touch.
+    node.script("ip link del tartan-vxlan; ip link add tartan-vxlan type vxlan id 99 dstport 4789 dev eth0")
+        .unwrap();
+    cluster.wait_for_condition("node1", "Ready", "False", "ForeignObject");
+    unavailable("True", "ForeignObject");
+    assert!(cluster.http("node1", "/readyz").starts_with("ForeignObject"));
+    node.script("ip link del tartan-vxlan").unwrap();
+    unavailable("False", "TartanReady");
+    cluster.wait_for_condition("node1", "Ready", "True", "AsExpected");
+}
+
+#[test]
 fn a_peer_that_left_while_the_agent_was_down_is_removed_at_start() {
     let mut cluster = Cluster::leased(&[2, 1], vxlan);
     cluster.start_all();

@@ -27,6 +27,15 @@ pub struct Texts {
     pub subnet_env: String,
 }
 
+/// What came of writing.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Files that had to be written.
+    pub count: usize,
+    /// A file of somebody else where ours would be: left alone.
+    pub foreign: Option<PathBuf>,
+}
+
 /// A file could not be handled.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
@@ -50,14 +59,23 @@ impl Places {
         self.cni_conf_dir.join(CONFLIST)
     }
 
-    /// Makes the files say `texts`. The number of files that had to be written.
-    pub fn write(&self, texts: &Texts) -> Result<usize, FileError> {
-        let mut written = 0;
-        written += usize::from(write_if_different(&self.conflist(), &texts.conflist)?);
-        written += usize::from(write_if_different(&self.subnet_env, &texts.subnet_env)?);
+    /// Makes the files say `texts`.
+    pub fn write(&self, texts: &Texts) -> Result<Written, FileError> {
+        let mut written = Written::default();
+        written.count += usize::from(write_if_different(&self.conflist(), &texts.conflist)?);
+        if self.subnet_env_is_foreign() {
+            written.foreign = Some(self.subnet_env.clone());
+        } else {
+            written.count += usize::from(write_if_different(&self.subnet_env, &texts.subnet_env)?);
+        }
         // Last: the runtime looks at nothing else.
-        written += usize::from(link_if_different(&self.link(), &self.conflist())?);
+        written.count += usize::from(link_if_different(&self.link(), &self.conflist())?);
         Ok(written)
+    }
+
+    fn subnet_env_is_foreign(&self) -> bool {
+        fs::read_to_string(&self.subnet_env)
+            .is_ok_and(|text| !text.is_empty() && !text.starts_with(SUBNET_ENV_MARK))
     }
 
     /// A configuration of someone else that the runtime takes instead of ours.
@@ -160,16 +178,16 @@ mod tests {
     #[test]
     fn files_are_written_once_and_again_when_altered_or_deleted() {
         let (_root, places, texts) = setup();
-        assert_eq!(places.write(&texts).unwrap(), 3);
-        assert_eq!(places.write(&texts).unwrap(), 0);
+        assert_eq!(places.write(&texts).unwrap().count, 3);
+        assert_eq!(places.write(&texts).unwrap().count, 0);
         assert_eq!(fs::read_to_string(places.link()).unwrap(), texts.conflist);
         fs::write(places.conflist(), "nonsense").unwrap();
-        assert_eq!(places.write(&texts).unwrap(), 1);
+        assert_eq!(places.write(&texts).unwrap().count, 1);
         fs::remove_file(&places.subnet_env).unwrap();
-        assert_eq!(places.write(&texts).unwrap(), 1);
+        assert_eq!(places.write(&texts).unwrap().count, 1);
         fs::remove_file(places.link()).unwrap();
         fs::write(places.link(), "a plain file").unwrap();
-        assert_eq!(places.write(&texts).unwrap(), 1);
+        assert_eq!(places.write(&texts).unwrap().count, 1);
         assert_eq!(fs::read_to_string(places.link()).unwrap(), texts.conflist);
         let names: Vec<_> = fs::read_dir(&places.run_dir).unwrap().flatten().collect();
         assert_eq!(names.len(), 1, "temporary files were left: {names:?}");
@@ -192,8 +210,13 @@ mod tests {
         places.write(&texts).unwrap();
         fs::write(&places.subnet_env, "FLANNEL_MTU=1450\n").unwrap();
         fs::write(places.cni_conf_dir.join("99-loopback.conf"), "{}").unwrap();
+        assert_eq!(
+            places.write(&texts).unwrap(),
+            Written { count: 0, foreign: Some(places.subnet_env.clone()) }
+        );
         assert_eq!(places.remove().unwrap().len(), 2);
-        assert!(places.subnet_env.exists());
+        assert_eq!(fs::read_to_string(&places.subnet_env).unwrap(), "FLANNEL_MTU=1450\n");
+        fs::remove_file(&places.subnet_env).unwrap();
         assert!(places.cni_conf_dir.join("99-loopback.conf").exists());
         places.write(&texts).unwrap();
         assert_eq!(places.remove().unwrap().len(), 3);

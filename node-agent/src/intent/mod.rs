@@ -13,7 +13,8 @@ use ipnetwork::IpNetwork;
 use tartan_crds::{BackendType, Cidr, Family, LeaseBackend, conditions::reason};
 use tartan_datapath::{
     model::{
-        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Protected, Side, Subnet, Uplink, Vxlan,
+        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Peer, Protected, Side, Subnet, Uplink,
+        Vxlan,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -106,10 +107,22 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         ));
     }
     let (peers, faults) = peers::peers(name, &snapshot);
+    let mut entries: Vec<IpNetwork> = network.entries.iter().map(|entry| entry.network()).collect();
+    let kept = kept_entries(&entries, facts, &local, &peers);
+    if let Some(subnet) = kept.first() {
+        troubles.push(NotReady::new(
+            reason::ENTRY_IN_USE,
+            format!(
+                "{} subnets in use, such as {subnet}, lie in no entry of ClusterNetwork.spec.cidrs any more; they are kept as they are: put the entry back, and set drain: true before you remove it",
+                kept.len()
+            ),
+        ));
+    }
+    entries.extend(kept);
     let protected = protected(facts, api_server, &local, &peers);
     let host = host(facts, &local.uplink);
     let intent = Intent {
-        entries: network.entries.iter().map(|entry| entry.network()).collect(),
+        entries,
         vxlan: vxlan(network),
         fallback: backend(network.fallback),
         masquerade: masquerade(network, node_net),
@@ -121,6 +134,22 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     let primary_leases =
         own.iter().filter(|(_, lease)| lease.primary).map(|(name, _)| (*name).to_owned()).collect();
     Ok(Built { intent, faults, primary_leases, troubles })
+}
+
+/// Leased subnets that lie in no entry though they are in use here: an entry was removed, or the
+/// ClusterNetwork made anew, under them. What worked goes on, and its packets are still the pod network's.
+/// A peer's subnet that has no route of ours yet is none of these.
+fn kept_entries(entries: &[IpNetwork], facts: &Facts, local: &Local, peers: &[Peer]) -> Vec<IpNetwork> {
+    let outside = |subnet: &IpNetwork| {
+        !entries.iter().any(|entry| {
+            entry.is_ipv4() == subnet.is_ipv4()
+                && entry.prefix() <= subnet.prefix()
+                && entry.contains(subnet.network())
+        })
+    };
+    let own = local.subnets.iter().map(|subnet| subnet.prefix);
+    let theirs = peers.iter().flat_map(|peer| &peer.subnets).map(|subnet| subnet.prefix);
+    own.chain(theirs.filter(|subnet| facts.routed.contains(subnet))).filter(outside).collect()
 }
 
 /// Our leases by name: those of our Node's UID that are not released.
@@ -287,12 +316,7 @@ fn masquerade(network: &Network, node_net: &NodeNet) -> Option<Masquerade> {
 }
 
 /// Every address that must stay reachable even if an entry covers it.
-fn protected(
-    facts: &Facts,
-    api_server: &[IpAddr],
-    local: &Local,
-    peers: &[tartan_datapath::model::Peer],
-) -> Vec<Protected> {
+fn protected(facts: &Facts, api_server: &[IpAddr], local: &Local, peers: &[Peer]) -> Vec<Protected> {
     let all = |addresses: &[IpAddr], what: &'static str| -> Vec<Protected> {
         addresses.iter().map(|address| Protected { address: *address, what }).collect()
     };

@@ -8,8 +8,15 @@ use std::{
 use tartan_crds::{BackendType, SubnetLeaseStatus};
 use tartan_datapath::model::{Backend, Endpoints, Mac, Peer, Side, Subnet};
 
-use super::{PeerFault, accepts, backend};
+use super::{PeerFault, Role, accepts, backend, mac};
 use crate::inputs::{Lease, Snapshot};
+
+/// To whom that belongs which nodes publish themselves.
+struct Holders<'a> {
+    addresses: BTreeMap<IpAddr, &'a str>,
+    /// Tunnel end points that derive from Nodes' UIDs, which the operator writes.
+    macs: BTreeMap<Mac, &'a str>,
+}
 
 /// Every other node that holds a lease, in the order of names.
 pub(super) fn peers(own: &str, snapshot: &Snapshot<'_>) -> (Vec<Peer>, Vec<PeerFault>) {
@@ -25,7 +32,13 @@ pub(super) fn peers(own: &str, snapshot: &Snapshot<'_>) -> (Vec<Peer>, Vec<PeerF
     for lease in snapshot.leases.values().filter(|lease| !lease.released && lease.node != own) {
         nodes.entry(&lease.node).or_default().push(lease);
     }
-    let holders = newest_holders(&nodes);
+    let holders = Holders {
+        addresses: newest_holders(&nodes),
+        macs: nodes
+            .iter()
+            .filter_map(|(name, leases)| Some((mac(&leases.first()?.node_uid, Role::Vtep), *name)))
+            .collect(),
+    };
     let peers = nodes.iter().map(|(name, leases)| peer(name, leases, &holders, &mut faults)).collect();
     (peers, faults)
 }
@@ -48,12 +61,7 @@ fn newest_holders<'a>(nodes: &BTreeMap<&'a str, Vec<&Lease>>) -> BTreeMap<IpAddr
     newest.into_iter().map(|(address, (_, name))| (address, name)).collect()
 }
 
-fn peer(
-    name: &str,
-    leases: &[&Lease],
-    holders: &BTreeMap<IpAddr, &str>,
-    faults: &mut Vec<PeerFault>,
-) -> Peer {
+fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<PeerFault>) -> Peer {
     let mut fault = |message: String| faults.push(PeerFault { node: name.to_owned(), message });
     // The primary lease that has been answered, the older family first; leases are in name order.
     let primary = leases
@@ -68,7 +76,7 @@ fn peer(
         if !usable {
             fault(format!("its public address {address} is none that packets can be sent to"));
         }
-        let holder = holders.get(address).copied();
+        let holder = holders.addresses.get(address).copied();
         let own = holder.is_none_or(|holder| holder == name);
         if !own {
             fault(format!(
@@ -78,13 +86,19 @@ fn peer(
         }
         usable && own
     });
+    let mut endpoints = status.map(|status| endpoints(status, &mut fault)).unwrap_or_default();
+    let holder = endpoints.vxlan.and_then(|mac| holders.macs.get(&mac)).filter(|holder| **holder != name);
+    if let (Some(mac), Some(holder)) = (endpoints.vxlan, holder) {
+        fault(format!("its tunnel end point {mac} is that of node {holder}: it gets no tunnel"));
+        endpoints.vxlan = None;
+    }
     let accepts: BTreeSet<Backend> = leases.iter().flat_map(|lease| accepts(&lease.backend)).collect();
     Peer {
         node: name.to_owned(),
         side: Side {
             backend: primary.map_or(Backend::Vxlan, |lease| backend(lease.backend.kind)),
             accepts,
-            endpoints: status.map(|status| endpoints(status, &mut fault)).unwrap_or_default(),
+            endpoints,
             direct_routing: primary.is_some_and(|lease| lease.backend.direct_routing),
             public_ips,
             uplink_prefixes: status

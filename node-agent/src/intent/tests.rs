@@ -243,3 +243,37 @@ fn an_unreadable_lease_is_reported_and_stops_nothing() {
     assert_eq!(built.faults.len(), 1);
     assert!(built.faults[0].message.contains("10.244.9.0-24"));
 }
+
+#[test]
+fn a_subnet_in_use_stays_in_the_pod_network_when_its_entry_goes() {
+    let mut known = known();
+    known.add(answered(2, "node2"));
+    known.add(answered(3, "node3"));
+    known.facts.routed = BTreeSet::from(["10.244.2.0/24".parse().unwrap(), "10.9.0.0/24".parse().unwrap()]);
+    known.network.as_mut().unwrap().entries = vec!["10.99.0.0/16".parse().unwrap()];
+    let built = known.build().unwrap();
+    let entries: Vec<String> = built.intent.entries.iter().map(ToString::to_string).collect();
+    // Our own and the one that we have a route to; node3's is new here, and no lease speaks of 10.9.0.0/24.
+    assert_eq!(entries, ["10.99.0.0/16", "10.244.1.0/24", "10.244.2.0/24"]);
+    assert_eq!(built.troubles[0].reason, reason::ENTRY_IN_USE);
+    known.network.as_mut().unwrap().entries = vec!["10.244.0.0/16".parse().unwrap()];
+    assert!(known.build().unwrap().troubles.is_empty());
+}
+
+#[test]
+fn a_tunnel_end_point_belongs_to_the_node_whose_uid_it_derives_from() {
+    let mut known = known();
+    known.add(answered(2, "node2"));
+    known.add(answered(3, "a-thief"));
+    let uid = |known: &Known, name: &str| {
+        known.leases.values().find(|lease| lease.node == name).unwrap().node_uid.clone()
+    };
+    let stolen = mac(&uid(&known, "node2"), Role::Vtep);
+    for lease in known.leases.values_mut().filter(|lease| lease.node != "node1") {
+        lease.status.as_mut().unwrap().endpoints[0].vtep_mac = Some(stolen.to_string());
+    }
+    let built = known.build().unwrap();
+    let ends: Vec<_> =
+        built.intent.peers.iter().map(|peer| (peer.node.as_str(), peer.side.endpoints.vxlan)).collect();
+    assert_eq!(ends, [("a-thief", None), ("node2", Some(stolen))], "{:?}", built.faults);
+}

@@ -23,7 +23,8 @@ pub(super) fn choice(
     let bad = |field: &str, text: &str, error: &dyn std::fmt::Display| {
         NotReady::new(reason::NO_UPLINK, format!("uplink.{field} {text:?} is no {field}: {error}"))
     };
-    let UplinkSelection { default_route, interface, interface_regex, address, can_reach, internal_ip } =
+    // `default_route` says what holds without any of the others.
+    let UplinkSelection { default_route: _, interface, interface_regex, address, can_reach, internal_ip } =
         selection;
     if let Some(name) = interface {
         return Ok(UplinkChoice::Interface(name.clone()));
@@ -45,6 +46,5 @@ pub(super) fn choice(
     if *internal_ip == Some(true) {
         return Ok(UplinkChoice::InternalIp(internal_ips.to_vec()));
     }
-    let _ = default_route;
     Ok(UplinkChoice::DefaultRoute)
 }

@@ -38,7 +38,6 @@ pub struct View {
     pub not_ready: Option<(&'static str, String)>,
     /// Named counters of our nft table: packets and bytes.
     pub nft: BTreeMap<String, (u64, u64)>,
-    pub uplink: Option<String>,
 }
 
 type Labels<'a> = Vec<(&'a str, &'a str)>;
@@ -89,7 +88,6 @@ impl Collector for ViewCollector {
             last_beat: _,
             not_ready,
             nft,
-            uplink: _,
         } = &*view;
         let encoder = &mut encoder;
         let by_kind = |map: &'_ BTreeMap<&'static str, u64>| -> Vec<(Labels<'static>, f64)> {

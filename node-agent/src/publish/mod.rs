@@ -9,7 +9,7 @@ pub mod writer;
 
 use tartan_crds::{NodeNetworkStatus, SubnetLeaseStatus};
 
-use crate::inputs::Snapshot;
+use crate::{inputs::Snapshot, intent::NotReady};
 
 /// Reason of our condition on the Node.
 pub const NODE_REASON: &str = "TartanReady";
@@ -20,8 +20,16 @@ pub struct Writes {
     /// By lease name.
     pub leases: Vec<(String, SubnetLeaseStatus)>,
     pub node_network: Option<NodeNetworkWrite>,
-    /// Say on the Node that its network is there.
-    pub network_available: bool,
+    pub availability: Option<Availability>,
+}
+
+/// What the Node's condition NetworkUnavailable should say. The scheduler puts no new pods on a node of
+/// which it is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    Available,
+    /// For a cause of this node, never of a peer or of the API.
+    Unavailable(NotReady),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +41,8 @@ pub struct NodeNetworkWrite {
 
 impl Writes {
     pub fn is_empty(&self) -> bool {
-        let Self { leases, node_network, network_available } = self;
-        leases.is_empty() && node_network.is_none() && !network_available
+        let Self { leases, node_network, availability } = self;
+        leases.is_empty() && node_network.is_none() && availability.is_none()
     }
 }
 
@@ -45,13 +53,13 @@ pub struct Published {
     pub lease: Option<SubnetLeaseStatus>,
     pub primary_leases: Vec<String>,
     pub node_network: NodeNetworkStatus,
-    /// The node was programmed completely and pods can be started.
-    pub network_available: bool,
+    /// `None`: the Node goes on saying what it says.
+    pub availability: Option<Availability>,
 }
 
 /// The part of `wanted` that the API doesn't have.
 pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
-    let Published { lease, primary_leases, node_network, network_available } = wanted;
+    let Published { lease, primary_leases, node_network, availability } = wanted;
     let leases = primary_leases
         .iter()
         .filter_map(|name| Some((name, lease.as_ref()?, snapshot.leases.get(name)?)))
@@ -67,10 +75,14 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         (status != before)
             .then(|| NodeNetworkWrite { urgent: status::differs_in_substance(&status, &before), status })
     });
-    let says_so = snapshot
-        .node
-        .is_some_and(|node| node.network_unavailable.as_ref().is_some_and(|(status, _)| status == "False"));
-    Writes { leases, node_network, network_available: *network_available && !says_so }
+    let said = snapshot.node.and_then(|node| node.network_unavailable.as_ref());
+    let said = said.map(|(status, reason)| (status.as_str(), reason.as_str()));
+    let availability = availability.clone().filter(|wanted| match (wanted, said) {
+        (Availability::Available, Some((status, _))) => status != "False",
+        (Availability::Unavailable(why), Some(said)) => said != ("True", why.reason),
+        (_, None) => true,
+    });
+    Writes { leases, node_network, availability }
 }
 
 #[cfg(test)]

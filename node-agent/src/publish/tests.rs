@@ -28,7 +28,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
         lease: Some(status::lease(&built.intent)),
         primary_leases: built.primary_leases,
         node_network: status::node_network(&view, at(second)),
-        network_available: true,
+        availability: Some(Availability::Available),
     }
 }
 
@@ -40,8 +40,12 @@ fn take(known: &mut Known, writes: &Writes) {
     if let Some(write) = &writes.node_network {
         known.node_net.as_mut().unwrap().status = Some(write.status.clone());
     }
-    if writes.network_available {
-        known.node.as_mut().unwrap().network_unavailable = Some(("False".into(), NODE_REASON.into()));
+    if let Some(availability) = &writes.availability {
+        let (status, reason) = match availability {
+            Availability::Available => ("False", NODE_REASON),
+            Availability::Unavailable(why) => ("True", why.reason),
+        };
+        known.node.as_mut().unwrap().network_unavailable = Some((status.into(), reason.into()));
     }
 }
 
@@ -51,7 +55,7 @@ fn what_the_api_has_is_not_written_again() {
     known.add(answered(2, "node2"));
     let first = writes(&published(&known, 1, &[]), &known.snapshot());
     assert_eq!(first.leases.len(), 1);
-    assert!(first.node_network.as_ref().unwrap().urgent && first.network_available);
+    assert!(first.node_network.as_ref().unwrap().urgent && first.availability.is_some());
     take(&mut known, &first);
     // The operator's own condition stands in the same list.
     let conditions = &mut known.node_net.as_mut().unwrap().status.as_mut().unwrap().conditions;
@@ -110,4 +114,24 @@ fn an_address_behind_translation_is_told_apart_from_the_tunnels_source() {
     let lease = published(&known, 1, &[]).lease.unwrap();
     assert_eq!(lease.public_ips, ["198.51.100.77".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(lease.tunnel_sources, ["192.0.2.11".parse::<std::net::IpAddr>().unwrap()]);
+}
+
+#[test]
+fn the_node_says_that_its_network_is_gone_once_and_that_it_is_back_once() {
+    let mut known = known();
+    let mut say = |availability: Option<Availability>| {
+        let wanted = Published { availability, ..published(&known, 1, &[]) };
+        let said = writes(&wanted, &known.snapshot());
+        take(&mut known, &said);
+        said.availability.is_some()
+    };
+    let broken = |message: &str| Some(Availability::Unavailable(NotReady::new("NoUplink", message)));
+    assert!(say(Some(Availability::Available)));
+    assert!(!say(Some(Availability::Available)));
+    assert!(!say(None), "nothing new");
+    assert!(say(broken("eth0 is gone")));
+    assert!(!say(broken("eth0 is still gone")), "words alone are no news to a scheduler");
+    assert!(!say(None));
+    assert!(say(Some(Availability::Unavailable(NotReady::new("ForeignObject", "another tartan0")))));
+    assert!(say(Some(Availability::Available)));
 }

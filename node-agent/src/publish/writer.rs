@@ -13,7 +13,7 @@ use serde_json::json;
 use tartan_crds::{NodeNetwork, SubnetLease, wellknown::field_manager};
 use tokio::{sync::watch, time::Instant};
 
-use super::{NODE_REASON, Writes};
+use super::{Availability, NODE_REASON, Writes, status};
 use crate::{client::reason, metrics::Metrics};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -76,7 +76,7 @@ async fn write(
     figures: bool,
     metrics: &Metrics,
 ) -> Result<(), ()> {
-    let Writes { leases, node_network, network_available } = writes;
+    let Writes { leases, node_network, availability } = writes;
     let mut result = Ok(());
     let mut note = |what: &'static str, object: &str, outcome: Result<(), kube::Error>| match outcome {
         Ok(()) => metrics.api_write(what, "ok"),
@@ -94,8 +94,8 @@ async fn write(
         let patch = apply::<NodeNetwork>(client, node, &write.status).await;
         note("node-network-status", node, patch);
     }
-    if *network_available {
-        let patch = say_available(client, node).await;
+    if let Some(availability) = availability {
+        let patch = say(client, node, availability).await;
         note("node-condition", node, patch);
     }
     result
@@ -118,14 +118,18 @@ where
 }
 
 /// Strategic merge: it touches our condition and none of the kubelet's.
-async fn say_available(client: &Client, node: &str) -> Result<(), kube::Error> {
+async fn say(client: &Client, node: &str, availability: &Availability) -> Result<(), kube::Error> {
     let now = k8s_openapi::jiff::Timestamp::now();
     let now = format!("{now:.0}");
+    let (value, reason, message) = match availability {
+        Availability::Available => ("False", NODE_REASON, "the pod network is set up on this node"),
+        Availability::Unavailable(why) => ("True", why.reason, why.message.as_str()),
+    };
     let patch = json!({ "status": { "conditions": [{
         "type": "NetworkUnavailable",
-        "status": "False",
-        "reason": NODE_REASON,
-        "message": "the pod network is set up on this node",
+        "status": value,
+        "reason": reason,
+        "message": status::shorten(message),
         "lastHeartbeatTime": now,
         "lastTransitionTime": now,
     }] } });

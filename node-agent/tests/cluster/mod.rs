@@ -49,7 +49,7 @@ impl Cluster {
     /// The same with a network, and a lease and NodeNetwork for each node N: 10.244.N.0/24 by `backend(N)`.
     pub fn leased(segments: &[usize], backend: impl Fn(usize) -> Value) -> Self {
         let cluster = Self::bare(segments);
-        cluster.create_network();
+        cluster.create_network("10.244.0.0/16");
         for node in cluster.fabric.nodes() {
             cluster.create_node_network(node.name());
             cluster.create_lease(node.number(), node.name(), &backend(node.number()));
@@ -61,11 +61,11 @@ impl Cluster {
         self.api.apply(&object.to_string()).unwrap().ok().unwrap();
     }
 
-    pub fn create_network(&self) {
+    pub fn create_network(&self, cidr: &str) {
         self.create(&json!({
             "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
             "metadata": { "name": "default" },
-            "spec": { "cidrs": [{ "name": "pods", "cidr": "10.244.0.0/16", "nodeMaskSize": 24 }] },
+            "spec": { "cidrs": [{ "name": "pods", "cidr": cidr, "nodeMaskSize": 24 }] },
         }));
     }
 
