@@ -13,41 +13,71 @@ use tartan_lab::prerequisites::{self, Tool};
 use crate::{image, workspace};
 
 /// What to run.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Options {
     /// Format, lints, generated files and pure tests only: needs no root and builds no Kubernetes.
     #[arg(long)]
     quick: bool,
-    /// Leave out the tests on the whole cluster (level 5).
+    /// Leave out the tests of the chart on whole clusters (level 5).
     #[arg(long, conflicts_with = "quick")]
     no_cluster: bool,
 }
 
+/// Those of our own test programs that start a whole cluster; the others need an API server at most.
+const WHOLE_CLUSTER: [&str; 2] = ["chart_pods", "cluster"];
+
+/// Test programs beside the code's own tests that need neither root nor a control plane. One more of that
+/// kind belongs here, or else it runs in the full run only.
+const PURE: [(&str, &[&str]); 5] = [
+    ("tartan-crds", &["definitions"]),
+    ("tartan-datapath", &["desired_tables", "pair_table", "plan_properties"]),
+    ("tartan-operator", &["never_overlap", "rules"]),
+    ("tartan-node-agent", &[]),
+    ("xtask", &["generated"]),
+];
+
+/// The one test in [`PURE`] that asks the kernel.
+const NOT_PURE: &str = "nft_takes_the_table_of_every_kind_of_node";
+
+/// One at a time: each of these tests starts a control plane and several nodes.
+const ONE_BY_ONE: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=1"];
+
 /// Runs the steps. Errors name the step that failed.
 pub fn run(options: &Options) -> Result<()> {
     let begin = Instant::now();
-    let mut steps = Steps::default();
-    steps.cargo("format", &["fmt", "--all", "--check"])?;
-    steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    if options.quick {
-        let mut arguments = vec!["test", "--locked", "--lib"];
-        arguments.extend(
-            ["tartan-crds", "tartan-datapath", "tartan-operator", "tartan-node-agent"]
-                .iter()
-                .flat_map(|name| ["-p", name]),
-        );
-        steps.cargo("pure tests", &arguments)?;
-        return steps.report(begin);
+    let mut done = Steps::default();
+    for (name, work) in steps(options, &own_tests()?) {
+        done.run(name, || work.run())?;
     }
-    steps.run("prerequisites: Debian packages, Kubernetes, etcd, helm", || {
-        prerequisites::require(&Tool::ALL)
-    })?;
-    steps.cargo(
-        "tests: logic, golden files, API schema, kernel",
-        &["test", "--locked", "-p", "tartan-crds", "-p", "tartan-datapath", "--no-fail-fast"],
-    )?;
-    // One at a time from here on: each test starts a control plane and several nodes.
-    let one = ["--no-fail-fast", "--", "--test-threads=1"];
+    done.report(begin)
+}
+
+/// What a step does.
+#[derive(Debug, PartialEq, Eq)]
+enum Work {
+    Cargo(Vec<String>),
+    Prerequisites,
+    Images,
+}
+
+/// The steps in their order. `own` are the names of this package's test programs.
+fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
+    let mut steps = vec![
+        ("format", cargo(&["fmt", "--all", "--check"])),
+        ("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    ];
+    if options.quick {
+        steps.extend(PURE.map(|(package, tests)| {
+            let mut arguments = vec!["test", "--locked", "-p", package, "--lib"];
+            arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
+            arguments.extend(["--no-fail-fast", "--", "--skip", NOT_PURE]);
+            (package, cargo(&arguments))
+        }));
+        return steps;
+    }
+    steps.push(("prerequisites: Debian packages, Kubernetes, etcd, helm", Work::Prerequisites));
+    let kernel = ["test", "--locked", "-p", "tartan-crds", "-p", "tartan-datapath", "--no-fail-fast"];
+    steps.push(("tests: logic, golden files, API schema, kernel", cargo(&kernel)));
     for (name, arguments) in [
         ("tests: lab", &["-p", "tartan-lab"][..]),
         ("tests: operator, against a real API server", &["-p", "tartan-operator"]),
@@ -56,18 +86,58 @@ pub fn run(options: &Options) -> Result<()> {
             &["-p", "tartan-node-agent", "--features", "failpoints"],
         ),
     ] {
-        steps.cargo(name, &[&["test", "--locked"], arguments, &one].concat())?;
+        steps.push((name, cargo(&[&["test", "--locked"], arguments, &ONE_BY_ONE].concat())));
     }
+    let (whole, light): (Vec<&str>, Vec<&str>) =
+        own.iter().map(String::as_str).partition(|test| WHOLE_CLUSTER.contains(test));
+    let own = |more: &[&'static str], tests: &[&str]| {
+        let mut arguments = [&["test", "--locked", "-p", "xtask"], more].concat();
+        arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
+        arguments.extend(ONE_BY_ONE);
+        cargo(&arguments)
+    };
+    steps.push(("tests: generated files, chart, admission", own(&["--lib", "--bins"], &light)));
     if !options.no_cluster {
-        steps.run("images: release binaries, operator, agent", || {
-            image::build(&image::default_directory()).map(drop)
-        })?;
-        steps.cargo(
-            "tests: chart, admission, whole cluster",
-            &[&["test", "--locked", "-p", "xtask"][..], &one].concat(),
-        )?;
+        steps.push(("images: release binaries, operator, agent", Work::Images));
+        steps.push(("tests: chart on whole clusters", own(&[], &whole)));
     }
-    steps.report(begin)
+    steps
+}
+
+fn cargo(arguments: &[&str]) -> Work {
+    Work::Cargo(arguments.iter().map(|&argument| argument.to_owned()).collect())
+}
+
+/// The test programs of this package, from the directory itself: a new one is never forgotten.
+fn own_tests() -> Result<Vec<String>> {
+    let directory = workspace::root().join("xtask/tests");
+    let mut names = vec![];
+    for entry in std::fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry?.path();
+        let is_test = path.extension().is_some_and(|ending| ending == "rs") || path.join("main.rs").exists();
+        if let (true, Some(name)) = (is_test, path.file_stem()) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl Work {
+    fn run(&self) -> Result<()> {
+        match self {
+            Self::Prerequisites => prerequisites::require(&Tool::ALL),
+            Self::Images => image::build(&image::default_directory()).map(drop),
+            Self::Cargo(arguments) => {
+                println!("    cargo {}", arguments.join(" "));
+                let status = workspace::cargo().args(arguments).status().context("start cargo")?;
+                if !status.success() {
+                    bail!("cargo {} ended with {status}", arguments.join(" "));
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -76,19 +146,6 @@ struct Steps {
 }
 
 impl Steps {
-    fn cargo(&mut self, name: &'static str, arguments: &[&str]) -> Result<()> {
-        self.run(name, || {
-            let mut command = workspace::cargo();
-            command.args(arguments);
-            println!("    cargo {}", arguments.join(" "));
-            let status = command.status().context("start cargo")?;
-            if !status.success() {
-                bail!("cargo {} ended with {status}", arguments.join(" "));
-            }
-            Ok(())
-        })
-    }
-
     fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) -> Result<()> {
         println!("==> {name}");
         let begin = Instant::now();
@@ -110,4 +167,58 @@ impl Steps {
 /// Minutes and seconds.
 fn clock(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The steps as command lines.
+    fn lines(options: &Options) -> Vec<String> {
+        let line = |work| match work {
+            Work::Cargo(arguments) => arguments.join(" "),
+            other => format!("{other:?}"),
+        };
+        steps(options, &own_tests().unwrap()).into_iter().map(|(_, work)| line(work)).collect()
+    }
+
+    #[test]
+    fn without_clusters_everything_else_still_runs() {
+        let all = lines(&Options::default());
+        let some = lines(&Options { no_cluster: true, ..Options::default() });
+        assert_eq!(all[..all.len() - 2], some, "only the last two steps are left out");
+        let (rest, whole) = (all[..all.len() - 2].join("\n"), &all[all.len() - 1]);
+        for test in own_tests().unwrap() {
+            let word = format!("--test {test} ");
+            assert_eq!(whole.contains(&word), WHOLE_CLUSTER.contains(&&*test), "{test}");
+            assert_ne!(whole.contains(&word), rest.contains(&word), "{test} runs once");
+        }
+    }
+
+    #[test]
+    fn the_quick_run_has_the_pure_tests_and_the_generated_files() {
+        let quick = lines(&Options { quick: true, ..Options::default() }).join("\n");
+        for word in ["--test generated", "--test definitions", "--test pair_table", "--test rules"] {
+            assert!(quick.contains(word), "{word} is missing in\n{quick}");
+        }
+        assert!(!quick.contains("Prerequisites") && !quick.contains("--test cluster"), "{quick}");
+    }
+
+    #[test]
+    fn the_lists_name_tests_that_exist() {
+        let root = workspace::root();
+        for (package, tests) in PURE {
+            let directory = root.join(package.trim_start_matches("tartan-")).join("tests");
+            for test in tests {
+                assert!(directory.join(format!("{test}.rs")).exists(), "{package} has no test {test}");
+            }
+        }
+        let own = own_tests().unwrap();
+        assert!(WHOLE_CLUSTER.iter().all(|test| own.iter().any(|name| name == test)), "{own:?}");
+        let tables = std::fs::read_to_string(root.join("datapath/tests/desired_tables.rs")).unwrap();
+        assert!(
+            tables.contains(&format!("fn {NOT_PURE}()")),
+            "the test that asks the kernel has another name"
+        );
+    }
 }
