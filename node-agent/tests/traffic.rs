@@ -57,7 +57,7 @@ impl Traffic {
                 wait_until_reaches(from, to);
                 let name = format!("to-{}", to.ip());
                 let many = Load::start(from, &name, (to.ip(), PORT), &LoadOptions::default()).unwrap();
-                let few = LoadOptions { udp_rate: 100, tcp_flows: 2 };
+                let few = LoadOptions { udp_rate: 100, tcp_flows: 2, ..LoadOptions::default() };
                 let few = Load::start(node, &name, (to.ip(), PORT), &few).unwrap();
                 for load in [many, few] {
                     loads.push(Flowing { from: node.name().to_owned(), to: other.name().to_owned(), load });

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::report::{Account, Flow, Report};
+use super::{LoadOptions, make_room};
 use crate::wait::pause;
 
 /// The number of a packet that only asks whether somebody answers.
@@ -17,12 +18,11 @@ const GREETING: u64 = u64::MAX;
 const POLL: Duration = Duration::from_millis(50);
 /// How long the last echoes may take.
 const DRAIN: Duration = Duration::from_secs(2);
-/// A TCP flow is one question and its answer, this often.
-const TCP_INTERVAL: Duration = Duration::from_millis(10);
 /// After this long without an answer a TCP connection counts as lost: the kernel would go on for many minutes.
 const TCP_PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn run(to: SocketAddr, udp_rate: u32, tcp_flows: usize, time: Option<Duration>) -> Result<()> {
+pub(super) fn run(to: SocketAddr, options: &LoadOptions, time: Option<Duration>) -> Result<()> {
+    let LoadOptions { udp_rate, tcp_flows, tcp_interval } = *options;
     let stopped = stop_on_signal()?;
     let stop = Arc::new(AtomicBool::new(false));
     let udp_flows = usize::from(udp_rate > 0);
@@ -34,7 +34,7 @@ pub(super) fn run(to: SocketAddr, udp_rate: u32, tcp_flows: usize, time: Option<
     }
     for _ in 0..tcp_flows {
         let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
-        flows.push(std::thread::spawn(move || tcp_flow(to, &ready, &stop)));
+        flows.push(std::thread::spawn(move || tcp_flow(to, tcp_interval, &ready, &stop)));
     }
     ready.wait();
     let start = Instant::now();
@@ -69,6 +69,7 @@ fn stop_on_signal() -> Result<mpsc::Receiver<()>> {
 fn udp_flow(to: SocketAddr, rate: u32, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
+    make_room(&socket)?;
     socket.connect(to).with_context(|| format!("connect to {to}"))?;
     socket.set_read_timeout(Some(POLL))?;
     while !stop.load(Ordering::Relaxed) {
@@ -130,7 +131,7 @@ fn receive(socket: &UdpSocket) -> Option<u64> {
     (socket.recv(&mut bytes).ok()? == bytes.len()).then(|| u64::from_be_bytes(bytes))
 }
 
-fn tcp_flow(to: SocketAddr, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {
+fn tcp_flow(to: SocketAddr, interval: Duration, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {
     let mut stream = connect(to, stop);
     ready.wait();
     let mut account = Account::new("tcp", Instant::now());
@@ -147,7 +148,7 @@ fn tcp_flow(to: SocketAddr, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> 
             }
         }
         number += 1;
-        pause(TCP_INTERVAL.saturating_sub(begin.elapsed()));
+        pause(interval.saturating_sub(begin.elapsed()));
     }
     Ok(account.close(Instant::now()))
 }

@@ -25,12 +25,13 @@ mod program;
 mod report;
 mod serve;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 
 pub use program::program;
 pub use report::{Flow, Report};
@@ -65,6 +66,9 @@ enum Role {
         udp_rate: u32,
         #[arg(long, default_value_t = 8)]
         tcp_flows: usize,
+        /// Milliseconds between the questions of a TCP flow
+        #[arg(long, default_value_t = 10)]
+        tcp_interval: u64,
         #[arg(long)]
         seconds: Option<u64>,
     },
@@ -74,8 +78,10 @@ enum Role {
 pub fn main() -> Result<()> {
     match Arguments::parse().role {
         Role::Serve { port, bind } => serve::run(bind, port),
-        Role::Load { to, udp_rate, tcp_flows, seconds } => {
-            load::run(to, udp_rate, tcp_flows, seconds.map(Duration::from_secs))
+        Role::Load { to, udp_rate, tcp_flows, tcp_interval, seconds } => {
+            let tcp_interval = Duration::from_millis(tcp_interval);
+            let options = LoadOptions { udp_rate, tcp_flows, tcp_interval };
+            load::run(to, &options, seconds.map(Duration::from_secs))
         }
     }
 }
@@ -106,16 +112,19 @@ impl Echo {
     }
 }
 
-/// How much traffic; the default is 1,000 UDP packets a second and 8 TCP flows.
+/// How much traffic; the default is 1,000 UDP packets a second and 8 TCP flows of 100 questions a second.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadOptions {
+    /// Packets in a second.
     pub udp_rate: u32,
     pub tcp_flows: usize,
+    /// A TCP flow is one question and its answer, this often.
+    pub tcp_interval: Duration,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { udp_rate: 1000, tcp_flows: 8 }
+        Self { udp_rate: 1000, tcp_flows: 8, tcp_interval: Duration::from_millis(10) }
     }
 }
 
@@ -133,24 +142,38 @@ impl Load {
         to: impl Into<SocketAddr>,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let LoadOptions { udp_rate, tcp_flows } = options;
+        let LoadOptions { udp_rate, tcp_flows, tcp_interval } = options;
         let mut command = place.command(&program()?.display().to_string());
         command.args(["load", "--to", &to.into().to_string()]);
         command.args(["--udp-rate", &udp_rate.to_string(), "--tcp-flows", &tcp_flows.to_string()]);
+        command.args(["--tcp-interval", &tcp_interval.as_millis().to_string()]);
         let process = place.start(&format!("load-{name}"), &command)?;
         wait_for_line(&process, "flowing")?;
         Ok(Self { process })
     }
 
+    /// Stops sending. Many loads are stopped together before the first report is waited for.
+    pub fn stop(&self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
     /// Stops sending, waits for what is under way, and tells what happened.
     pub fn finish(mut self) -> Result<Report> {
-        self.process.signal(Signal::SIGTERM);
+        self.stop();
         self.process.wait(Duration::from_secs(30))?;
         let output = self.process.output();
         let line = output.lines().rev().find(|line| line.starts_with('{'));
         let line = line.with_context(|| format!("{} did not report:\n{output}", self.process.name()))?;
         serde_json::from_str(line).context("read a report")
     }
+}
+
+/// Room for seconds of packets: on a busy machine whoever reads may not get its turn for long, and what the
+/// kernel then throws away would look like a loss of the network.
+fn make_room(socket: &UdpSocket) -> Result<()> {
+    const ROOM: usize = 16 << 20;
+    setsockopt(socket, sockopt::RcvBufForce, &ROOM).context("enlarge a receive buffer")?;
+    setsockopt(socket, sockopt::SndBufForce, &ROOM).context("enlarge a send buffer")
 }
 
 fn wait_for_line(process: &Process, line: &str) -> Result<()> {
