@@ -201,6 +201,31 @@ fn entries_are_appended_and_drained_but_never_changed() {
 }
 
 #[test]
+fn what_both_ends_of_a_tunnel_share_stays_while_subnets_are_leased() {
+    let api = ApiServer::start(ApiServerOptions::default()).unwrap();
+    install(&api);
+    send(&api, &["create"], &network(&json!({ "cidrs": [entry("a", "10.244.0.0/16", 24)] }))).ok().unwrap();
+    let change = |vxlan: Value| {
+        patch(&api, &["cnet", "default"], &json!({ "spec": { "backends": { "vxlan": vxlan } } }))
+    };
+    let leased = |used: u32| {
+        let entry = json!({ "name": "a", "cidr": "10.244.0.0/16", "capacity": 256, "used": used, "held": 0, "free": 256 - used });
+        let status = json!({ "status": { "cidrs": [entry] } });
+        assert_eq!(patch(&api, &["cnet", "default", "--subresource=status"], &status), None);
+    };
+    assert_eq!(change(json!({ "vni": 7 })), None, "without a status");
+    leased(0);
+    assert_eq!(change(json!({ "port": 4789 })), None, "without a lease");
+    leased(3);
+    for shared in [json!({ "vni": 8 }), json!({ "port": 8472 }), json!({ "gbp": true })] {
+        let said = change(shared.clone()).unwrap_or_else(|| panic!("{shared} was accepted"));
+        assert!(said.contains("spec.backends.vxlan: vni, port and gbp can't change while"), "{said}");
+    }
+    assert_eq!(change(json!({ "txChecksumOffload": false })), None, "what each node has for itself");
+    leased(4);
+}
+
+#[test]
 fn what_is_left_out_gets_the_defaults_of_the_types() {
     let api = api();
     let said = send(&api, &["create", "--dry-run=server", "-o", "json"], &network(&json!({}))).ok().unwrap();

@@ -152,6 +152,9 @@ impl Allocator {
                 self.seen.remove(&node.meta.name);
             }
             Delta::Leases(Change::Seen(lease)) => self.note_lease(lease),
+            Delta::Leases(Change::Listed { objects, .. }) => {
+                objects.iter().for_each(|lease| self.note_lease(lease));
+            }
             _ => {}
         }
         self.world.apply(delta)

@@ -138,9 +138,9 @@ fn objects_that_no_longer_parse_are_contained_one_by_one() {
 #[test]
 fn chart_values_are_applied_and_a_users_edits_are_kept_and_told() {
     let lab = Lab::start();
-    let values = |vni: u32, mtu: u32, pools: &str| {
+    let values = |random: bool, mtu: u32, pools: &str| {
         format!(
-            "clusterNetwork:\n  mtu: {mtu}\n  backends: {{ vxlan: {{ vni: {vni} }} }}\n  cidrs:\n  - {{ name: main, cidr: 10.244.0.0/16, nodeMaskSize: 24 }}\npools: {pools}\n"
+            "clusterNetwork:\n  mtu: {mtu}\n  masquerade: {{ fullyRandom: {random} }}\n  cidrs:\n  - {{ name: main, cidr: 10.244.0.0/16, nodeMaskSize: 24 }}\npools: {pools}\n"
         )
     };
     let config: Api<ConfigMap> = Api::namespaced(lab.client.clone(), "tartan-system");
@@ -151,7 +151,7 @@ fn chart_values_are_applied_and_a_users_edits_are_kept_and_told() {
     };
     let pool =
         "[{ name: racks, spec: { backend: { type: host-gw }, nodeSelector: { matchLabels: { r: s } } } }]";
-    publish(values(1, 1400, pool));
+    publish(values(false, 1400, pool));
     let mut operator = lab.operator();
     lab.node("a", json!({}));
     lab.until_leased("a", "10.244.0.0/24");
@@ -161,12 +161,12 @@ fn chart_values_are_applied_and_a_users_edits_are_kept_and_told() {
         chart() == "True AsExpected"
             && lab.condition::<NetworkPool>("racks", "ChartApplied") == "True AsExpected"
     });
-    assert_eq!((network().mtu, network().backends.vxlan.vni), (Some(1400), 1));
+    assert_eq!((network().mtu, network().masquerade.fully_random), (Some(1400), false));
 
     lab.patch::<ClusterNetwork>("default", json!({ "spec": { "mtu": 1300 } }));
-    publish(values(7, 1500, "[]"));
+    publish(values(true, 1500, "[]"));
     lab.until("what changed arrives, what was edited stays", || {
-        network().backends.vxlan.vni == 7 && network().mtu == Some(1300)
+        network().masquerade.fully_random && network().mtu == Some(1300)
     });
     lab.until("and is told", || {
         chart() == "False FieldConflict"
@@ -174,11 +174,11 @@ fn chart_values_are_applied_and_a_users_edits_are_kept_and_told() {
     });
     lab.until("a pool that left the values is gone", || lab.get::<NetworkPool>("racks").is_none());
 
-    publish(values(7, 1500, "[").replace("10.244", "10.245"));
+    publish(values(true, 1500, "[").replace("10.244", "10.245"));
     lab.until("nonsense is told and changes nothing", || chart() == "False InvalidValues");
-    publish(values(7, 1500, "[]").replace("10.244", "10.245"));
+    publish(values(true, 1500, "[]").replace("10.244", "10.245"));
     lab.until("what admission refuses is told", || chart() == "False InvalidValues");
-    publish(values(7, 1300, "[]"));
+    publish(values(true, 1300, "[]"));
     lab.until("agreement ends it", || chart() == "True AsExpected");
     assert_eq!(lab.lease_of("a").as_deref(), Some("10.244.0.0/24"));
     assert!(operator.is_running());

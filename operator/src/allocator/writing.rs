@@ -68,8 +68,10 @@ impl Allocator {
                 Err(error) => {
                     let reason = client::reason(&error);
                     self.metrics.request_failed(reason);
+                    // Blocks are not cut on old knowledge; giving them back re-reads what it needs.
+                    actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
                     let rest = self.outage.note(false, &[(reason, client::text(&error))]);
-                    return Some(rest.unwrap_or(now + STATUS_PACE));
+                    again = earliest(again, rest.unwrap_or(now + STATUS_PACE));
                 }
             }
         }
@@ -79,7 +81,9 @@ impl Allocator {
                 self.world.wishes.insert(wish, spec.subnet);
             }
         }
-        let executor = self.executor.clone();
+        let mut executor = self.executor.clone();
+        executor.network_uid =
+            self.world.network().map(|network| network.meta.uid.clone()).unwrap_or_default();
         let mut answers = stream::iter(actions)
             .map(|action| {
                 let executor = executor.clone();

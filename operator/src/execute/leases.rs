@@ -156,7 +156,7 @@ impl Executor {
         match why {
             DeleteReason::Expired | DeleteReason::Reassigned => {}
             DeleteReason::TakenEarly => self.events.warn(
-                events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, ""),
+                events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, &self.network_uid),
                 reason::EXHAUSTED,
                 "Reclaim",
                 format!("{subnet}, held for node {node} that is gone, was needed before its time"),

@@ -68,6 +68,8 @@ pub struct Executor {
     networks: Api<DynamicObject>,
     pools: Api<DynamicObject>,
     pub events: Events,
+    /// Of the ClusterNetwork that was decided by, for events about it.
+    pub network_uid: String,
     metrics: Metrics,
 }
 
@@ -78,6 +80,7 @@ impl Executor {
             leases: untyped::<SubnetLease>(client),
             node_networks: untyped::<NodeNetwork>(client),
             networks: untyped::<ClusterNetwork>(client),
+            network_uid: String::new(),
             pools: untyped::<NetworkPool>(client),
             events,
             metrics,
