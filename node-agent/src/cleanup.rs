@@ -6,9 +6,10 @@
 use std::{fs, io, path::Path};
 
 use anyhow::Context as _;
+use tartan_daemon::chain;
 use tartan_datapath::{kernel::Kernel, model::Elements, plan::plan_cleanup};
 
-use crate::{cli::Options, cni, lock, logging::chain};
+use crate::{cli::Options, cni, lock};
 
 /// Removes what is ours. A failure doesn't keep the rest from being tried.
 pub async fn cleanup(options: &Options, force: bool) -> anyhow::Result<()> {

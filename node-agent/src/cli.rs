@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{cni::files::Places, logging::LogFormat};
+use tartan_daemon::logging::LogFormat;
+
+use crate::cni::files::Places;
 
 /// Makes this node's kernel equal to what the cluster's SubnetLeases say, and keeps it so.
 ///

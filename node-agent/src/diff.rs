@@ -5,6 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use serde::Serialize;
+use tartan_daemon::connection;
 use tartan_datapath::{
     desired::{Desired, PeerPath, desired},
     kernel::Kernel,
@@ -15,8 +16,8 @@ use tartan_datapath::{
 };
 
 use crate::{
+    api_server,
     cli::{Options, Output},
-    client,
     ground::{self, Ground},
     inputs::{World, watch::follow},
     intent::PeerFault,
@@ -35,12 +36,13 @@ pub struct Answer {
 pub async fn diff(options: &Options, output: Output) -> anyhow::Result<Answer> {
     let node = options.node_name()?;
     let mut kernel = Kernel::open(options.kernel()).context("cannot talk to the kernel")?;
-    let clients = client::connect(options.kubeconfig.as_deref()).await?;
+    let clients = connection::connect(options.kubeconfig.as_deref()).await?;
+    let api_server = api_server::addresses(&clients.host).await;
     let world = tokio::time::timeout(PATIENCE, read_world(&clients, node))
         .await
         .context("the API server did not answer in time")??;
     let snapshot = world.snapshot().context("the inputs are incomplete")?;
-    let ground = ground::find(node, &clients.addresses, snapshot, &mut kernel, &Memory::default()).await;
+    let ground = ground::find(node, &api_server, snapshot, &mut kernel, &Memory::default()).await;
     let built = match &ground {
         Ground::Fresh { built, .. } | Ground::Held { built, .. } => built,
         Ground::None { why, .. } => anyhow::bail!("{}: {}", why.reason, why.message),
@@ -59,7 +61,7 @@ pub async fn diff(options: &Options, output: Output) -> anyhow::Result<Answer> {
     Ok(Answer { text, differs })
 }
 
-async fn read_world(clients: &client::Clients, node: &str) -> anyhow::Result<World> {
+async fn read_world(clients: &connection::Clients, node: &str) -> anyhow::Result<World> {
     let mut world = World::default();
     let mut inputs = follow(&clients.watch, node);
     while world.snapshot().is_none() {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use tartan_crds::conditions::reason;
+use tartan_daemon::chain;
 use tartan_datapath::{
     kernel::Kernel,
     model::{Deletions, Facts},
@@ -12,7 +13,6 @@ use crate::{
     brakes::{Programmed, Verdict, judge},
     inputs::Snapshot,
     intent::{self, Built, NotReady, Sources},
-    logging::chain,
     round::Memory,
 };
 

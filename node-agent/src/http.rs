@@ -19,7 +19,9 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::metrics::{CONTENT_TYPE, Metrics};
+use tartan_daemon::METRICS_CONTENT_TYPE;
+
+use crate::metrics::Metrics;
 
 /// The loop beats each second; its slowest step, a large nft transaction, may take twenty.
 const HANGS: Duration = Duration::from_secs(120);
@@ -51,7 +53,7 @@ async fn show_metrics(State((metrics, refresh)): State<(Metrics, Refresh)>) -> i
         let _ = tokio::time::timeout(REFRESH, answer).await;
     }
     match metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -8,11 +8,11 @@
 //! [`assess`] and the texts of [`cni`] and [`publish`] are pure; the rest are edges. One task decides;
 //! another writes to the API, so that a silent API server never keeps a node from repairing itself.
 
+mod api_server;
 pub mod assess;
 pub mod brakes;
 pub mod cleanup;
 pub mod cli;
-pub mod client;
 pub mod cni;
 pub mod diff;
 pub mod ground;
@@ -20,7 +20,6 @@ pub mod http;
 pub mod inputs;
 pub mod intent;
 pub mod lock;
-pub mod logging;
 pub mod metrics;
 pub mod publish;
 pub mod round;

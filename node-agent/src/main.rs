@@ -8,7 +8,6 @@ use tartan_node_agent::{
     cleanup::cleanup,
     cli::{Cli, Command},
     diff::diff,
-    logging,
     run::run,
 };
 
@@ -30,7 +29,7 @@ fn start() -> anyhow::Result<ExitCode> {
     // Before anything asks for TLS: with several providers in the graph rustls would not choose one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Cli { command, options } = Cli::parse();
-    logging::start(options.log_format, &options.log).context("--log")?;
+    tartan_daemon::logging::start(options.log_format, &options.log).context("--log")?;
     // One thread: the kernel's edge works on the network namespace of its own, and memory stays small.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = match command.unwrap_or(Command::Run) {

@@ -8,6 +8,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{AddressUse, conditions::reason};
+use tartan_daemon::chain;
 use tartan_datapath::{
     desired::{Desired, desired},
     kernel::Kernel,
@@ -26,7 +27,6 @@ use crate::{
     ground::{self, Ground},
     inputs::Snapshot,
     intent::Built,
-    logging::chain,
     metrics::Metrics,
     publish::{Availability, Published, status},
 };

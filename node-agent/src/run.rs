@@ -14,6 +14,7 @@
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -21,6 +22,10 @@ use anyhow::Context as _;
 use futures::{StreamExt as _, stream::BoxStream, stream::SelectAll};
 use kube::{Api, api::ListParams};
 use tartan_crds::SubnetLease;
+use tartan_daemon::{
+    chain,
+    connection::{self, Clients},
+};
 use tartan_datapath::kernel::{Kernel, Notice};
 use tokio::{
     net::TcpListener,
@@ -31,8 +36,8 @@ use tokio::{
 };
 
 use crate::{
+    api_server,
     cli::Options,
-    client::{self, Clients},
     cni::files::Written,
     http,
     inputs::{
@@ -40,7 +45,6 @@ use crate::{
         watch::{Watched, follow},
     },
     lock,
-    logging::chain,
     metrics::Metrics,
     publish::{Writes, writer, writes},
     round::{Memory, Place, round},
@@ -72,7 +76,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", options.listen))?;
     let kernel = Kernel::open(options.kernel()).context("cannot talk to the kernel")?;
-    let clients = client::connect(options.kubeconfig.as_deref()).await?;
+    let clients = connection::connect(options.kubeconfig.as_deref()).await?;
+    let api_server = api_server::addresses(&clients.host).await;
     tracing::info!(node, version = env!("CARGO_PKG_VERSION"), listen = %options.listen, "started");
     let metrics = Metrics::default();
     let (wanted, to_write) = watch::channel(Writes::default());
@@ -99,6 +104,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         node,
         options,
         clients,
+        api_server,
         kernel,
         metrics,
         wanted,
@@ -162,6 +168,7 @@ struct Loop {
     node: String,
     options: Options,
     clients: Clients,
+    api_server: Vec<IpAddr>,
     kernel: Kernel,
     inputs: SelectAll<BoxStream<'static, Watched>>,
     world: World,
@@ -243,12 +250,8 @@ impl Loop {
             return RESYNC;
         };
         let places = self.options.places();
-        let place = Place {
-            node: &self.node,
-            api_server: &self.clients.addresses,
-            places: &places,
-            metrics: &self.metrics,
-        };
+        let place =
+            Place { node: &self.node, api_server: &self.api_server, places: &places, metrics: &self.metrics };
         let round = Box::pin(round(&place, snapshot, &mut self.kernel, &mut self.memory)).await;
         let writes = writes(&round.published, &snapshot);
         self.wanted.send_if_modified(|held| {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::logging::LogFormat;
+use tartan_daemon::logging::LogFormat;
 
 /// Hands out pod subnets: every node that should have pod addresses holds a lease, and no two overlap.
 ///

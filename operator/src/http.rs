@@ -22,7 +22,9 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::metrics::{CONTENT_TYPE, Metrics};
+use tartan_daemon::METRICS_CONTENT_TYPE;
+
+use crate::metrics::Metrics;
 
 /// The loop wakes at least every ten seconds; a request takes at most fifteen.
 const HANGS: Duration = Duration::from_secs(120);
@@ -75,7 +77,7 @@ pub async fn serve(
 
 async fn show_metrics(State((metrics, _)): State<(Metrics, Heartbeat)>) -> impl IntoResponse {
     match metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -22,7 +22,6 @@ pub mod election;
 pub mod events;
 pub mod execute;
 pub mod http;
-pub mod logging;
 pub mod metrics;
 pub mod run;
 pub mod watch;

@@ -11,7 +11,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
     metrics::{
-        counter::{ConstCounter, Counter},
+        counter::Counter,
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
@@ -20,8 +20,6 @@ use prometheus_client::{
 };
 
 use crate::decide::Figures;
-
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
@@ -138,7 +136,7 @@ impl Default for Metrics {
             metrics.allocation_seconds.clone(),
         );
         registry.register_collector(Box::new(StateCollector(state)));
-        registry.register_collector(Box::new(Process));
+        registry.register_collector(Box::new(tartan_daemon::process::Process));
         Self { registry: Arc::new(registry), ..metrics }
     }
 }
@@ -273,38 +271,3 @@ const POOL_GAUGES: [GaugeOf<crate::decide::PoolFigures>; 6] = [
     ("tartan_pool_blocks_held", "Blocks held for gone nodes of the pool", |pool| pool.held),
     ("tartan_pool_blocks_free", "Blocks that a node of the pool can get", |pool| pool.free),
 ];
-
-/// The process, under the names that every Prometheus client uses.
-#[derive(Debug)]
-struct Process;
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
-        let Ok(stat) = process.stat() else { return Ok(()) };
-        let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
-        let cpu = ConstCounter::new(seconds(stat.utime + stat.stime));
-        let help = "User and system CPU time spent";
-        let family = encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?;
-        cpu.encode(family)?;
-        let mut gauges = vec![
-            ("process_resident_memory_bytes", "Resident memory", stat.rss * procfs::page_size()),
-            ("process_virtual_memory_bytes", "Virtual memory", stat.vsize),
-            ("process_threads", "Threads", u64::try_from(stat.num_threads).unwrap_or(0)),
-        ];
-        if let Ok(open) = process.fd_count() {
-            gauges.push(("process_open_fds", "Open file descriptors", open as u64));
-        }
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        if let Ok(boot) = procfs::boot_time_secs() {
-            let start = ConstGauge::new(boot as f64 + seconds(stat.starttime));
-            let help = "Start time since the epoch";
-            let name = "process_start_time_seconds";
-            start.encode(encoder.encode_descriptor(name, help, None, start.metric_type())?)?;
-        }
-        Ok(())
-    }
-}

@@ -10,7 +10,7 @@ use crate::{
     allocator::{Allocator, Inputs},
     chart_values::Chart,
     cli::Run,
-    client, election,
+    election,
     events::Events,
     execute::Executor,
     http::{self, Heartbeat},
@@ -28,10 +28,10 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     let identity = options.identity();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, "starting");
 
-    let clients = client::connect(options.kubeconfig.as_deref()).await?;
+    let clients = tartan_daemon::connection::connect(options.kubeconfig.as_deref()).await?;
     let metrics = Metrics::default();
     let heartbeat = Heartbeat::default();
-    let (events, event_task) = Events::start(clients.write.clone(), identity.clone(), metrics.clone());
+    let (events, event_task) = Events::start(clients.request.clone(), identity.clone(), metrics.clone());
     let (deltas_to, deltas) = mpsc::channel(NEWS);
     let mut watches = crate::watch::start(&clients.watch, &options.namespace, &metrics, &deltas_to);
     drop(deltas_to);
@@ -45,11 +45,11 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
             drop(leads);
         })
     } else {
-        let client = clients.write.clone();
+        let client = clients.request.clone();
         tokio::spawn(election::run(client, options.namespace.clone(), identity, leads, stopped.clone()))
     };
-    let executor = Executor::new(&clients.write, events.clone(), metrics.clone());
-    let chart = Chart::new(&clients.write, events, metrics.clone());
+    let executor = Executor::new(&clients.request, events.clone(), metrics.clone());
+    let chart = Chart::new(&clients.request, events, metrics.clone());
     let inputs = Inputs { deltas, leading, stop: stopped.clone() };
     let allocator = Allocator::new(executor, chart, metrics.clone(), heartbeat.clone(), inputs);
     let mut allocator = tokio::spawn(allocator.run());

@@ -28,8 +28,9 @@ const WHOLE_CLUSTER: [&str; 2] = ["chart_pods", "cluster"];
 
 /// Test programs beside the code's own tests that need neither root nor a control plane. One more of that
 /// kind belongs here, or else it runs in the full run only.
-const PURE: [(&str, &[&str]); 5] = [
+const PURE: [(&str, &[&str]); 6] = [
     ("tartan-crds", &["definitions"]),
+    ("tartan-daemon", &[]),
     ("tartan-datapath", &["desired_tables", "pair_table", "plan_properties"]),
     ("tartan-operator", &["never_overlap", "rules"]),
     ("tartan-node-agent", &[]),
@@ -76,7 +77,17 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
         return steps;
     }
     steps.push(("prerequisites: Debian packages, Kubernetes, etcd, helm", Work::Prerequisites));
-    let kernel = ["test", "--locked", "-p", "tartan-crds", "-p", "tartan-datapath", "--no-fail-fast"];
+    let kernel = [
+        "test",
+        "--locked",
+        "-p",
+        "tartan-crds",
+        "-p",
+        "tartan-daemon",
+        "-p",
+        "tartan-datapath",
+        "--no-fail-fast",
+    ];
     steps.push(("tests: logic, golden files, API schema, kernel", cargo(&kernel)));
     for (name, arguments) in [
         ("tests: lab", &["-p", "tartan-lab"][..]),

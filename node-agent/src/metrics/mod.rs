@@ -23,8 +23,6 @@ use tartan_datapath::model::Action;
 
 pub use view::View;
 
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     result: &'static str,
@@ -123,7 +121,7 @@ impl Default for Metrics {
         );
         registry.register_collector(Box::new(view::ViewCollector(metrics.view.clone())));
         registry.register_collector(Box::new(view::Devices));
-        registry.register_collector(Box::new(view::Process));
+        registry.register_collector(Box::new(tartan_daemon::process::Process));
         Self { registry: Arc::new(registry), ..metrics }
     }
 }

@@ -183,31 +183,3 @@ impl Collector for Devices {
         Ok(())
     }
 }
-
-/// The process, under the names that every Prometheus client uses.
-#[derive(Debug)]
-pub(super) struct Process;
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
-        let Ok(stat) = process.stat() else { return Ok(()) };
-        let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
-        let cpu = ConstCounter::new(seconds(stat.utime + stat.stime));
-        let help = "User and system CPU time spent";
-        cpu.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)?;
-        let resident = stat.rss.saturating_mul(procfs::page_size()) as f64;
-        let encoder = &mut encoder;
-        gauges(encoder, "process_resident_memory_bytes", "Resident memory", &[(vec![], resident)])?;
-        gauges(encoder, "process_virtual_memory_bytes", "Virtual memory", &[(vec![], stat.vsize as f64)])?;
-        gauges(encoder, "process_threads", "Threads", &[(vec![], stat.num_threads as f64)])?;
-        if let Ok(open) = process.fd_count() {
-            gauges(encoder, "process_open_fds", "Open file descriptors", &[(vec![], open as f64)])?;
-        }
-        if let Ok(boot) = procfs::boot_time_secs() {
-            let start = boot as f64 + seconds(stat.starttime);
-            gauges(encoder, "process_start_time_seconds", "Start time since the epoch", &[(vec![], start)])?;
-        }
-        Ok(())
-    }
-}

@@ -11,10 +11,11 @@ use kube::{
 use serde::Serialize;
 use serde_json::json;
 use tartan_crds::{NodeNetwork, SubnetLease, wellknown::field_manager};
+use tartan_daemon::connection::reason;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Availability, NODE_REASON, Writes, status};
-use crate::{client::reason, metrics::Metrics};
+use crate::metrics::Metrics;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
-//! Connections to the API server.
+//! Connections to the API server, and the fixed names of what can go wrong on them.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use kube::{
@@ -10,17 +10,19 @@ use kube::{
 
 /// Longer than any answer takes on a server that works.
 const ANSWER: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Two clients, since a watch may be silent for a minute and a request may not.
 #[derive(Clone)]
 pub struct Clients {
     pub watch: Client,
     pub request: Client,
-    /// Where the API server is: must stay reachable whatever the pod network covers.
-    pub addresses: Vec<IpAddr>,
+    /// The API server's host: a name, or an address without brackets.
+    pub host: String,
 }
 
-/// Connects by a kubeconfig file, or as the environment says (in-cluster account, `~/.kube/config`).
+/// Connects by a kubeconfig file, or as the environment says (in-cluster account, `~/.kube/config`). Errors name
+/// the file, or say that there is none; the server itself is not asked anything yet.
 pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Clients> {
     let mut config = match kubeconfig {
         Some(path) => {
@@ -32,44 +34,23 @@ pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Clients> {
         }
         None => Config::infer().await.context("no kubeconfig and no in-cluster account")?,
     };
-    // Retrying is decided here, with the state of the world known.
+    // The library would repeat a write for minutes, and then a create meets its own first attempt. Retrying is
+    // decided by those who know the state of the world.
     config.default_retry = false;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    let addresses = addresses_of(&config).await;
+    config.connect_timeout = Some(CONNECT);
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let watch = Client::try_from(config.clone()).context("cannot make an API client")?;
     config.read_timeout = Some(ANSWER);
     config.write_timeout = Some(ANSWER);
     let request = Client::try_from(config).context("cannot make an API client")?;
-    Ok(Clients { watch, request, addresses })
-}
-
-async fn addresses_of(config: &Config) -> Vec<IpAddr> {
-    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']);
-    if let Ok(address) = host.parse() {
-        return vec![address];
-    }
-    match tokio::time::timeout(Duration::from_secs(5), tokio::net::lookup_host((host, 443))).await {
-        Ok(Ok(found)) => {
-            let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-            addresses.sort();
-            addresses.dedup();
-            addresses
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(host, %error, "the API server's name has no address yet: it is not protected");
-            vec![]
-        }
-        Err(_) => {
-            tracing::warn!(host, "no answer about the API server's name: its address is not protected");
-            vec![]
-        }
-    }
+    Ok(Clients { watch, request, host })
 }
 
 /// What went wrong with a request, as one of a fixed set of labels.
 pub fn reason(error: &kube::Error) -> &'static str {
     match error {
         kube::Error::Api(status) => match status.code {
+            409 if status.is_already_exists() => "already_exists",
             409 => "conflict",
             404 => "not_found",
             401 => "unauthorized",
@@ -80,5 +61,13 @@ pub fn reason(error: &kube::Error) -> &'static str {
             _ => "server",
         },
         _ => "network",
+    }
+}
+
+/// The error for people: the library repeats the whole Status in its text.
+pub fn text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        error => crate::chain(error),
     }
 }
