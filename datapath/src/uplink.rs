@@ -37,7 +37,9 @@ pub enum UplinkError {
     Down { field: &'static str, name: String },
     #[error("uplink.{field}: interface {name} has no global address")]
     NoAddress { field: &'static str, name: String },
-    #[error("uplink.internalIP: the Node has no InternalIP")]
+    #[error(
+        "uplink.internalIP: the Node has no InternalIP; give it one, or select the uplink in another way"
+    )]
     NoInternalIp,
 }
 

@@ -14,6 +14,7 @@
 //! by the next start; the host's own addresses, routes, rules and sysctls stay as they were.
 
 mod apiserver;
+mod built;
 mod cluster;
 mod fabric;
 mod home;
@@ -30,6 +31,7 @@ pub mod traffic;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};
+pub use built::program;
 pub use cluster::{Cluster, ClusterOptions, POD_BRIDGE};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment};
 pub use home::{Lifetime, remove_leftovers};

@@ -150,7 +150,12 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         ));
     }
     for leftover in &facts.leftovers {
-        troubles.push(NotReady::new(reason::LEFTOVER_FLANNEL, leftover.clone()));
+        troubles.push(NotReady::new(
+            reason::LEFTOVER_FLANNEL,
+            format!(
+                "{leftover} of an earlier network is still there: remove it when no pod uses it any more"
+            ),
+        ));
     }
     troubles.extend(unmet.iter().cloned());
     // One that waits for a peer's first word is no trouble yet: every new node is such a peer.

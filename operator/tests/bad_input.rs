@@ -1,4 +1,5 @@
-//! Objects that are wrong, and the chart's values: each is answered in the right place, and stalls nobody.
+//! Objects that are wrong, and the chart's values: each is answered in the right place, and stalls nobody. The whole
+//! table of bad input is in node-agent/tests/bad_input, since it takes nodes; here is what needs many objects or odd ones.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,50 +24,6 @@ use kube::{
 use lab::{Lab, entry};
 use serde_json::{Value, json};
 use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, SubnetLease};
-
-/// Bad input → what the API server says to it. What gets past it is the next test's.
-#[test]
-fn admission_refuses_what_it_can_judge() {
-    let lab = Lab::start();
-    let check = |spec: Value, says: &str| {
-        let object = json!({ "metadata": { "name": "default" }, "spec": spec });
-        let error = create::<ClusterNetwork>(&lab, object).expect_err(says);
-        assert!(error.contains(says), "{says:?} is not in: {error}");
-    };
-    check(json!({ "cidrs": [] }), "spec.cidrs");
-    check(json!({ "cidrs": [entry("a", "10.0.0.1/16", 24)] }), "must be a CIDR in canonical form");
-    check(json!({ "cidrs": [entry("a", "FD00::/48", 64)] }), "must be a CIDR in canonical form");
-    check(json!({ "cidrs": [entry("a", "10.0.0.0/16", 8)] }), "nodeMaskSize must lie between");
-    check(json!({ "cidrs": [entry("a", "10.0.0.0/16", 31)] }), "nodeMaskSize must lie between");
-    check(json!({ "cidrs": [entry("a", "10.0.0.0/8", 29)] }), "at most 2^20 blocks");
-    check(
-        json!({ "cidrs": [entry("a", "10.0.0.0/8", 24), entry("b", "10.9.0.0/16", 24)] }),
-        "must not overlap",
-    );
-    check(
-        json!({ "cidrs": [entry("a", "10.0.0.0/16", 24), entry("a", "10.9.0.0/16", 24)] }),
-        "must be unique",
-    );
-    let one = || vec![entry("a", "10.0.0.0/16", 24)];
-    check(json!({ "cidrs": one(), "defaultBackend": { "type": "carrier-pigeon" } }), "Unsupported value");
-    check(json!({ "cidrs": one(), "fallbackBackend": "host-gw" }), "must be an overlay");
-    check(json!({ "cidrs": one(), "reclaimAfter": "soon" }), "must be a duration");
-    check(json!({ "cidrs": one(), "backends": { "vxlan": { "vni": 0 } } }), "vni");
-    let other = json!({ "metadata": { "name": "other" }, "spec": { "cidrs": one() } });
-    assert!(create::<ClusterNetwork>(&lab, other).expect_err("a second network").contains("named default"));
-
-    lab.network(json!({ "cidrs": one() }));
-    let api = lab.all::<ClusterNetwork>();
-    for (changed, says) in [
-        (entry("a", "10.0.0.0/16", 25), "never change"),
-        (entry("a", "10.0.0.0/15", 24), "never change"),
-        (entry("b", "10.9.0.0/16", 24), "only an entry with drain: true may be removed"),
-    ] {
-        let patch = Patch::Merge(json!({ "spec": { "cidrs": [changed] } }));
-        let error = lab.runtime.block_on(api.patch("default", &PatchParams::default(), &patch)).unwrap_err();
-        assert!(error.to_string().contains(says), "{error}");
-    }
-}
 
 #[test]
 fn bad_pools_entries_and_annotations_stall_nobody() {

@@ -21,11 +21,11 @@
 //! starts when every flow has been answered once, so that the first packet's address resolution is no loss.
 
 mod load;
-mod program;
 mod report;
 mod serve;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +33,6 @@ use clap::{Parser, Subcommand};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
-pub use program::program;
 pub use report::{Flow, Report};
 
 use crate::namespace::Namespace;
@@ -84,6 +83,11 @@ pub fn main() -> Result<()> {
             load::run(to, &options, seconds.map(Duration::from_secs))
         }
     }
+}
+
+/// The path of `tartan-lab-traffic`, which is built when it is first asked for.
+pub fn program() -> Result<PathBuf> {
+    crate::built::program("tartan-lab", "tartan-lab-traffic")
 }
 
 /// A running echo. Dropping it ends it.

@@ -220,14 +220,21 @@ fn hand_out_claims(
             let Some(place) = entries.iter().position(|entry| entry.name == name) else {
                 let known = spec.cidrs.iter().any(|entry| entry.name == *name);
                 let what = if known { "is not usable" } else { "does not exist in the ClusterNetwork" };
-                plan.problems.push(Problem::new(reason::UNKNOWN_ENTRY, format!("entry {name} {what}")));
+                plan.problems.push(Problem::new(
+                    reason::UNKNOWN_ENTRY,
+                    format!(
+                        "spec.cidrs: entry {name} {what}: append it to ClusterNetwork.spec.cidrs, or take it out \
+                         of the pool"
+                    ),
+                ));
                 continue;
             };
             match owners.get(&place) {
                 Some(owner) => plan.problems.push(Problem::new(
                     reason::ENTRY_CLAIMED_TWICE,
                     format!(
-                        "entry {name} is pool {owner}'s, which has the higher priority or the first name"
+                        "spec.cidrs: entry {name} is pool {owner}'s, which has the higher priority or the first \
+                         name: take it out of one of the two pools"
                     ),
                 )),
                 None => {

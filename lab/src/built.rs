@@ -1,0 +1,52 @@
+//! Programs of this workspace: beside the test that runs, built by the cargo that runs it.
+//!
+//! A test of one package finds its own programs without this; it is for those of other packages, which cargo
+//! does not build for it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+
+use crate::run::run;
+
+/// The path of a program of `package`, which is built when it is first asked for.
+pub fn program(package: &str, name: &str) -> Result<PathBuf> {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = built.get(name) {
+        return Ok(path.clone());
+    }
+    let own = std::env::current_exe()?;
+    // TARGET/PROFILE/program, TARGET/PROFILE/deps/test or TARGET/PROFILE/examples/program.
+    let mut profile = own.parent().context("a program is in a directory")?;
+    if profile.ends_with("deps") || profile.ends_with("examples") {
+        profile = profile.parent().context("deps is in a directory")?;
+    }
+    let path = profile.join(name);
+    // An older one may lie there: cargo knows.
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", package, "--bin", name]);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    cargo.arg("--target-dir").arg(profile.parent().context("a profile is in a target directory")?);
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
+    // What cargo tells a test about its own package would make another package's dependencies look changed.
+    for (variable, _) in std::env::vars_os() {
+        let variable = variable.to_string_lossy().into_owned();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix)) {
+            cargo.env_remove(variable);
+        }
+    }
+    match run(&mut cargo) {
+        Ok(output) => _ = output.ok()?,
+        // Without cargo the one beside us has to do.
+        Err(error) if !path.exists() => return Err(error.context(format!("build {name}"))),
+        Err(_) => {}
+    }
+    built.insert(name.to_owned(), path.clone());
+    Ok(path)
+}

@@ -1,0 +1,49 @@
+//! Bad input, one table: what somebody does wrong, where the answer is, what it names, and the remedy.
+//!
+//! The real API server, the real operator and a real agent on each of two nodes. Every row is provoked while
+//! packets flow between two pods, and not one may be lost; then the row is mended, and its answer must go away.
+//! docs/bad-input.md is made from the same rows: `TARTAN_BLESS=1 cargo test -p tartan-node-agent --test bad_input`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+#[path = "../cluster/mod.rs"]
+mod cluster;
+mod host;
+mod objects;
+mod scene;
+mod table;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use scene::Scene;
+use tartan_lab::traffic::{Echo, Load, LoadOptions};
+
+#[test]
+fn bad_input_is_answered_in_the_right_place_and_what_worked_goes_on() {
+    let rows: Vec<table::Row> = objects::rows().into_iter().chain(host::rows()).collect();
+    let mut scene = Scene::set();
+    let _echo = Echo::start(&scene.pods.1, 7000).unwrap();
+    // All of them, so that one red run shows all that is red.
+    let mut faults: Vec<String> = vec![];
+    for row in &rows {
+        let options = LoadOptions { udp_rate: 200, tcp_flows: 2, ..LoadOptions::default() };
+        let load = Load::start(&scene.pods.0, "through", (scene.pods.1.ip(), 7000), &options).unwrap();
+        let provoked = catch_unwind(AssertUnwindSafe(|| scene.provoke(row)));
+        faults.extend(provoked.unwrap_or_else(|_| panic!("{}; before it: {}", row.input, faults.join("\n"))));
+        let report = load.finish().unwrap();
+        assert!(report.sent() > 0, "{}: {report}", row.input);
+        if report.lost() + report.connections_lost() > 0 {
+            faults.push(format!("{}: {report}", row.input));
+        }
+        println!("{:58} {}", row.input, row.at);
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    table::check_page(&rows);
+}

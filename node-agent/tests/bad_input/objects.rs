@@ -1,0 +1,241 @@
+//! Rows about API objects: what admission can judge it refuses, the operator answers the rest.
+
+use serde_json::{Value, json};
+
+use super::{
+    scene::{Scene, entry, nothing, pods_entry},
+    table::{Answer, Row},
+};
+
+const NETWORK: &str = "refused by the API server";
+
+/// A change of the ClusterNetwork that is refused.
+const fn refused(
+    input: &'static str,
+    names: &'static str,
+    remedy: &'static str,
+    provoke: fn(&mut Scene) -> String,
+) -> Row {
+    Row { input, at: NETWORK, answer: Answer::Refused, reason: "", names, remedy, provoke, mend: nothing }
+}
+
+fn cidrs(scene: &Scene, entries: &[Value]) -> String {
+    scene.network_refusal(&json!({ "cidrs": entries }))
+}
+
+/// A pool, until it is deleted again.
+fn pool(
+    input: &'static str,
+    name: &'static str,
+    answer: (&'static str, &'static str, &'static str),
+    (names, remedy): (&'static str, &'static str),
+    provoke: fn(&mut Scene) -> String,
+) -> Row {
+    let (condition, status, reason) = answer;
+    let answer = Answer::Condition("networkpool", name, condition, status);
+    Row {
+        input,
+        at: "condition of the NetworkPool",
+        answer,
+        reason,
+        names,
+        remedy,
+        provoke,
+        mend: |scene| {
+            scene.delete_pools();
+            scene.entries(&[]);
+        },
+    }
+}
+
+pub fn rows() -> Vec<Row> {
+    [admission(), pools(), operator()].into_iter().flatten().collect()
+}
+
+fn admission() -> Vec<Row> {
+    vec![
+        refused("two CIDR entries overlap", "spec.cidrs", "entries must not overlap", |scene| {
+            cidrs(scene, &[pods_entry(), entry("more", "10.244.128.0/17", 24)])
+        }),
+        refused("a CIDR with host bits", "spec.cidrs[1].cidr", "must be a CIDR in canonical form", |scene| {
+            cidrs(scene, &[pods_entry(), entry("more", "10.245.0.1/16", 24)])
+        }),
+        refused(
+            "a CIDR that is not in canonical form",
+            "spec.cidrs[1].cidr",
+            "must be a CIDR in canonical form",
+            |scene| cidrs(scene, &[pods_entry(), entry("more", "FD00::/48", 64)]),
+        ),
+        refused(
+            "blocks larger than their entry",
+            "spec.cidrs[1]",
+            "nodeMaskSize must lie between the entry's own length and 30",
+            |scene| cidrs(scene, &[pods_entry(), entry("more", "10.245.0.0/16", 15)]),
+        ),
+        refused(
+            "blocks without room for a pod",
+            "spec.cidrs[1]",
+            "nodeMaskSize must lie between the entry's own length and 30",
+            |scene| cidrs(scene, &[pods_entry(), entry("more", "10.245.0.0/16", 31)]),
+        ),
+        refused("an entry is changed", "spec.cidrs", "append a new entry, and drain the old one", |scene| {
+            cidrs(scene, &[entry("pods", "10.244.0.0/16", 25)])
+        }),
+        refused(
+            "an entry is removed that is not drained",
+            "spec.cidrs",
+            "set drain first, and wait until no lease is left in it",
+            |scene| cidrs(scene, &[entry("other", "10.245.0.0/16", 24)]),
+        ),
+        refused(
+            "an unknown backend",
+            "spec.defaultBackend.type",
+            "supported values: \"vxlan\", \"host-gw\"",
+            |scene| scene.network_refusal(&json!({ "defaultBackend": { "type": "gre" } })),
+        ),
+        refused(
+            "a VNI that VXLAN does not have",
+            "spec.backends.vxlan.vni",
+            "should be greater than or equal to 1",
+            |scene| scene.network_refusal(&json!({ "backends": { "vxlan": { "vni": 0 } } })),
+        ),
+        refused(
+            "VNI or port changed while nodes use them",
+            "spec.backends.vxlan",
+            "keep them, or move every node to a pool with another backend",
+            |scene| scene.network_refusal(&json!({ "backends": { "vxlan": { "port": 4789 } } })),
+        ),
+    ]
+}
+
+fn rack(more: Value) -> Value {
+    let mut spec = json!({ "backend": { "type": "host-gw" } });
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    spec
+}
+
+fn pools() -> Vec<Row> {
+    vec![
+        pool(
+            "a selector that matches no node",
+            "nobody",
+            ("Accepted", "True", "NoNodesMatch"),
+            ("no node is in the pool", "see spec.nodeSelector"),
+            |scene| {
+                scene.pool("nobody", &rack(json!({ "nodeSelector": { "matchLabels": { "no": "one" } } })));
+                String::new()
+            },
+        ),
+        pool(
+            "a selector with an unknown operator",
+            "odd",
+            ("Accepted", "False", "InvalidSelector"),
+            ("spec.nodeSelector", "In, NotIn, Exists"),
+            |scene| {
+                let selector =
+                    json!({ "matchExpressions": [{ "key": "x", "operator": "Near", "values": ["y"] }] });
+                scene.pool("odd", &rack(json!({ "nodeSelector": selector })));
+                String::new()
+            },
+        ),
+        pool(
+            "two pools of one priority select the same nodes",
+            "second",
+            ("Consistent", "False", "SamePriority"),
+            ("pool first", "give one of the pools a higher priority"),
+            |scene| {
+                let both =
+                    rack(json!({ "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } } }));
+                scene.kubectl(&["label", "node", "node2", "kubernetes.io/os=linux", "--overwrite"]);
+                scene.pool("first", &both);
+                scene.pool("second", &both);
+                String::new()
+            },
+        ),
+        pool(
+            "two pools claim one entry",
+            "second",
+            ("Accepted", "False", "EntryClaimedTwice"),
+            ("spec.cidrs: entry spare", "take it out of one of the two pools"),
+            |scene| {
+                scene.entries(&[entry("spare", "10.245.0.0/16", 24)]);
+                let claim = |name: &str| {
+                    rack(json!({ "nodeSelector": { "matchLabels": { "no": name } }, "cidrs": ["spare"] }))
+                };
+                scene.pool("first", &claim("one"));
+                scene.pool("second", &claim("other"));
+                String::new()
+            },
+        ),
+        pool(
+            "a pool names an entry that is not there",
+            "second",
+            ("Accepted", "False", "UnknownEntry"),
+            ("spec.cidrs: entry missing", "append it to ClusterNetwork.spec.cidrs"),
+            |scene| {
+                scene.pool(
+                    "second",
+                    &rack(
+                        json!({ "nodeSelector": { "matchLabels": { "no": "one" } }, "cidrs": ["missing"] }),
+                    ),
+                );
+                String::new()
+            },
+        ),
+    ]
+}
+
+fn operator() -> Vec<Row> {
+    let network = |condition| Answer::Condition("clusternetwork", "default", condition, "False");
+    vec![
+        Row {
+            input: "an entry overlaps the range of Services",
+            at: "condition of the ClusterNetwork",
+            answer: network("Accepted"),
+            reason: "OverlapsServiceCIDR",
+            names: "entry services",
+            remedy: "append another entry and drain this one",
+            provoke: |scene| {
+                scene.entries(&[entry("services", "10.96.0.0/14", 24)]);
+                String::new()
+            },
+            mend: |scene| scene.entries(&[]),
+        },
+        Row {
+            input: "an entry is drained and removed while leases are in it",
+            at: "condition of the ClusterNetwork; Degraded of each NodeNetwork concerned",
+            answer: network("Consistent"),
+            reason: "EntryInUse",
+            names: "lie in no entry",
+            remedy: "put the removed entry back with drain: true",
+            provoke: |scene| {
+                let mut drained = pods_entry();
+                drained["drain"] = true.into();
+                let spare = entry("spare", "10.245.0.0/16", 24);
+                scene.patch_network(&json!({ "cidrs": [drained, spare] }));
+                scene.patch_network(&json!({ "cidrs": [spare] }));
+                scene.cluster.wait_for_condition("node2", "Degraded", "True", "EntryInUse");
+                String::new()
+            },
+            mend: |scene| {
+                scene.entries(&[]);
+                scene.cluster.wait_for_condition("node2", "Degraded", "False", "AsExpected");
+            },
+        },
+        Row {
+            input: "an annotation that can't be read",
+            at: "condition of the NodeNetwork",
+            answer: Answer::Condition("nodenetwork", "node2", "Leased", "True"),
+            reason: "InvalidAnnotation",
+            names: "annotation tartan.network/uplink",
+            remedy: "interface=",
+            provoke: |scene| {
+                scene.annotate("tartan.network/uplink", "the-fast-one");
+                String::new()
+            },
+            mend: |scene| scene.annotate("tartan.network/uplink", ""),
+        },
+    ]
+}
