@@ -29,7 +29,8 @@ use crate::{BackendSelection, BackendType, Cidr, Family};
     validation = Rule::new("self.metadata.name == 'default'").message("the only ClusterNetwork is named default"),
     // A comparison with the old object, so it strands none that is there.
     validation = Rule::new("self.spec.backends == oldSelf.spec.backends || !has(oldSelf.status) || !has(oldSelf.status.cidrs) || oldSelf.status.cidrs.all(c, c.used == 0) || (self.spec.backends.vxlan.vni == oldSelf.spec.backends.vxlan.vni && self.spec.backends.vxlan.port == oldSelf.spec.backends.vxlan.port && self.spec.backends.vxlan.gbp == oldSelf.spec.backends.vxlan.gbp)")
-        .message("spec.backends.vxlan: vni, port and gbp can't change while subnets are leased, since nodes that have the new ones would not reach those that don't: keep them, or move every node to a pool with another backend and remove its leases first")
+        .field_path(".spec.backends.vxlan")
+        .message("vni, port and gbp can't change while subnets are leased, since nodes that have the new ones would not reach those that don't: keep them, or move every node to a pool with another backend and remove its leases first")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterNetworkSpec {

@@ -87,7 +87,7 @@ fn declare_metadata_name(value: &mut Value) {
             schema.get_mut("x-kubernetes-validations").and_then(Value::as_array_mut).into_iter().flatten()
         {
             if let Some(rule) = rule.as_object_mut() {
-                rule.insert("fieldPath".into(), ".metadata.name".into());
+                rule.entry("fieldPath").or_insert_with(|| ".metadata.name".into());
             }
         }
     }

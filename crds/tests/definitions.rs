@@ -25,18 +25,37 @@ fn each(mut look: impl FnMut(&str, &Value)) {
     }
 }
 
+/// Every reason is explained to those who meet it.
+#[test]
+fn each_reason_has_its_remedy_in_the_operations_guide() {
+    let constants = include_str!("../src/conditions.rs");
+    let guide = include_str!("../../docs/operations.md");
+    let words: Vec<&str> = constants
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub const ")?.split('"').nth(1))
+        .collect();
+    assert!(words.len() > 30, "only {words:?} were found");
+    let missing: Vec<&&str> = words.iter().filter(|word| !guide.contains(&format!("`{word}`"))).collect();
+    assert!(missing.is_empty(), "docs/operations.md does not explain {missing:?}");
+}
+
 fn rules(schema: &Value) -> impl Iterator<Item = &Value> {
     schema["x-kubernetes-validations"].as_array().into_iter().flatten()
 }
 
 /// An object that breaks a rule at the root, or in `spec`, can be changed nowhere: not even a finalizer can be taken
-/// from it. A name never changes, so rules about it are safe; all others belong deeper.
+/// from it. A name never changes, and what compares with the old object refuses only a change: such rules are safe. All
+/// others belong deeper.
 #[test]
-fn rules_at_the_root_are_about_the_name_only() {
+fn rules_at_the_root_are_about_the_name_or_a_change() {
     each(|path, schema| match path.matches('.').count() {
         0 => {
             for rule in rules(schema) {
-                assert!(rule["rule"].as_str().unwrap().contains("self.metadata.name"), "{path}: {rule}");
+                let text = rule["rule"].as_str().unwrap();
+                let of_a_change = text.starts_with("self.spec.backends == oldSelf.spec.backends || ");
+                assert!(text.contains("self.metadata.name") || of_a_change, "{path}: {rule}");
+                let field = if of_a_change { ".spec.backends.vxlan" } else { ".metadata.name" };
+                assert_eq!(rule["fieldPath"], field, "{path}: {rule}");
             }
         }
         1 => assert_eq!(rules(schema).count(), 0, "{path} has a rule of its own: move it to the field"),

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn good() -> Facts {
-        Facts { nft: true, net_admin: true, sysctl_writable: true, ..Facts::default() }
+        Facts { nft: true, net_admin: true, ..Facts::default() }
     }
 
     fn findings(facts: &Facts) -> Findings<'_> {

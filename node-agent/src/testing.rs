@@ -154,7 +154,6 @@ fn facts() -> Facts {
         resolvers: vec!["192.0.2.53".parse().unwrap()],
         nft: true,
         net_admin: true,
-        sysctl_writable: true,
         kernel_version: "6.1.0".into(),
         ..Facts::default()
     }

@@ -8,12 +8,7 @@ use rtnetlink::packet_route::{
     route::{RouteAttribute, RouteMessage, RouteType},
 };
 
-use super::{
-    Kernel, decode,
-    encode::family,
-    error::{ObserveError, errno},
-    socket::RequestError,
-};
+use super::{Kernel, decode, encode::family, error::ObserveError, socket::RequestError};
 use crate::model::{AddressFacts, DefaultRoute, Facts, ForwardException, LinkFacts};
 
 /// Asking the kernel for a route failed.
@@ -45,7 +40,6 @@ impl Kernel {
                 .trim()
                 .to_owned(),
             net_admin: has_net_admin(),
-            sysctl_writable: self.sysctls_writable(),
             resolvers: self.resolvers(),
             ..Facts::default()
         };
@@ -129,14 +123,6 @@ impl Kernel {
     fn rp_filter(&self, link: &str) -> u8 {
         let value = self.sysctls.read(&format!("ipv4/conf/{link}/rp_filter"));
         value.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-    }
-
-    fn sysctls_writable(&self) -> bool {
-        let path = self.sysctls.path("ipv4/ip_forward");
-        match std::fs::OpenOptions::new().write(true).open(path) {
-            Ok(_) => true,
-            Err(error) => !matches!(error.raw_os_error(), Some(errno::EROFS | errno::EACCES | errno::EPERM)),
-        }
     }
 
     fn resolvers(&self) -> Vec<IpAddr> {

@@ -67,5 +67,4 @@ pub struct Facts {
     pub kernel_version: String,
     pub nft: bool,
     pub net_admin: bool,
-    pub sysctl_writable: bool,
 }
