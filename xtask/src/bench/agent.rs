@@ -71,7 +71,7 @@ fn add_peers(api: &ApiServer, numbers: std::ops::Range<usize>) -> Result<()> {
     };
     let leases: Vec<Value> = numbers.map(with_status).collect();
     create(api, &leases)?;
-    send(api, &["replace", "--subresource=status"], &leases)?;
+    send(api, &["replace", "--subresource=status"], "status", &leases)?;
     Ok(())
 }
 

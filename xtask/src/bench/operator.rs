@@ -43,8 +43,8 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
         operator.wait()?;
         outcome?;
     }
-    report(&format!("{size} bare creates of leases by one kubectl"), "s", bare);
-    report(&format!("{size} Nodes created by one kubectl"), "s", nodes);
+    report(&format!("{size} bare creates of leases"), "s", bare);
+    report(&format!("{size} Nodes created"), "s", nodes);
     report(&format!("{size} Nodes created and leased, from the first create"), "s", leased);
     report("operator, resident, from none to all leases", "MB", memory);
     Ok(())
