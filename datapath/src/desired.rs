@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     mark,
-    model::{Backend, Elements, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value},
+    model::{Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value},
     mtu, nft,
     pair::{self, Pairing, Path, Reason},
     problem::Problem,
@@ -24,10 +24,11 @@ pub struct Desired {
     pub problems: Vec<Problem>,
 }
 
-/// The path to one peer and why it is that one.
+/// The path of one family's packets to one peer and why it is that one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerPath {
     pub node: String,
+    pub family: Family,
     pub subnets: Vec<IpNetwork>,
     #[serde(flatten)]
     pub pairing: Pairing,
@@ -43,27 +44,43 @@ pub fn desired(intent: &Intent) -> Desired {
     let contained = containment::check(intent, &mut desired.problems);
     let mut direct: Vec<IpNetwork> = Vec::new();
     for (peer, allowed) in intent.peers.iter().zip(contained) {
-        let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback);
-        if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
-            pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
-        }
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
-        if let Path::Direct { .. } = pairing.path {
-            direct.extend(&allowed.subnets);
+        for (family, subnets) in by_family(intent, allowed.subnets) {
+            let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback, family);
+            if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
+                pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
+            }
+            if let Path::Direct { .. } = pairing.path {
+                direct.extend(&subnets);
+            }
+            add_peer(intent, peer, &pairing, &subnets, route_mtu, &mut desired.elements);
+            desired.paths.push(PeerPath {
+                node: peer.node.clone(),
+                family,
+                subnets,
+                pairing,
+                mtu: route_mtu,
+            });
         }
-        add_peer(intent, peer, &pairing, &allowed.subnets, route_mtu, &mut desired.elements);
-        desired.paths.push(PeerPath {
-            node: peer.node.clone(),
-            subnets: allowed.subnets,
-            pairing,
-            mtu: route_mtu,
-        });
     }
     desired.elements.insert(Key::NftTable, Value::NftTable(nft::table(intent, &direct)));
     desired
 }
 
-/// Neighbour, forwarding entry and routes of one peer.
+/// A peer's subnets of each family that this node has too. One without any still has a path, though nothing
+/// leads there.
+fn by_family(intent: &Intent, subnets: Vec<IpNetwork>) -> Vec<(Family, Vec<IpNetwork>)> {
+    let (v4, v6): (Vec<_>, Vec<_>) = subnets.into_iter().partition(IpNetwork::is_ipv4);
+    let has = |family| intent.local.subnets.iter().any(|own| Family::of(&own.prefix) == family);
+    let mut families = vec![(Family::V4, v4), (Family::V6, v6)];
+    families.retain(|(family, subnets)| has(*family) && !subnets.is_empty());
+    if families.is_empty() {
+        families.push((if has(Family::V4) { Family::V4 } else { Family::V6 }, vec![]));
+    }
+    families
+}
+
+/// Neighbour, forwarding entry and routes of one peer, of one family.
 fn add_peer(
     intent: &Intent,
     peer: &Peer,
@@ -94,22 +111,27 @@ fn add_peer(
             }
             Path::None => Route { kind: RouteKind::Unreachable, source: None, mtu: None },
         };
-        elements.insert(Key::Route { destination: *subnet, metric: 0 }, Value::Route(route));
+        elements.insert(Key::Route { destination: *subnet, metric: metric(subnet) }, Value::Route(route));
     }
+}
+
+/// That which the kernel gives a route without one: for IPv6, `IP6_RT_PRIO_USER` (linux/ipv6_route.h).
+fn metric(destination: &IpNetwork) -> u32 {
+    if destination.is_ipv4() { 0 } else { 1024 }
 }
 
 /// Our base address of the subnet's family, where we have one.
 fn base_address(intent: &Intent, subnet: &IpNetwork) -> Option<IpAddr> {
     let same_family = |other: &IpNetwork| other.is_ipv4() == subnet.is_ipv4();
     let primary = intent.local.subnets.iter().find(|own| own.primary && same_family(&own.prefix))?;
-    Some(primary.prefix.network())
+    Some(host::base(primary.prefix))
 }
 
 /// The peer's base address of the subnet's family: that of its primary subnet, else the subnet's own.
 fn peer_base(peer: &Peer, subnet: &IpNetwork) -> IpAddr {
     let same_family = |other: &IpNetwork| other.is_ipv4() == subnet.is_ipv4();
     let primary = peer.subnets.iter().find(|other| other.primary && same_family(&other.prefix));
-    primary.map_or(subnet.network(), |primary| primary.prefix.network())
+    host::base(primary.map_or(*subnet, |primary| primary.prefix))
 }
 
 /// Whether the node receives by `backend`.

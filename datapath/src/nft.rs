@@ -104,7 +104,7 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
 
 fn base_address(intent: &Intent, words: &Words) -> Option<IpAddr> {
     let primary = intent.local.subnets.iter().find(|subnet| subnet.primary && words.has(&subnet.prefix))?;
-    Some(primary.prefix.network())
+    Some(crate::desired::host::base(primary.prefix))
 }
 
 /// How nft writes a family.

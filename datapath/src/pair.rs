@@ -5,7 +5,8 @@
 //! show its reasons.
 //!
 //! "Direct" below means a plain route by the peer's address. It needs both nodes *on one link*: each
-//! one's public address lies in the other's published uplink prefixes. "Direct-capable" is a node whose
+//! one's public address lies in the other's published uplink prefixes. Its gateway is of the family of the
+//! packets, so a pair is joined family by family; an overlay carries both over either. "Direct-capable" is a node whose
 //! backend is host-gw, or an overlay with `directRouting`.
 //!
 //! | one side | other side | on one link | not on one link |
@@ -25,7 +26,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Backend, Mac, Side};
+use crate::model::{Backend, Family, Mac, Side};
 
 /// Version of the rules in this file, published in the lease. Where two nodes differ, the lower one's
 /// rules hold for the pair; this is the first version, so there is nothing to choose yet.
@@ -136,47 +137,61 @@ pub struct Pairing {
     pub reason: Reason,
 }
 
-/// The path from `ours` to `theirs`. `fallback` is the network's overlay for pairs of direct backends.
+/// The path from `ours` to `theirs` for packets of `family`. `fallback` is the network's overlay for pairs of
+/// direct backends.
 ///
 /// Symmetric: the other end, asking with the sides swapped, gets a path of the same kind and the same
 /// reason.
-pub fn pair(ours: &Side, theirs: &Side, fallback: Backend) -> Pairing {
-    let (our_ip, their_ip) = match common_addresses(ours, theirs) {
-        Ok(addresses) => addresses,
+pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pairing {
+    let outer = match common_addresses(ours, theirs) {
+        Ok((_, theirs)) => theirs,
         Err(reason) => return Pairing { path: Path::None, reason },
     };
-    let on_link = contains(&theirs.uplink_prefixes, our_ip) && contains(&ours.uplink_prefixes, their_ip);
-    let (backend, reason) = choose(ours, theirs, on_link, fallback);
+    let gateway = gateway(ours, theirs, family);
+    let (backend, reason) = choose(ours, theirs, gateway.is_some(), fallback);
     if !receives(ours, theirs, backend) {
         return Pairing { path: Path::None, reason: Reason::NotAccepted };
     }
-    if let Some(path) = path(ours, theirs, backend, their_ip) {
+    if let Some(path) = path(ours, theirs, backend, outer, gateway) {
         return Pairing { path, reason };
     }
-    // A plain route needs one link, whatever the reason for it; an overlay doesn't.
     let interim = Backend::ALL
         .into_iter()
-        .filter(|other| *other != backend && (other.is_overlay() || on_link))
-        .filter(|other| receives(ours, theirs, *other))
-        .find_map(|other| path(ours, theirs, other, their_ip));
+        .filter(|other| *other != backend && receives(ours, theirs, *other))
+        .find_map(|other| path(ours, theirs, other, outer, gateway));
     match interim {
         Some(path) => Pairing { path, reason: Reason::Interim },
         None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
     }
 }
 
+/// Their address as a gateway for packets of `family`, where both are on one link.
+fn gateway(ours: &Side, theirs: &Side, family: Family) -> Option<IpAddr> {
+    let (our_ip, their_ip) = (address(ours, family)?, address(theirs, family)?);
+    let on_link = contains(&theirs.uplink_prefixes, our_ip) && contains(&ours.uplink_prefixes, their_ip);
+    (on_link && our_ip != their_ip).then_some(their_ip)
+}
+
 fn receives(ours: &Side, theirs: &Side, backend: Backend) -> bool {
     [ours, theirs].iter().all(|side| side.accepts.contains(&backend))
 }
 
-/// The path by `backend`, where both have published an end point for it.
-fn path(ours: &Side, theirs: &Side, backend: Backend, their_ip: IpAddr) -> Option<Path> {
+/// The path by `backend`, where both have published an end point for it. A plain route needs a gateway, whatever
+/// the reason for it; an overlay doesn't.
+fn path(
+    ours: &Side,
+    theirs: &Side,
+    backend: Backend,
+    outer: IpAddr,
+    gateway: Option<IpAddr>,
+) -> Option<Path> {
     match backend {
-        Backend::HostGw => {
-            (ours.endpoints.host_gw && theirs.endpoints.host_gw).then_some(Path::Direct { gateway: their_ip })
+        Backend::HostGw if ours.endpoints.host_gw && theirs.endpoints.host_gw => {
+            gateway.map(|gateway| Path::Direct { gateway })
         }
+        Backend::HostGw => None,
         Backend::Vxlan => match (ours.endpoints.vxlan, theirs.endpoints.vxlan) {
-            (Some(_), Some(mac)) => Some(Path::Vxlan { destination: their_ip, mac }),
+            (Some(_), Some(mac)) => Some(Path::Vxlan { destination: outer, mac }),
             _ => None,
         },
     }
@@ -206,13 +221,17 @@ fn common_addresses(ours: &Side, theirs: &Side) -> Result<(IpAddr, IpAddr), Reas
     if ours.public_ips.is_empty() || theirs.public_ips.is_empty() {
         return Err(Reason::NoAddress);
     }
-    let of = |side: &Side, v4: bool| side.public_ips.iter().copied().find(|ip| ip.is_ipv4() == v4);
-    let common = [true, false].into_iter().find_map(|v4| Some((of(ours, v4)?, of(theirs, v4)?)));
+    let common =
+        Family::ALL.into_iter().find_map(|family| Some((address(ours, family)?, address(theirs, family)?)));
     match common {
         None => Err(Reason::NoCommonFamily),
         Some((ours, theirs)) if ours == theirs => Err(Reason::SameAddress),
         Some(addresses) => Ok(addresses),
     }
+}
+
+fn address(side: &Side, family: Family) -> Option<IpAddr> {
+    side.public_ips.iter().copied().find(|ip| Family::of_address(*ip) == family)
 }
 
 fn contains(prefixes: &[ipnetwork::IpNetwork], address: IpAddr) -> bool {

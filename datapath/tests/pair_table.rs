@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnetwork::IpNetwork;
 use proptest::{collection, prelude::*, sample::subsequence};
 use tartan_datapath::{
-    model::{Backend, Endpoints, Mac, Side},
+    model::{Backend, Endpoints, Family, Mac, Side},
     pair::{Path, Reason, pair},
 };
 
@@ -59,7 +59,7 @@ fn every_pair_of_backends_has_the_path_of_the_table() {
         for (ours, theirs, expected) in prefixes {
             let (a, b) = (side(one.0, one.1, 1, ours), side(other.0, other.1, 200, theirs));
             for (from, to) in [(&a, &b), (&b, &a)] {
-                let found = pair(from, to, Backend::Vxlan);
+                let found = pair(from, to, Backend::Vxlan, Family::V4);
                 assert_eq!(
                     (word(found.path), found.reason),
                     expected,
@@ -75,10 +75,10 @@ fn a_path_leads_to_what_the_other_end_published() {
     let (a, b) =
         (side(Backend::Vxlan, true, 1, "192.0.2.0/24"), side(Backend::HostGw, false, 2, "192.0.2.0/24"));
     let gateway: IpAddr = "192.0.2.2".parse().unwrap();
-    assert_eq!(pair(&a, &b, Backend::Vxlan).path, Path::Direct { gateway });
+    assert_eq!(pair(&a, &b, Backend::Vxlan, Family::V4).path, Path::Direct { gateway });
     let b = side(Backend::Vxlan, false, 2, "192.0.2.0/24");
     assert_eq!(
-        pair(&a, &b, Backend::Vxlan).path,
+        pair(&a, &b, Backend::Vxlan, Family::V4).path,
         Path::Vxlan { destination: gateway, mac: Mac([2, 0, 0, 0, 0, 2]) }
     );
 }
@@ -114,7 +114,7 @@ fn what_is_missing_is_the_reason_on_both_ends() {
         let mut spoiled = side(Backend::Vxlan, false, 1, "192.0.2.0/24");
         spoil(&mut spoiled);
         for (from, to) in [(&spoiled, &whole()), (&whole(), &spoiled)] {
-            let found = pair(from, to, Backend::Vxlan);
+            let found = pair(from, to, Backend::Vxlan, Family::V4);
             assert_eq!((found.path, found.reason), (Path::None, reason));
         }
     }
@@ -135,9 +135,30 @@ fn a_pair_that_waits_for_an_end_point_keeps_another_path() {
     for (waiting, other, expected) in cases {
         let other = side(other, false, 2, "192.0.2.0/24");
         for (from, to) in [(&waiting, &other), (&other, &waiting)] {
-            let found = pair(from, to, Backend::Vxlan);
+            let found = pair(from, to, Backend::Vxlan, Family::V4);
             assert_eq!((word(found.path), found.reason), (expected, Reason::Interim));
         }
+    }
+}
+
+#[test]
+fn a_plain_route_needs_a_link_of_its_own_family_and_a_tunnel_carries_both() {
+    let two = |number: u8, v6_prefix: &str| {
+        let mut side = side(Backend::HostGw, false, number, "192.0.2.0/24");
+        side.public_ips.push(format!("2001:db8::{number}").parse().unwrap());
+        side.uplink_prefixes.push(v6_prefix.parse().unwrap());
+        side
+    };
+    let word_of = |a: &Side, b: &Side, family| word(pair(a, b, Backend::Vxlan, family).path);
+    let (a, b) = (two(1, "2001:db8::/64"), two(2, "2001:db8::/64"));
+    assert_eq!((word_of(&a, &b, Family::V4), word_of(&a, &b, Family::V6)), ("direct", "direct"));
+    let gateway: IpAddr = "2001:db8::2".parse().unwrap();
+    assert_eq!(pair(&a, &b, Backend::Vxlan, Family::V6).path, Path::Direct { gateway });
+    // IPv6 on other links, or no IPv6 on the uplink at all.
+    let elsewhere = two(2, "2001:db8:1::/64");
+    let without = side(Backend::HostGw, false, 2, "192.0.2.0/24");
+    for other in [elsewhere, without] {
+        assert_eq!((word_of(&a, &other, Family::V4), word_of(&a, &other, Family::V6)), ("direct", "vxlan"));
     }
 }
 
@@ -167,8 +188,9 @@ fn any_side() -> impl Strategy<Value = Side> {
 
 proptest! {
     #[test]
-    fn both_ends_agree_and_each_path_is_received(a in any_side(), b in any_side()) {
-        let (there, back) = (pair(&a, &b, Backend::Vxlan), pair(&b, &a, Backend::Vxlan));
+    fn both_ends_agree_and_each_path_is_received(a in any_side(), b in any_side(), v4 in any::<bool>()) {
+        let family = if v4 { Family::V4 } else { Family::V6 };
+        let (there, back) = (pair(&a, &b, Backend::Vxlan, family), pair(&b, &a, Backend::Vxlan, family));
         prop_assert_eq!(word(there.path), word(back.path));
         prop_assert_eq!(there.reason, back.reason);
         if let Some(backend) = there.path.backend() {
@@ -182,6 +204,8 @@ proptest! {
             }
         }
         match there.path {
+            // The kernel takes no gateway of the other family for IPv6.
+            Path::Direct { gateway } if Family::of_address(gateway) != family => prop_assert!(false, "{:?}", there),
             Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } => prop_assert!(b.public_ips.contains(&to)),
             Path::None => {}
         }

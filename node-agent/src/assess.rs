@@ -224,7 +224,7 @@ fn quote(reason: &'static str, messages: Vec<String>) -> Option<NotReady> {
 #[cfg(test)]
 mod tests {
     use tartan_datapath::{
-        model::{Action, Value},
+        model::{Action, Family, Value},
         pair::Pairing,
     };
 
@@ -332,6 +332,7 @@ mod tests {
     fn a_refused_pair_is_a_trouble_and_one_that_waits_is_not() {
         let path = |node: &str, path: Path, reason: Reason| PeerPath {
             node: node.into(),
+            family: Family::V4,
             subnets: vec![],
             pairing: Pairing { path, reason },
             mtu: 1450,

@@ -78,7 +78,7 @@ async fn read_world(clients: &connection::Clients, node: &str) -> anyhow::Result
 fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "Node {node}: {} peers", desired.paths.len());
+    let _ = writeln!(text, "Node {node}: {} paths", desired.paths.len());
     for path in &desired.paths {
         let how = match path.pairing.path {
             Path::Direct { gateway } => format!("direct via {gateway}"),

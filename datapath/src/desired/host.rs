@@ -27,8 +27,8 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
     let tunnel = receives(intent, Backend::Vxlan) && add_vxlan(intent, elements);
     // On the bridge and not on the tunnel: when a link goes, the kernel drops every route whose source was
     // one of its addresses, and plain routes shall outlive the tunnel.
-    for subnet in local.subnets.iter().filter(|subnet| subnet.primary) {
-        add_address(elements, mark::BRIDGE, IpNetwork::from(subnet.prefix.network()));
+    for subnet in local.subnets.iter().filter(|subnet| subnet.primary && subnet.prefix.is_ipv4()) {
+        add_address(elements, mark::BRIDGE, IpNetwork::from(base(subnet.prefix)));
     }
     add_sysctls(intent, tunnel, elements);
     for port in &intent.host.ports {
@@ -95,6 +95,14 @@ fn add_sysctls(intent: &Intent, tunnel: bool, elements: &mut Elements) {
 
 fn add_address(elements: &mut Elements, link: &str, address: IpNetwork) {
     elements.insert(Key::Address { link: link.into(), address }, Value::Address(Address {}));
+}
+
+/// A node's base address, of its primary subnet: the source of its own packets to peers. IPv4: the network address,
+/// which no pod can have. IPv6: the gateway's, since there the network address is the routers' anycast address
+/// (RFC 4291, section 2.6.1), from which nothing may be sent.
+pub fn base(subnet: IpNetwork) -> IpAddr {
+    let network = subnet.network();
+    if subnet.is_ipv4() { network } else { gateway(subnet).map_or(network, |gateway| gateway.ip()) }
 }
 
 /// The first host address of a subnet, with the subnet's length: pods' default gateway.

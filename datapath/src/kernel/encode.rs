@@ -8,6 +8,7 @@ use rtnetlink::{
     RouteMessageBuilder,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
+        address::{AddressHeaderFlags, AddressMessage},
         link::LinkAttribute,
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
@@ -90,16 +91,22 @@ pub(super) fn delete_link(index: u32) -> RouteNetlinkMessage {
 }
 
 /// The message is the same for adding and deleting.
-pub(super) fn address(link: u32, address: IpNetwork) -> rtnetlink::packet_route::address::AddressMessage {
+pub(super) fn address(link: u32, address: IpNetwork) -> AddressMessage {
     match address {
         IpNetwork::V4(address) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
             .index(link)
             .address(address.ip(), address.prefix())
             .build(),
-        IpNetwork::V6(address) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
-            .index(link)
-            .address(address.ip(), address.prefix())
-            .build(),
+        IpNetwork::V6(address) => {
+            let mut message = AddressMessageBuilder::<std::net::Ipv6Addr>::new()
+                .index(link)
+                .address(address.ip(), address.prefix())
+                .build();
+            // Nobody else can have it, and until the detection of duplicates is done (on a bridge without ports:
+            // never) no route may have it as its source.
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message
+        }
     }
 }
 

@@ -11,7 +11,7 @@ pub use element::{
 };
 pub use facts::{AddressFacts, DefaultRoute, Facts, LinkFacts};
 pub use intent::{
-    Backend, Endpoints, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side, Subnet,
-    Uplink, Vxlan,
+    Backend, Endpoints, Family, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side,
+    Subnet, Uplink, Vxlan,
 };
 pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};

@@ -1,6 +1,9 @@
 //! The statuses as values. Pure.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -81,14 +84,13 @@ pub struct NodeView<'a> {
 pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
     let NodeView { generation, kernel_version, intent, paths, receives, address_use, not_ready, troubles } =
         *view;
-    let without: Vec<PeerWithoutPath> = paths
-        .iter()
-        .filter(|path| path.pairing.path == Path::None)
-        .map(|path| PeerWithoutPath {
-            node: path.node.clone(),
-            reason: path.pairing.reason.sentence().to_owned(),
-        })
-        .collect();
+    // By node: a peer of two families has two paths.
+    let mut without: BTreeMap<&str, PeerWithoutPath> = BTreeMap::new();
+    for path in paths.iter().filter(|path| path.pairing.path == Path::None) {
+        let reason = path.pairing.reason.sentence().to_owned();
+        without.entry(&path.node).or_insert(PeerWithoutPath { node: path.node.clone(), reason });
+    }
+    let peers: BTreeSet<&str> = paths.iter().map(|path| path.node.as_str()).collect();
     let condition = |type_: &str, status: bool, reason: &str, message: &str| Condition {
         type_: type_.to_owned(),
         status: if status { "True" } else { "False" }.to_owned(),
@@ -124,16 +126,16 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
             .map(|intent| intent.local.side.accepts.iter().map(|backend| backend_type(*backend)).collect())
             .unwrap_or_default(),
         paths: path_counts(paths, intent),
-        peers: i64::try_from(paths.len()).unwrap_or(i64::MAX),
+        peers: i64::try_from(peers.len()).unwrap_or(i64::MAX),
         peers_without_path_count: i64::try_from(without.len()).unwrap_or(i64::MAX),
-        peers_without_path: without.into_iter().take(NAMED_PEERS).collect(),
+        peers_without_path: without.into_values().take(NAMED_PEERS).collect(),
         conditions: vec![ready, degraded],
     }
 }
 
 fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
     let overlay = intent.map(|intent| intent.local.side.backend).filter(|backend| backend.is_overlay());
-    let mut counts: BTreeMap<(BackendType, bool), i64> = BTreeMap::new();
+    let mut peers: BTreeMap<(BackendType, bool), BTreeSet<&str>> = BTreeMap::new();
     for path in paths {
         let key = match path.pairing.path {
             Path::Vxlan { .. } => (BackendType::Vxlan, false),
@@ -144,9 +146,16 @@ fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
             },
             Path::None => continue,
         };
-        *counts.entry(key).or_default() += 1;
+        peers.entry(key).or_default().insert(&path.node);
     }
-    counts.into_iter().map(|((backend, direct), peers)| PathCount { backend, direct, peers }).collect()
+    peers
+        .into_iter()
+        .map(|((backend, direct), peers)| PathCount {
+            backend,
+            direct,
+            peers: i64::try_from(peers.len()).unwrap_or(i64::MAX),
+        })
+        .collect()
 }
 
 /// A condition that says the same as before keeps its time.
