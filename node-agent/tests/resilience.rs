@@ -194,9 +194,9 @@ fn a_node_that_is_broken_for_good_says_so_to_the_scheduler_and_takes_it_back() {
     };
     unavailable("False", "TartanReady");
     let node = cluster.node("node1");
-    // Someone else's device in our place, which we must not touch. By one command: the agent is fast.
-    node.script("printf 'link del tartan-vxlan\\nlink add tartan-vxlan type vxlan id 99 dstport 4789 dev eth0\\n' | ip -batch -")
-        .unwrap();
+    // Someone else's device in our place, which we must not touch.
+    let foreign = "ip link del tartan-vxlan; ip link add tartan-vxlan type vxlan id 99 dstport 4789 dev eth0";
+    cluster.script_behind_the_agent("node1", foreign);
     cluster.wait_for_condition("node1", "Ready", "False", "ForeignObject");
     unavailable("True", "ForeignObject");
     assert!(cluster.http("node1", "/readyz").starts_with("ForeignObject"));

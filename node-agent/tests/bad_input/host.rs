@@ -32,6 +32,12 @@ fn script(scene: &Scene, text: &str) -> String {
     String::new()
 }
 
+/// The same, in a moment in which the agent can't answer.
+fn behind(scene: &Scene, text: &str) -> String {
+    scene.cluster.script_behind_the_agent("node2", text);
+    String::new()
+}
+
 pub fn rows() -> Vec<Row> {
     [uplink(), devices(), rights(), surroundings()].into_iter().flatten().collect()
 }
@@ -98,9 +104,9 @@ fn devices() -> Vec<Row> {
             not_ready(),
             "the VXLAN device other already has VNI 1 and port 8472",
             |scene| {
-                script(
+                behind(
                     scene,
-                    "printf 'link del tartan-vxlan\\nlink add other type vxlan id 1 dstport 8472 dev eth0\\n' | ip -batch -",
+                    "ip link del tartan-vxlan; ip link add other type vxlan id 1 dstport 8472 dev eth0",
                 )
             },
             |scene| run(scene, "ip link del other"),
@@ -110,12 +116,7 @@ fn devices() -> Vec<Row> {
             READY,
             not_ready(),
             "link tartan-vxlan is in the way",
-            |scene| {
-                script(
-                    scene,
-                    "printf 'link del tartan-vxlan\\nlink add tartan-vxlan type bridge\\n' | ip -batch -",
-                )
-            },
+            |scene| behind(scene, "ip link del tartan-vxlan; ip link add tartan-vxlan type bridge"),
             |scene| run(scene, "ip link del tartan-vxlan"),
         ),
         foreign(

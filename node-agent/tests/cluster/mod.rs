@@ -153,6 +153,12 @@ impl Cluster {
         self.agents.remove(node).unwrap().stop(PATIENCE).unwrap();
     }
 
+    /// Runs a script on a node while its agent is held: it puts back what is missing within milliseconds.
+    pub fn script_behind_the_agent(&self, node: &str, script: &str) {
+        let pid = self.agents[node].pid();
+        self.node(node).script(&format!("kill -STOP {pid}; trap 'kill -CONT {pid}' EXIT\n{script}")).unwrap();
+    }
+
     pub fn log(&self, node: &str) -> String {
         self.agents.get(node).map(Process::output).unwrap_or_default()
     }
