@@ -77,10 +77,13 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
         let Some(base) = base_address(intent, words) else { continue };
         let Words { ip, digit, .. } = words;
         let marked = format!("meta mark & {KUBE_MASQUERADE_MARK} == {KUBE_MASQUERADE_MARK}");
+        // The mark has had its effect. The tunnel's own packet would inherit it, be masqueraded by kube-proxy and
+        // arrive with a wrong checksum: the first packet of each connection was lost, and sent again a second later.
+        let snat = format!("meta mark set meta mark ^ {KUBE_MASQUERADE_MARK} snat {ip} to {base}");
         let _ = writeln!(
             text,
-            "    {marked} oifname \"{}\" {ip} daddr @entries{digit} snat {ip} to {base}\n    \
-             {marked} {ip} daddr @direct{digit} snat {ip} to {base}",
+            "    {marked} oifname \"{}\" {ip} daddr @entries{digit} {snat}\n    \
+             {marked} {ip} daddr @direct{digit} {snat}",
             mark::VXLAN
         );
     }
