@@ -9,6 +9,8 @@ use tartan_lab::{Cluster, eventually_ok, images};
 
 use crate::{image::Images, workspace};
 
+/// How long a cluster may take for what it does by itself.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The release's namespace.
 pub const NAMESPACE: &str = "tartan-system";
 /// The port that the workload's pods listen on.

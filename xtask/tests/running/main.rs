@@ -1,0 +1,64 @@
+//! tartan in operation on a real three-node Kubernetes: what traffic notices while
+//! its parts are restarted and killed and nodes and pools move between backends. Nothing.
+//!
+//! One cluster for all, since it costs most of the time. The faults of all chapters are collected, so that one
+//! red run shows all that is red.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod classes;
+mod disturbances;
+
+use tartan_lab::{Cluster, ClusterOptions};
+use xtask::{cluster, image};
+
+const VALUES: &str = r"
+network:
+  cidrs: [{name: pods, cidr: 10.244.0.0/16, nodeMaskSize: 24}]
+pools:
+  rack: {nodeSelector: {matchLabels: {place: rack}}, backend: {type: host-gw}}
+  remote: {nodeSelector: {matchLabels: {place: remote}}, backend: {type: vxlan}}
+";
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
+    cluster.kubectl(arguments).unwrap().ok().unwrap().stdout
+}
+
+fn chapter(title: &str) {
+    println!("-- {title}");
+}
+
+#[test]
+fn traffic_of_every_class_survives_what_happens_to_the_control_plane() {
+    let images = image::build(&image::default_directory()).unwrap();
+    let mut cluster = Cluster::start(ClusterOptions::with_segments(&[2, 1])).unwrap();
+    cluster.fabric_mut().outside().unwrap();
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&cluster, &images)));
+    match told {
+        Ok(faults) if faults.is_empty() => {}
+        Ok(faults) => {
+            cluster::tell_state(&cluster);
+            panic!("{}", faults.join("\n"));
+        }
+        Err(panic) => {
+            cluster::tell_state(&cluster);
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn story(cluster: &Cluster, images: &image::Images) -> Vec<String> {
+    for (node, place) in [("node1", "rack"), ("node2", "rack"), ("node3", "remote")] {
+        kubectl(cluster, &["label", "node", node, &format!("place={place}")]);
+    }
+    chapter("the chart is installed");
+    cluster::install(cluster, images, VALUES).unwrap();
+    disturbances::all(cluster)
+}
