@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use tartan_lab::traffic::{Echo, Load, LoadOptions};
+use tartan_lab::traffic::{Echo, Load, LoadOptions, round_trips};
 use tartan_lab::{Fabric, FabricOptions, eventually};
 
 fn let_flow(time: Duration) {
@@ -59,4 +59,15 @@ fn an_interruption_is_counted_packet_by_packet() {
     // TCP repeats what was lost.
     assert_eq!(report.lost(), udp.lost, "{report}");
     assert_eq!(report.connections_lost(), 0, "{report}");
+}
+
+#[test]
+fn round_trips_are_timed_by_both_protocols() {
+    let fabric = Fabric::start(FabricOptions::with_segments(&[2])).unwrap();
+    let (one, two) = (fabric.node("node1"), fabric.node("node2"));
+    let _echo = Echo::start_pinned(two, 7000).unwrap();
+    for udp in [false, true] {
+        let times = round_trips(one, (two.address(), 7000), udp, 200).unwrap();
+        assert!(times.median > 0.0 && times.median <= times.p99 && times.p99 < 1e6, "{times:?}");
+    }
 }

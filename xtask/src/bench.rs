@@ -4,6 +4,7 @@
 //! least and the greatest, and what is compared is measured in turns.
 
 mod agent;
+mod join;
 mod operator;
 mod path;
 
@@ -38,6 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     println!("{:<64} {:>10} {:>10} {:>10}  unit", "figure", "median", "least", "greatest");
     operator::run(options, &programs)?;
     agent::run(options, &programs)?;
+    join::run(options, &programs)?;
     path::run(options, &programs)
 }
 

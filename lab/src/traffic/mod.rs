@@ -17,9 +17,10 @@
 //! ```
 //!
 //! One program, `tartan-lab-traffic`, is both ends: `serve` echoes UDP and TCP, `load` sends numbered messages and
-//! counts what comes back. A packet counts as lost when its echo does not arrive, whichever way it was lost. Counting
+//! counts what comes back, `latency` measures single round trips. A packet counts as lost when its echo does not arrive, whichever way it was lost. Counting
 //! starts when every flow has been answered once, so that the first packet's address resolution is no loss.
 
+mod latency;
 mod load;
 mod report;
 mod serve;
@@ -33,6 +34,7 @@ use clap::{Parser, Subcommand};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
+pub use latency::RoundTrips;
 pub use report::{Flow, Report};
 
 use crate::namespace::Namespace;
@@ -55,6 +57,9 @@ enum Role {
         /// Listen on this address only: on a machine with several, an answer then comes from the right one
         #[arg(long)]
         bind: Option<IpAddr>,
+        /// Run on the first processor only
+        #[arg(long)]
+        pin: bool,
     },
     /// Send numbered messages to an echo and count what comes back, until a signal or the end of the time
     Load {
@@ -71,17 +76,32 @@ enum Role {
         #[arg(long)]
         seconds: Option<u64>,
     },
+    /// Exchange one message at a time with a pinned echo, on the same processor, and tell how long it took
+    Latency {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        udp: bool,
+        #[arg(long, default_value_t = 5000)]
+        count: usize,
+    },
 }
 
 /// The program `tartan-lab-traffic`.
 pub fn main() -> Result<()> {
     match Arguments::parse().role {
-        Role::Serve { port, bind } => serve::run(bind, port),
+        Role::Serve { port, bind, pin } => {
+            if pin {
+                latency::pin()?;
+            }
+            serve::run(bind, port)
+        }
         Role::Load { to, udp_rate, tcp_flows, tcp_interval, seconds } => {
             let tcp_interval = Duration::from_millis(tcp_interval);
             let options = LoadOptions { udp_rate, tcp_flows, tcp_interval };
             load::run(to, &options, seconds.map(Duration::from_secs))
         }
+        Role::Latency { to, udp, count } => latency::run(to, udp, count),
     }
 }
 
@@ -105,6 +125,11 @@ impl Echo {
     /// Echoes on one address of `place`.
     pub fn start_on(place: &Namespace, address: IpAddr, port: u16) -> Result<Self> {
         Self::start_with(place, port, &["--bind", &address.to_string()])
+    }
+
+    /// Echoes on the processor that [`round_trips`] runs on.
+    pub fn start_pinned(place: &Namespace, port: u16) -> Result<Self> {
+        Self::start_with(place, port, &["--pin"])
     }
 
     fn start_with(place: &Namespace, port: u16, more: &[&str]) -> Result<Self> {
@@ -170,6 +195,19 @@ impl Load {
         let line = line.with_context(|| format!("{} did not report:\n{output}", self.process.name()))?;
         serde_json::from_str(line).context("read a report")
     }
+}
+
+/// Makes `count` round trips from `place` to an echo of [`Echo::start_pinned`], by UDP or TCP.
+pub fn round_trips(
+    place: &Namespace,
+    to: impl Into<SocketAddr>,
+    udp: bool,
+    count: usize,
+) -> Result<RoundTrips> {
+    let (program, to, count) = (program()?.display().to_string(), to.into().to_string(), count.to_string());
+    let mut words = vec![program.as_str(), "latency", "--to", &to, "--count", &count];
+    words.extend(udp.then_some("--udp"));
+    serde_json::from_str(&place.exec(&words)?.ok()?.stdout).context("read the times of round trips")
 }
 
 /// Room for seconds of packets: on a busy machine whoever reads may not get its turn for long, and what the

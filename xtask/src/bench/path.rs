@@ -1,10 +1,13 @@
 //! What a pod's packets lose to the path, beside the nodes' own in the same run.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tartan_lab::{ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, eventually_ok};
+use tartan_lab::{
+    ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, eventually_ok,
+    traffic::{Echo, round_trips},
+};
 
 use super::{Options, Programs, create, node, prepare, report};
 
@@ -51,17 +54,12 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
         })?;
         let _server = to.spawn("iperf", &["iperf3", "--server", "--port", "5201"])?;
         let _other = two.spawn("iperf", &["iperf3", "--server", "--port", "5202"])?;
-        let (mut pods, mut nodes, mut pod_rtt, mut node_rtt) = (vec![], vec![], vec![], vec![]);
+        let _echoes = [Echo::start_pinned(&to, ECHO)?, Echo::start_pinned(two, ECHO)?];
+        let mut figures = Figures::default();
         for _ in 0..options.rounds {
-            pods.push(throughput(&from, &address, "5201")?);
-            nodes.push(throughput(one, &two.address().to_string(), "5202")?);
-            pod_rtt.push(round_trip(&from, &address)?);
-            node_rtt.push(round_trip(one, &two.address().to_string())?);
+            figures.measure((&from, to.ip()), (one, two.address().into()))?;
         }
-        report(&format!("pod to pod by {name}, one TCP stream"), "Gb/s", pods);
-        report("node to node in the same run", "Gb/s", nodes);
-        report(&format!("pod to pod by {name}, round trip"), "ms", pod_rtt);
-        report("node to node in the same run", "ms", node_rtt);
+        figures.report(name);
     }
     from.remove(one)?;
     to.remove(two)
@@ -84,10 +82,39 @@ fn throughput(from: &Namespace, to: &str, port: &str) -> Result<f64> {
     Ok(bits / 1e9)
 }
 
-/// The average of 200 pings, in milliseconds.
-fn round_trip(from: &Namespace, to: &str) -> Result<f64> {
-    let output = from.exec(&["ping", "-q", "-c", "200", "-i", "0.002", to])?.ok()?.stdout;
-    let line = output.lines().find(|line| line.starts_with("rtt")).context("ping gave no figure")?;
-    let average = line.split('/').nth(4).context("ping gave no average")?;
-    Ok(average.parse()?)
+const ECHO: u16 = 5203;
+
+/// Of pods and, in turns with them, of their nodes.
+#[derive(Default)]
+struct Figures {
+    throughput: [Vec<f64>; 2],
+    tcp: [Vec<f64>; 2],
+    udp: [Vec<f64>; 2],
+}
+
+impl Figures {
+    fn measure(&mut self, pods: (&Namespace, IpAddr), nodes: (&Namespace, IpAddr)) -> Result<()> {
+        let Self { throughput: gigabits, tcp, udp } = self;
+        for (at, port, (from, to)) in [(0, "5201", pods), (1, "5202", nodes)] {
+            gigabits[at].push(throughput(from, &to.to_string(), port)?);
+        }
+        for (times, by_udp) in [(tcp, false), (udp, true)] {
+            for (at, (from, to)) in [pods, nodes].into_iter().enumerate() {
+                times[at].push(round_trips(from, (to, ECHO), by_udp, 5000)?.median);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(self, name: &str) {
+        let Self { throughput, tcp, udp } = self;
+        for (what, unit, [pods, nodes]) in [
+            ("one TCP stream", "Gb/s", throughput),
+            ("round trip over TCP, median", "us", tcp),
+            ("round trip over UDP, median", "us", udp),
+        ] {
+            report(&format!("pod to pod by {name}, {what}"), unit, pods);
+            report("node to node in the same run", unit, nodes);
+        }
+    }
 }
