@@ -104,11 +104,12 @@ impl HostView {
             .insert("sysctl", sysctls.lines().filter(|line| !is_counter(line)).map(str::to_owned).collect());
         sections.insert("file", files(enter, directories)?);
         sections.insert("process", processes(enter)?);
+        sections.insert("listener", listeners(&ask(enter, "ss --no-header -lntu")?.ok()?.stdout));
         Ok(Self { sections })
     }
 
     /// The lines of one kind: `link`, `address`, `route`, `route6`, `rule`, `rule6`, `fdb`, `neighbour`, `nft`,
-    /// `iptables`, `ip6tables`, `sysctl`, `file`, `process`.
+    /// `iptables`, `ip6tables`, `sysctl`, `file`, `process`, `listener`.
     pub fn lines(&self, kind: &str) -> impl Iterator<Item = &str> {
         self.sections.get(kind).into_iter().flatten().map(String::as_str)
     }
@@ -269,6 +270,15 @@ fn processes(enter: &[String]) -> Result<BTreeSet<String>> {
         .into_iter()
         .map(|(line, count)| if count == 1 { line.to_owned() } else { format!("{line} ({count} times)") })
         .collect())
+}
+
+/// `udp 0.0.0.0:8472` from the columns of `ss`: protocol, state, two queues, local address.
+fn listeners(text: &str) -> BTreeSet<String> {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Some(format!("{} {}", words.first()?, words.get(4)?))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ fn a_view_shows_each_kind_of_object_that_appears_and_that_goes() {
         ("sysctl", "net.ipv4.ip_forward = 1"),
         ("file", "/etc/cni/net.d/x"),
         ("process", "sleep 4711"),
+        ("listener", "udp 0.0.0.0:8472"),
     ] {
         let found = diff.added.iter().any(|(of, line)| *of == kind && line.contains(text));
         assert!(found, "no {kind} with {text} in\n{diff}");

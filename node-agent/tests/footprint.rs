@@ -35,6 +35,12 @@ fn is_explained(kind: &str, line: &str, marks: &[String]) -> bool {
             marks.iter().any(|mark| path.starts_with(mark.as_str()) || mark.starts_with(&format!("{path}/")))
         }
         "nft" => line.contains("table inet tartan") || line.contains("comment \"tartan\""),
+        "listener" => {
+            let (protocol, port) = (line.split(' ').next(), line.rsplit(':').next());
+            let port =
+                format!("`{} {}`", protocol.unwrap_or_default().to_uppercase(), port.unwrap_or_default());
+            PAGE.contains(&port)
+        }
         "route" | "route6" if line.contains(" protocol=84 ") => true,
         _ => marks.iter().any(|mark| is_in(line, mark)),
     }
@@ -88,6 +94,7 @@ fn every_difference_on_a_host_where_the_agent_runs_is_on_the_page() {
         ("file", "/run/flannel/subnet.env"),
         ("file", "/run/tartan/restore/"),
         ("process", "tartan-node-agent"),
+        ("listener", "udp 0.0.0.0:8472"),
     ] {
         let there = difference.added.iter().any(|(found, line)| *found == kind && line.contains(part));
         assert!(there, "no {kind} with {part} among:\n{difference}");

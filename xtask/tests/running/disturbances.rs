@@ -9,8 +9,7 @@ use xtask::cluster::{self, NAMESPACE, PATIENCE};
 use super::{VALUES, chapter, classes::Scene, kubectl};
 
 /// All of them, one after the other. Returns the faults.
-pub fn all(cluster: &Cluster) -> Vec<String> {
-    let scene = Scene::set(cluster);
+pub fn all(cluster: &Cluster, scene: &Scene) -> Vec<String> {
     let mut faults = vec![];
     let mut during = |title: &str, disturb: &dyn Fn()| {
         chapter(title);
@@ -35,13 +34,13 @@ pub fn all(cluster: &Cluster) -> Vec<String> {
     during("the operator is killed", &|| kill(cluster, "operator"));
     let move_node = |place: &str, device: &str| {
         kubectl(cluster, &["label", "node", "node2", "--overwrite", &format!("place={place}")]);
-        wait_for_path(&scene, cluster, device);
+        wait_for_path(scene, cluster, device);
     };
     during("a node moves to the pool that tunnels", &|| move_node("remote", "tartan-vxlan"));
     during("and back to that of plain routes", &|| move_node("rack", "eth0"));
     let edit_pool = |values: &str, device: &str| {
         cluster::helm(cluster, "upgrade", values).unwrap();
-        wait_for_path(&scene, cluster, device);
+        wait_for_path(scene, cluster, device);
     };
     let tunnelled = VALUES.replace("type: host-gw", "type: vxlan");
     during("a pool's backend becomes vxlan", &|| edit_pool(&tunnelled, "tartan-vxlan"));

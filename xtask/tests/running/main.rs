@@ -1,5 +1,5 @@
-//! tartan in operation on a real three-node Kubernetes: what traffic notices while
-//! its parts are restarted and killed and nodes and pools move between backends. Nothing.
+//! tartan in operation on a real three-node Kubernetes: what it has put on hosts, and what traffic notices while its
+//! parts are restarted and killed and nodes and pools move between backends. Nothing.
 //!
 //! One cluster for all, since it costs most of the time. The faults of all chapters are collected, so that one
 //! red run shows all that is red.
@@ -15,6 +15,7 @@
 
 mod classes;
 mod disturbances;
+mod footprint;
 
 use tartan_lab::{Cluster, ClusterOptions};
 use xtask::{cluster, image};
@@ -25,6 +26,7 @@ network:
 pools:
   rack: {nodeSelector: {matchLabels: {place: rack}}, backend: {type: host-gw}}
   remote: {nodeSelector: {matchLabels: {place: remote}}, backend: {type: vxlan}}
+cniPlugins: {install: true}
 ";
 
 fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
@@ -58,7 +60,12 @@ fn story(cluster: &Cluster, images: &image::Images) -> Vec<String> {
     for (node, place) in [("node1", "rack"), ("node2", "rack"), ("node3", "remote")] {
         kubectl(cluster, &["label", "node", node, &format!("place={place}")]);
     }
+    let before = footprint::Before::of(cluster);
     chapter("the chart is installed");
     cluster::install(cluster, images, VALUES).unwrap();
-    disturbances::all(cluster)
+    let scene = classes::Scene::set(cluster);
+    chapter("hosts have what the document lists, and nothing else");
+    let mut faults = before.compare(cluster);
+    faults.extend(disturbances::all(cluster, &scene));
+    faults
 }
