@@ -1,0 +1,94 @@
+//! What the API server makes of a write.
+
+use super::*;
+
+impl Store {
+    pub(super) fn attempt(&mut self, action: &Action) -> Vec<News> {
+        match action {
+            Action::CreateLease { spec, labels } => {
+                self.insert_lease((**spec).clone(), labels.clone());
+                vec![self.lease_news(&spec.subnet.object_name())]
+            }
+            Action::UpdateLease { lease, spec, labels, .. } => {
+                if self.is_version(lease) {
+                    self.change_lease(&lease.name, |live| {
+                        live.spec = Ok((**spec).clone());
+                        live.labels.clone_from(labels);
+                    });
+                }
+                vec![self.lease_news(&lease.name)]
+            }
+            Action::ReleaseLease { lease, node, successor, .. } => {
+                let live = self.leases.get(&lease.name).cloned();
+                if let Some(live) = live
+                    && live.meta.uid == lease.uid
+                    && is_still_gone(&live, successor.as_deref(), self.nodes.get(node))
+                {
+                    let now = self.now;
+                    self.change_lease(&lease.name, |live| {
+                        live.spec.as_mut().unwrap().released_at =
+                            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+                    });
+                }
+                vec![self.lease_news(&lease.name), self.node_news(node)]
+            }
+            Action::DeleteLease { lease, node, successor, why, .. } => {
+                let live = self.leases.get(&lease.name).cloned();
+                let rivals: Vec<Lease> =
+                    self.leases.values().filter(|lease| lease.node() == Some(node)).cloned().collect();
+                if let Some(live) = live
+                    && live.meta.uid == lease.uid
+                    && is_still_free_to_take(*why, &live, successor.as_deref(), self.nodes.get(node), &rivals)
+                {
+                    self.remove_lease(&lease.name);
+                }
+                vec![self.lease_news(&lease.name), self.node_news(node)]
+            }
+            Action::RereadLease { name } => vec![self.lease_news(name)],
+            Action::MirrorPodCidrs { node, cidrs } => {
+                let texts: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
+                let free = self.nodes.get(&node.name).is_some_and(|live| {
+                    live.meta.uid == node.uid
+                        && live.meta.version == node.version
+                        && live.pod_cidrs.is_empty()
+                });
+                if free {
+                    self.change_node(&node.name, |live| {
+                        live.mirrored = Some(texts.join(","));
+                        live.pod_cidrs = texts;
+                    });
+                }
+                vec![self.node_news(&node.name)]
+            }
+            Action::ApplyNodeNetwork { node, spec } => {
+                let meta = self.fresh(&node.name);
+                let old = self.node_networks.get(&node.name);
+                let object = NodeNet {
+                    meta: Meta { uid: old.map_or(meta.uid, |old| old.meta.uid.clone()), ..meta },
+                    generation: Some(1),
+                    spec: Ok((**spec).clone()),
+                    owner: Some(node.uid.clone()),
+                    leased: old.and_then(|old| old.leased.clone()),
+                };
+                self.log.push(Delta::NodeNetworks(Change::Seen(object.clone())));
+                self.node_networks.insert(node.name.clone(), object.clone());
+                vec![News::NodeNetwork(Box::new(object))]
+            }
+            Action::DeleteNodeNetwork { node_network } => {
+                if !self.nodes.contains_key(&node_network.name) {
+                    self.node_networks.remove(&node_network.name);
+                }
+                vec![News::NoNodeNetwork(node_network.name.clone())]
+            }
+            Action::ReportLeased { node, condition, .. } => {
+                let version = self.next().to_string();
+                let Some(object) = self.node_networks.get_mut(&node.name) else {
+                    return vec![News::NoNodeNetwork(node.name.clone())];
+                };
+                object.leased = Some((**condition).clone());
+                object.meta.version = version;
+                vec![News::NodeNetwork(Box::new(object.clone()))]
+            }
+        }
+    }
+}
