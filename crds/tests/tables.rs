@@ -12,9 +12,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use support::{api, object, send};
-use tartan_lab::ApiServer;
+use tartan_lab::{ApiServer, eventually_ok};
 
 fn condition(kind: &str, status: &str, reason: &str) -> Value {
     json!({ "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" })
@@ -137,7 +139,10 @@ fn explain_tells_what_a_kind_is() {
         ("subnetlease", "One block of pod addresses"),
         ("nodenetwork", "One node's pod network"),
     ] {
-        let said = api.kubectl(&["explain", kind]).unwrap().ok().unwrap().stdout;
+        // A definition is served at once; the schemas that `explain` reads follow in the background.
+        let explained =
+            eventually_ok(kind, Duration::from_secs(30), || api.kubectl(&["explain", kind])?.ok());
+        let said = explained.unwrap().stdout;
         let text = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains(words), "{kind}: {said}");
     }
