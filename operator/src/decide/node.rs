@@ -168,13 +168,19 @@ fn holds_named_block(draft: &Draft<'_>, node: &Node, pinned: &[Cidr], other: &Le
 
 /// In Adopt mode a Node without podCIDRs gets nothing; what it holds stays.
 fn wait_for_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
+    let in_force = |lease: &Lease| lease.released_at().is_none();
+    let its_own = |lease: &Lease| lease.spec.as_ref().is_ok_and(|spec| spec.node_uid == node.meta.uid);
     for lease in draft.leases_of(&node.meta.name) {
-        let Ok(spec) = &lease.spec else { continue };
-        if spec.node_uid == node.meta.uid && spec.released_at.is_none() {
-            draft.keep(node, membership, lease, spec.primary);
-        } else if spec.released_at.is_none() {
+        if in_force(lease) && !its_own(lease) {
             // It was another machine's under this name; the other IPAM may give its block to anybody.
             draft.release(lease);
+        }
+    }
+    for family in Family::ALL {
+        if let Some((lease, primary)) =
+            settle_duplicates(draft, node, membership, family, |lease| in_force(lease) && its_own(lease))
+        {
+            draft.keep(node, membership, lease, primary);
         }
     }
     Verdict::Waiting(Problem::new(
@@ -192,7 +198,7 @@ fn allocate<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_
     let mut held = Family::ALL.to_vec();
     held.sort_by_key(|family| wanted.iter().position(|wanted| wanted == family).unwrap_or(usize::MAX));
     for family in held {
-        if let Some(lease) = settle_duplicates(draft, node, membership, family) {
+        if let Some((lease, _)) = settle_duplicates(draft, node, membership, family, |_| true) {
             if lease.released_at().is_some() && move_on(draft, node, membership, lease) {
                 pending = true;
             } else if draft.keep(node, membership, lease, true) {
@@ -235,22 +241,23 @@ fn move_on<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>
     true
 }
 
-/// Chooses the node's primary lease of a family among all that name the node: two operators at once may
-/// have given it two.
+/// Chooses the node's primary lease of a family among those of its leases that may be it, and says whether it
+/// is primary already: two operators at once may have given the node two.
 fn settle_duplicates<'a>(
     draft: &mut Draft<'a>,
     node: &'a Node,
     membership: Membership<'_>,
     family: Family,
-) -> Option<&'a Lease> {
+    may_be_it: impl Fn(&Lease) -> bool,
+) -> Option<(&'a Lease, bool)> {
     let mut candidates: Vec<(&'a Lease, bool)> = draft
         .leases_of(&node.meta.name)
         .into_iter()
-        .filter(|lease| lease.subnet.family() == family && !draft.is_settled(lease))
+        .filter(|lease| lease.subnet.family() == family && !draft.is_settled(lease) && may_be_it(lease))
         .filter_map(|lease| Some((lease, lease.spec.as_ref().ok()?.primary)))
         .collect();
     candidates.sort_by_key(|(lease, primary)| rank(lease, *primary));
-    let (winner, _) = candidates.first().copied()?;
+    let (winner, is_primary) = candidates.first().copied()?;
     let released = winner.released_at().is_some();
     for (lease, primary) in candidates.into_iter().skip(1).filter(|(lease, _)| lease.released_at().is_none())
     {
@@ -260,7 +267,7 @@ fn settle_duplicates<'a>(
             draft.keep(node, membership, lease, false);
         }
     }
-    Some(winner)
+    Some((winner, is_primary))
 }
 
 /// The lower, the more the lease is the node's: in force before released, primary, in use, older, lower.

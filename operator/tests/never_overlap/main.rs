@@ -317,7 +317,7 @@ fn assert_calm(store: &Store) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn leases_never_overlap_when_the_mode_is_auto(steps in prop::collection::vec(step(), 1..60)) {

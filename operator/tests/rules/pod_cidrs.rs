@@ -1,5 +1,9 @@
 //! Who owns the podCIDRs of Nodes: Adopt, Mirror, Ignore.
 
+use std::collections::BTreeMap;
+
+use tartan_crds::{LeaseBackend, SubnetLeaseSpec};
+
 use super::*;
 
 #[test]
@@ -52,6 +56,38 @@ fn a_second_ipam_that_is_faster_wins_and_our_unused_lease_goes_back() {
     store.change_node("b", |node| node.pod_cidrs = vec!["10.0.2.0/24".into()]);
     check(&mut store, "a: 10.0.3.0/24\nb: 10.0.0.0/24");
     assert_eq!(store.leased_condition("b"), "False PodCIDRMismatch");
+}
+
+/// Two operators gave a node two blocks at once; then another IPAM showed itself, and the mode is Adopt.
+#[test]
+fn of_two_blocks_a_node_that_waits_for_pod_cidrs_keeps_one() {
+    for (used, kept) in [(None, "10.0.1.0/24"), (Some("10.0.2.0-24"), "10.0.2.0/24")] {
+        let mut store = small();
+        store.add_node_with("other", |node| node.pod_cidrs = vec!["10.0.0.0/24".into()]);
+        store.add_node("a");
+        for subnet in ["10.0.1.0/24", "10.0.2.0/24"] {
+            let spec = SubnetLeaseSpec {
+                node_name: "a".into(),
+                node_uid: store.nodes["a"].meta.uid.clone(),
+                subnet: subnet.parse().unwrap(),
+                pool: "default".into(),
+                primary: true,
+                backend: LeaseBackend {
+                    kind: BackendType::Vxlan,
+                    accepts: vec![BackendType::Vxlan],
+                    direct_routing: false,
+                },
+                mtu: None,
+                released_at: None,
+            };
+            assert!(store.insert_lease(spec, BTreeMap::new()));
+        }
+        if let Some(name) = used {
+            store.change_lease(name, |lease| lease.in_use = true);
+        }
+        check(&mut store, &format!("a: {kept}\nother: 10.0.0.0/24"));
+        assert_eq!(store.leased_condition("a"), "False WaitingForPodCIDR");
+    }
 }
 
 #[test]
