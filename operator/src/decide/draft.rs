@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, wellknown::label};
 
 use super::{
-    Action, DeleteReason, Problem, UpdateReason,
+    Action, DeleteGrounds, DeleteReason, Problem, UpdateReason,
     blocks::{Search, Taken},
     layout::{Layout, Membership},
 };
@@ -200,8 +200,11 @@ impl<'a> Draft<'a> {
             lease: lease.meta.clone(),
             subnet: lease.subnet,
             node: node.to_owned(),
-            successor: self.world.nodes.get(node).map(|node| node.meta.uid.clone()),
-            why,
+            grounds: DeleteGrounds {
+                why,
+                successor: self.world.nodes.get(node).map(|node| node.meta.uid.clone()),
+                pod_cidrs_bind: self.mode != PodCidrModeInForce::Ignore,
+            },
         });
     }
 

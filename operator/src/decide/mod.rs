@@ -48,7 +48,7 @@ pub enum Action {
     /// Node has its name than the one that is known.
     ReleaseLease { lease: Meta, subnet: Cidr, node: String, successor: Option<String> },
     /// Delete a lease, after the API server confirmed that nobody may claim it.
-    DeleteLease { lease: Meta, subnet: Cidr, node: String, successor: Option<String>, why: DeleteReason },
+    DeleteLease { lease: Meta, subnet: Cidr, node: String, grounds: DeleteGrounds },
     /// Read a lease again whose state is not known.
     RereadLease { name: String },
     /// Write a Node's podCIDRs, if it still has none.
@@ -59,6 +59,16 @@ pub enum Action {
     DeleteNodeNetwork { node_network: Meta },
     /// Server-side apply of the operator's condition of a NodeNetwork.
     ReportLeased { node: Meta, condition: Box<Condition>, before: Option<Box<Condition>> },
+}
+
+/// On what a lease's deletion was decided; asked again with what the API server says then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteGrounds {
+    pub why: DeleteReason,
+    /// UID of the Node that was known under the holder's name.
+    pub successor: Option<String>,
+    /// Whether the podCIDRs of Nodes say which blocks are theirs.
+    pub pod_cidrs_bind: bool,
 }
 
 /// Why a lease's spec changes.

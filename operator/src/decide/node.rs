@@ -3,7 +3,7 @@
 //! Either the Node's podCIDRs say which blocks it has, and its leases follow; or the leases say it, and the
 //! Node may be told.
 
-use tartan_crds::{Cidr, Family, PodCidrModeInForce, conditions::reason};
+use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, conditions::reason};
 
 use super::{
     Action, DeleteReason, Problem,
@@ -126,7 +126,6 @@ fn settle_mismatches<'a>(
     membership: Membership<'_>,
     pinned: &[Cidr],
 ) -> Option<Problem> {
-    let mut problem = None;
     for lease in draft.leases_of(&node.meta.name) {
         let Ok(spec) = &lease.spec else { continue };
         if pinned.contains(&lease.subnet) || spec.released_at.is_some() {
@@ -137,10 +136,23 @@ fn settle_mismatches<'a>(
             draft.release(lease);
         } else if !spec.primary {
             draft.keep(node, membership, lease, false);
-        } else if lease.in_use && holds_named_block(draft, node, pinned, lease) {
+        } else if !lease.in_use {
+            draft.delete(lease, DeleteReason::BackedOut);
+        }
+    }
+    let mut problem = None;
+    for family in Family::ALL {
+        let in_use = |lease: &Lease| {
+            let in_force = |spec: &SubnetLeaseSpec| {
+                spec.primary && spec.released_at.is_none() && spec.node_uid == node.meta.uid
+            };
+            !pinned.contains(&lease.subnet) && lease.in_use && lease.spec.as_ref().is_ok_and(in_force)
+        };
+        let Some((lease, _)) = settle_duplicates(draft, node, membership, family, in_use) else { continue };
+        if holds_named_block(draft, node, pinned, lease) {
             // The named block is the primary one; what pods may use of the other stays theirs.
             draft.keep(node, membership, lease, false);
-        } else if lease.in_use {
+        } else {
             draft.keep(node, membership, lease, true);
             problem = problem.or(Some(Problem::new(
                 reason::POD_CIDR_MISMATCH,
@@ -151,8 +163,6 @@ fn settle_mismatches<'a>(
                     node.pod_cidrs.join(", ")
                 ),
             )));
-        } else {
-            draft.delete(lease, DeleteReason::BackedOut);
         }
     }
     problem

@@ -6,7 +6,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tartan_crds::Cidr;
 
-use super::{DeleteReason, draft::Draft};
+use super::{DeleteGrounds, DeleteReason, draft::Draft};
 use crate::world::{Lease, Node};
 
 pub fn decide_unclaimed(draft: &mut Draft<'_>) {
@@ -48,17 +48,17 @@ pub fn is_still_gone(lease: &Lease, successor: Option<&str>, node: Option<&Node>
 ///
 /// `rivals` are the other leases that name the node; they matter for duplicates only.
 pub fn is_still_free_to_take(
-    why: DeleteReason,
+    grounds: &DeleteGrounds,
     lease: &Lease,
-    successor: Option<&str>,
     node: Option<&Node>,
     rivals: &[Lease],
 ) -> bool {
     let Ok(spec) = &lease.spec else { return false };
-    let named = node.is_some_and(|node| names(node, lease));
+    let named = grounds.pod_cidrs_bind && node.is_some_and(|node| names(node, lease));
     let has_others = node.is_some_and(|node| !node.pod_cidrs.is_empty()) && !named;
-    match why {
+    match grounds.why {
         DeleteReason::Expired | DeleteReason::TakenEarly | DeleteReason::Reassigned => {
+            let successor = grounds.successor.as_deref();
             spec.released_at.is_some() && !named && node.map(|node| node.meta.uid.as_str()) == successor
         }
         DeleteReason::BackedOut => !lease.in_use && has_others,

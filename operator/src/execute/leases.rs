@@ -13,7 +13,7 @@ use tartan_crds::{Cidr, SubnetLeaseSpec, conditions::reason, wellknown::field_ma
 use super::{Executor, News, Outcome, Overtaken, unless_overtaken};
 use crate::{
     client::may_have_happened,
-    decide::{DeleteReason, UpdateReason, is_still_free_to_take, is_still_gone},
+    decide::{DeleteGrounds, DeleteReason, UpdateReason, is_still_free_to_take, is_still_gone},
     events,
     world::{Lease, Meta, Node},
 };
@@ -111,17 +111,17 @@ impl Executor {
         &self,
         decided: &Meta,
         node: &str,
-        successor: Option<&str>,
-        why: DeleteReason,
+        grounds: &DeleteGrounds,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
         let live_node = self.reread_node(node, news).await?;
         let Some(lease) = self.reread_lease(&decided.name, news).await? else {
             return Ok(Outcome::Overtaken);
         };
+        let why = grounds.why;
         let rivals = if why == DeleteReason::Duplicate { self.leases_of(node).await? } else { vec![] };
         if lease.meta.uid != decided.uid
-            || !is_still_free_to_take(why, &lease, successor, live_node.as_ref(), &rivals)
+            || !is_still_free_to_take(grounds, &lease, live_node.as_ref(), &rivals)
         {
             return Ok(Outcome::Overtaken);
         }

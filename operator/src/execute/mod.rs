@@ -121,8 +121,8 @@ impl Executor {
             Action::ReleaseLease { lease, subnet, node, successor } => {
                 self.release_lease(&lease, subnet, &node, successor.as_deref(), news).await
             }
-            Action::DeleteLease { lease, node, successor, why, .. } => {
-                self.delete_lease(&lease, &node, successor.as_deref(), why, news).await
+            Action::DeleteLease { lease, node, grounds, .. } => {
+                self.delete_lease(&lease, &node, &grounds, news).await
             }
             Action::RereadLease { name } => self.reread_lease(&name, news).await.map(|_| Outcome::Done),
             Action::MirrorPodCidrs { node, cidrs } => self.mirror_pod_cidrs(node, &cidrs, news).await,

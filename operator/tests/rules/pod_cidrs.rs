@@ -58,36 +58,64 @@ fn a_second_ipam_that_is_faster_wins_and_our_unused_lease_goes_back() {
     assert_eq!(store.leased_condition("b"), "False PodCIDRMismatch");
 }
 
-/// Two operators gave a node two blocks at once; then another IPAM showed itself, and the mode is Adopt.
+/// As two operators at once may leave it: two primary leases of one node.
+fn lease_two_blocks(store: &mut Store, node: &str) {
+    for subnet in ["10.0.1.0/24", "10.0.2.0/24"] {
+        let spec = SubnetLeaseSpec {
+            node_name: node.into(),
+            node_uid: store.nodes[node].meta.uid.clone(),
+            subnet: subnet.parse().unwrap(),
+            pool: "default".into(),
+            primary: true,
+            backend: LeaseBackend {
+                kind: BackendType::Vxlan,
+                accepts: vec![BackendType::Vxlan],
+                direct_routing: false,
+            },
+            mtu: None,
+            released_at: None,
+        };
+        assert!(store.insert_lease(spec, BTreeMap::new()));
+    }
+}
+
 #[test]
 fn of_two_blocks_a_node_that_waits_for_pod_cidrs_keeps_one() {
     for (used, kept) in [(None, "10.0.1.0/24"), (Some("10.0.2.0-24"), "10.0.2.0/24")] {
         let mut store = small();
         store.add_node_with("other", |node| node.pod_cidrs = vec!["10.0.0.0/24".into()]);
         store.add_node("a");
-        for subnet in ["10.0.1.0/24", "10.0.2.0/24"] {
-            let spec = SubnetLeaseSpec {
-                node_name: "a".into(),
-                node_uid: store.nodes["a"].meta.uid.clone(),
-                subnet: subnet.parse().unwrap(),
-                pool: "default".into(),
-                primary: true,
-                backend: LeaseBackend {
-                    kind: BackendType::Vxlan,
-                    accepts: vec![BackendType::Vxlan],
-                    direct_routing: false,
-                },
-                mtu: None,
-                released_at: None,
-            };
-            assert!(store.insert_lease(spec, BTreeMap::new()));
-        }
+        lease_two_blocks(&mut store, "a");
         if let Some(name) = used {
             store.change_lease(name, |lease| lease.in_use = true);
         }
         check(&mut store, &format!("a: {kept}\nother: 10.0.0.0/24"));
         assert_eq!(store.leased_condition("a"), "False WaitingForPodCIDR");
     }
+}
+
+#[test]
+fn of_two_used_blocks_that_the_pod_cidrs_do_not_name_one_stays_primary() {
+    let mut store = small();
+    store.add_node_with("a", |node| node.pod_cidrs = vec!["10.0.3.0/24".into()]);
+    lease_two_blocks(&mut store, "a");
+    store.use_leases_of("a");
+    check(&mut store, "a: 10.0.1.0/24 10.0.2.0/24");
+    assert_eq!(store.leased_condition("a"), "False PodCIDRMismatch");
+    let primaries: Vec<bool> =
+        store.leases.values().map(|lease| lease.spec.as_ref().unwrap().primary).collect();
+    assert_eq!(primaries, [true, false]);
+}
+
+/// In Ignore mode podCIDRs that happen to name one of our blocks hold nothing.
+#[test]
+fn a_surplus_block_goes_although_an_ignored_pod_cidr_names_it() {
+    let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
+    spec["podCIDRMode"] = json!("Ignore");
+    let mut store = Store::default().with_network(spec);
+    store.add_node_with("a", |node| node.pod_cidrs = vec!["10.0.2.0/24".into()]);
+    lease_two_blocks(&mut store, "a");
+    check(&mut store, "a: 10.0.1.0/24");
 }
 
 #[test]

@@ -32,13 +32,13 @@ impl Store {
                 }
                 vec![self.lease_news(&lease.name), self.node_news(node)]
             }
-            Action::DeleteLease { lease, node, successor, why, .. } => {
+            Action::DeleteLease { lease, node, grounds, .. } => {
                 let live = self.leases.get(&lease.name).cloned();
                 let rivals: Vec<Lease> =
                     self.leases.values().filter(|lease| lease.node() == Some(node)).cloned().collect();
                 if let Some(live) = live
                     && live.meta.uid == lease.uid
-                    && is_still_free_to_take(*why, &live, successor.as_deref(), self.nodes.get(node), &rivals)
+                    && is_still_free_to_take(grounds, &live, self.nodes.get(node), &rivals)
                 {
                     self.remove_lease(&lease.name);
                 }
