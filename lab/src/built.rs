@@ -34,13 +34,7 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     }
     cargo.arg("--target-dir").arg(profile.parent().context("a profile is in a target directory")?);
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
-    // What cargo tells a test about its own package would make another package's dependencies look changed.
-    for (variable, _) in std::env::vars_os() {
-        let variable = variable.to_string_lossy().into_owned();
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix)) {
-            cargo.env_remove(variable);
-        }
-    }
+    forget_own_package(&mut cargo);
     match run(&mut cargo) {
         Ok(output) => _ = output.ok()?,
         // Without cargo the one beside us has to do.
@@ -49,4 +43,47 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     }
     built.insert(name.to_owned(), path.clone());
     Ok(path)
+}
+
+/// A test program of `package` that needs no shared library, for [`crate::vm`]; built in a target directory of its
+/// own beside the present one, since its flags differ.
+pub fn static_test(package: &str, test: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
+    let target = target.and_then(Path::parent).context("a test is in a target directory")?.join("static");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args([
+        "test",
+        "--no-run",
+        "--quiet",
+        "--message-format",
+        "json",
+        "--package",
+        package,
+        "--test",
+        test,
+    ]);
+    // With the target named, the flags don't reach build scripts and macros.
+    cargo.args(["--target", "x86_64-unknown-linux-gnu"]).arg("--target-dir").arg(target);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
+    forget_own_package(&mut cargo);
+    let output = run(&mut cargo)?.ok().with_context(|| format!("build test {test} of {package}"))?;
+    output
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message.pointer("/target/name").and_then(|name| name.as_str()) == Some(test))
+        .find_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+        .with_context(|| format!("cargo built no test {test} of {package}"))
+}
+
+/// What cargo tells a test about its own package would make another package's dependencies look changed.
+fn forget_own_package(cargo: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        let variable = variable.to_string_lossy().into_owned();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix)) {
+            cargo.env_remove(variable);
+        }
+    }
 }

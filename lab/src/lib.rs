@@ -7,6 +7,7 @@
 //! * [`Cluster`]: all of Kubernetes, by node containerd, kubelet, kube-proxy;
 //! * [`images`]: what runs in it, without a registry;
 //! * [`traffic`]: standing traffic with packet accounting;
+//! * [`vm`]: a program on another kernel, for what this one lacks;
 //! * [`HostView`]: what a host looks like, for comparisons of before and after.
 //!
 //! What every part obeys: it installs what is missing (`prerequisites`); everything it starts dies with the process
@@ -28,10 +29,11 @@ mod process;
 mod progress;
 mod run;
 pub mod traffic;
+pub mod vm;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};
-pub use built::program;
+pub use built::{program, static_test};
 pub use cluster::{Cluster, ClusterOptions, POD_BRIDGE};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment};
 pub use home::{Lifetime, remove_leftovers};

@@ -27,11 +27,20 @@ pub enum Tool {
     Images,
     /// Prometheus and promtool.
     Prometheus,
+    /// What goes into a virtual machine.
+    Machines,
 }
 
 impl Tool {
-    pub const ALL: [Self; 6] =
-        [Self::Network, Self::Kubernetes, Self::Helm, Self::Containers, Self::Images, Self::Prometheus];
+    pub const ALL: [Self; 7] = [
+        Self::Network,
+        Self::Kubernetes,
+        Self::Helm,
+        Self::Containers,
+        Self::Images,
+        Self::Prometheus,
+        Self::Machines,
+    ];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -54,6 +63,17 @@ impl Tool {
             Self::Containers => &["containerd", "containernetworking-plugins", "runc"],
             Self::Images => &["buildah", "mmdebstrap"],
             Self::Prometheus => &["prometheus"],
+            Self::Machines => &[
+                "busybox-static",
+                "conntrack",
+                "iproute2",
+                "iputils-ping",
+                "kmod",
+                "nftables",
+                "procps",
+                "wireguard-tools",
+                "xz-utils",
+            ],
         }
     }
 
@@ -62,7 +82,7 @@ impl Tool {
             Self::Kubernetes => &[Program::Kubernetes, Program::Etcd],
             Self::Helm => &[Program::Helm],
             Self::Images => &[Program::Agnhost],
-            Self::Network | Self::Containers | Self::Prometheus => &[],
+            Self::Network | Self::Containers | Self::Prometheus | Self::Machines => &[],
         }
     }
 }

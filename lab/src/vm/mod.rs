@@ -1,0 +1,177 @@
+//! [`Machine`]: a program in a virtual machine, for what this host's kernel lacks.
+//!
+//! A Debian kernel boots under qemu (without hardware support: nested machines have none), loads what pod networks
+//! need, runs one statically linked program and ends. User space is there after a few seconds, so it is an ordinary
+//! test runner. The machine has no disk and no network device: what happens in it stays in it.
+
+mod backports;
+mod initramfs;
+mod kernel;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+pub use kernel::Kernel;
+
+use crate::home::Home;
+use crate::prerequisites::{Tool, require};
+use crate::process::Process;
+use crate::wait::eventually;
+use initramfs::Initramfs;
+
+/// What the init program prints when the program has ended, before its exit status.
+const ENDED: &str = "tartan-vm: ended with ";
+
+/// A machine that is to run one program.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    kernel: Kernel,
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    files: Vec<(PathBuf, PathBuf)>,
+    memory: u32,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Exit status of the program.
+    pub status: i32,
+    /// Everything on the console.
+    pub console: String,
+    pub took: Duration,
+}
+
+impl Report {
+    /// The report of a program that must have succeeded; the error carries what was printed.
+    pub fn ok(self) -> Result<Self> {
+        if self.status == 0 {
+            return Ok(self);
+        }
+        bail!("the program in the virtual machine ended with {}:\n{}", self.status, self.console)
+    }
+}
+
+impl Machine {
+    /// `program` must need no shared library: see [`crate::static_test`].
+    pub fn new(kernel: Kernel, program: impl Into<PathBuf>) -> Self {
+        Self {
+            kernel,
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            files: Vec::new(),
+            memory: 1024,
+        }
+    }
+
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts a file of the host's there, with its mode.
+    pub fn file(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.files.push((source.into(), target.into()));
+        self
+    }
+
+    /// In MiB; 1024 unless told.
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// Boots, runs the program to its end and stops. Each line of the console goes to `line` as it comes.
+    /// An error where the machine doesn't boot, or isn't through after `limit`.
+    pub fn run(&self, limit: Duration, mut line: impl FnMut(&str)) -> Result<Report> {
+        require(&[Tool::Machines])?;
+        let start = Instant::now();
+        let qemu = backports::qemu()?;
+        let kernel = self.kernel.unpack()?;
+        let home = Home::create_unique("vm")?;
+        let image = home.path().join("initramfs");
+        let mut initramfs = Initramfs::new(File::create(&image)?);
+        initramfs.add_tools()?;
+        initramfs.add_modules(&kernel)?;
+        let name =
+            self.program.file_name().context("the program has no name")?.to_string_lossy().into_owned();
+        initramfs.add_file(&self.program, &Path::new("/program").join(&name))?;
+        for (source, target) in &self.files {
+            initramfs.add_file(source, target)?;
+        }
+        initramfs.add_text("/init", &self.init(&name), 0o755)?;
+        initramfs.finish()?;
+        let console = home.path().join("console");
+        let mut command = Command::new(qemu.program);
+        command.env("LD_LIBRARY_PATH", qemu.libraries);
+        for directory in qemu.firmware {
+            command.arg("-L").arg(directory);
+        }
+        command.args(["-M", "q35", "-cpu", "max", "-smp", "2", "-accel", "tcg,thread=multi"]);
+        command.args(["-m", &self.memory.to_string(), "-nographic", "-no-reboot", "-nodefaults"]);
+        command.args(["-serial", "stdio", "-monitor", "none"]);
+        command.arg("-kernel").arg(kernel.image).arg("-initrd").arg(&image);
+        command.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        let qemu = Process::start("qemu", &command, &console, false)?;
+        let mut shown = 0;
+        let mut show = |text: &str| {
+            let whole = text.rfind('\n').map_or(0, |end| end + 1);
+            text.get(shown..whole).unwrap_or_default().lines().for_each(|text| line(text.trim_end()));
+            shown = whole.max(shown);
+        };
+        let ended = eventually("the virtual machine to stop", limit, || {
+            show(&qemu.output());
+            !qemu.is_running()
+        });
+        let text = qemu.output();
+        show(&text);
+        ended.with_context(|| format!("still running after {} s:\n{text}", limit.as_secs()))?;
+        let status = text
+            .lines()
+            .find_map(|line| line.trim_end().split_once(ENDED)?.1.parse().ok())
+            .with_context(|| format!("the virtual machine stopped before its program ended:\n{text}"))?;
+        Ok(Report { status, console: text, took: start.elapsed() })
+    }
+
+    fn init(&self, program: &str) -> String {
+        let quoted = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
+        let arguments: Vec<String> = self.arguments.iter().map(quoted).collect();
+        let environment: String = self
+            .environment
+            .iter()
+            .map(|(name, value)| format!("export {name}={}\n", quoted(value)))
+            .collect();
+        format!(
+            "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mkdir -p /root /run/netns
+while read module; do insmod \"/modules/$module\" || echo \"insmod $module failed\"; done < /modules/order
+ip link set lo up
+# Ends the line that the firmware left open.
+echo
+{environment}cd /root
+/program/{program} {}
+echo \"{ENDED}$?\"
+poweroff -f
+",
+            arguments.join(" ")
+        )
+    }
+}

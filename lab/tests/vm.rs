@@ -1,0 +1,61 @@
+//! Virtual machines: both kernels boot and have what this host may lack; failure and delay are told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+use std::time::Duration;
+
+use tartan_lab::vm::{Kernel, Machine};
+
+/// Many times what a machine takes on a quiet host.
+const LIMIT: Duration = Duration::from_secs(120);
+
+const EVERYTHING: &str = "
+set -ex
+uname -r
+ip link add d0 type dummy
+ip link add w0 type wireguard
+ip link add i0 type ipip local 192.0.2.1
+ip link add v0 type vxlan id 7 dstport 8472 nolearning
+ip link add x0 type xfrm dev d0 if_id 7
+ip link add b0 type bridge
+ip link add p0 type veth peer name p1
+ip tuntap add t0 mode tun
+tc qdisc add dev d0 root netem delay 1ms
+ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 1 mode tunnel aead 'rfc4106(gcm(aes))' 0x0000000000000000000000000000000000000000 128
+wg show w0
+nft add table inet t
+nft add chain inet t c '{ type nat hook postrouting priority srcnat; }'
+nft add rule inet t c masquerade fully-random
+ip netns add n
+ip netns exec n ip link set lo up
+ip netns exec n ping -c1 -W1 127.0.0.1
+";
+
+fn shell(kernel: Kernel, script: &str) -> Machine {
+    Machine::new(kernel, "/bin/dash").arguments(&["-c", script])
+}
+
+#[test]
+fn both_kernels_have_what_pod_networks_need() {
+    for kernel in Kernel::ALL {
+        let report = shell(kernel, EVERYTHING).run(LIMIT, |_| {}).unwrap().ok().unwrap();
+        assert!(report.console.contains(&format!("{}.", kernel.series())), "{}", report.console);
+        eprintln!("a machine with Linux {} took {:.1} s", kernel.series(), report.took.as_secs_f64());
+    }
+}
+
+#[test]
+fn what_goes_wrong_in_a_machine_is_told() {
+    let failed = shell(Kernel::V6_12, "echo some words; exit 7").run(LIMIT, |_| {}).unwrap();
+    assert_eq!(failed.status, 7);
+    let error = failed.ok().unwrap_err().to_string();
+    assert!(error.contains("ended with 7") && error.contains("some words"), "{error}");
+
+    let mut lines = vec![];
+    let slow = shell(Kernel::V6_12, "echo \"it's $WORD\"; sleep 600").environment("WORD", "here");
+    let error = slow.run(Duration::from_secs(20), |line| lines.push(line.to_owned())).unwrap_err();
+    assert!(format!("{error:#}").contains("still running after 20 s"), "{error:#}");
+    assert!(lines.iter().any(|line| line == "it's here"), "{lines:?}");
+
+    let died = shell(Kernel::V6_12, "poweroff -f").run(LIMIT, |_| {}).unwrap_err();
+    assert!(died.to_string().contains("before its program ended"), "{died}");
+}
