@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendSelection, BackendType, Cidr, Family};
+use crate::{BackendSelection, BackendType, Cidr, Family, TransitionPolicy, TransitionStatus};
 
 /// The pod network of the cluster.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -55,6 +55,9 @@ pub struct ClusterNetworkSpec {
     /// The backend of nodes that are in no pool.
     #[serde(default)]
     pub default_backend: BackendSelection,
+    /// How nodes that are in no pool change to another backend while packets flow.
+    #[serde(default)]
+    pub transition: TransitionPolicy,
     /// The overlay that joins two nodes whose backends need a common link but have none.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == 'vxlan'").message("must be an overlay: vxlan"))]
@@ -209,6 +212,9 @@ pub struct ClusterNetworkStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub cidrs: Vec<CidrUsage>,
+    /// The change of nodes that are in no pool to another backend that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transition: Option<TransitionStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

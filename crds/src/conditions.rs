@@ -16,6 +16,8 @@ pub mod kind {
     pub const DEGRADED: &str = "Degraded";
     /// This node holds the leases that it needs (NodeNetwork; written by the operator).
     pub const LEASED: &str = "Leased";
+    /// Nodes are changing to another backend.
+    pub const PROGRESSING: &str = "Progressing";
 }
 
 /// Reasons. CamelCase, as the API conventions ask; also the `reason` label of metrics.
@@ -63,6 +65,10 @@ pub mod reason {
     pub const CNI_SHADOWED: &str = "CniConfigShadowed";
     pub const LEFTOVER_FLANNEL: &str = "LeftoverFlannel";
     pub const PEER_INVALID: &str = "PeerInvalid";
+    pub const PAUSED: &str = "Paused";
+    pub const MOVING: &str = "Moving";
+    pub const WAITING_FOR_RECEPTION: &str = "WaitingForReception";
+    pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
     pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";
     pub const MTU_TOO_LARGE: &str = "PodMTUExceedsPath";
 }

@@ -17,6 +17,7 @@ mod network_pool;
 mod node_network;
 mod schema;
 mod subnet_lease;
+mod transition;
 pub mod wellknown;
 
 pub use cidr::{Cidr, CidrError, Family};
@@ -33,3 +34,4 @@ pub use schema::{crd_yaml, crds};
 pub use subnet_lease::{
     BackendSelection, BackendType, Endpoint, LeaseBackend, SubnetLease, SubnetLeaseSpec, SubnetLeaseStatus,
 };
+pub use transition::{TransitionPhase, TransitionPolicy, TransitionStatus};

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendSelection, UplinkSelection};
+use crate::{BackendSelection, TransitionPolicy, TransitionStatus, UplinkSelection};
 
 /// A group of nodes, chosen by their labels.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -23,6 +23,7 @@ use crate::{BackendSelection, UplinkSelection};
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Leases", type_ = "integer", json_path = ".status.leases"),
+    printcolumn(name = "Changing", type_ = "string", json_path = ".status.transition.phase"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name != 'default'")
@@ -57,6 +58,9 @@ pub struct NetworkPoolSpec {
     /// Whether the pool's pod addresses are translated towards the outside. Absent: as the network says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masquerade: Option<bool>,
+    /// How the pool's nodes change to another backend while packets flow.
+    #[serde(default)]
+    pub transition: TransitionPolicy,
 }
 
 /// What the operator knows of the pool.
@@ -71,6 +75,9 @@ pub struct NetworkPoolStatus {
     /// Leases that these hold.
     #[serde(default)]
     pub leases: i64,
+    /// The change to another backend that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transition: Option<TransitionStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -75,17 +75,20 @@ pub enum BackendType {
     /// VXLAN (RFC 7348) with a unicast entry for each peer.
     #[default]
     Vxlan,
+    /// IP in IP (RFC 2003): IPv4 alone, with the least overhead.
+    Ipip,
     /// A plain route by the peer's address; both nodes on one link.
     HostGw,
 }
 
 impl BackendType {
-    pub const ALL: [Self; 2] = [Self::Vxlan, Self::HostGw];
+    pub const ALL: [Self; 3] = [Self::Vxlan, Self::Ipip, Self::HostGw];
 
     /// As written in the API, in metrics and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vxlan => "vxlan",
+            Self::Ipip => "ipip",
             Self::HostGw => "host-gw",
         }
     }
@@ -93,7 +96,7 @@ impl BackendType {
     /// Whether packets are wrapped, so that the path needs no common link.
     pub fn is_overlay(self) -> bool {
         match self {
-            Self::Vxlan => true,
+            Self::Vxlan | Self::Ipip => true,
             Self::HostGw => false,
         }
     }
@@ -123,8 +126,7 @@ pub struct LeaseBackend {
     /// What the node sends by.
     #[serde(rename = "type")]
     pub kind: BackendType,
-    /// What the node receives: its own type, the network's fallback, and the next type while its pool
-    /// changes.
+    /// What the node receives: its own type, the network's fallback, and what other nodes send by.
     #[schemars(length(max = 8))]
     pub accepts: Vec<BackendType>,
     /// Overlays only: a plain route towards nodes on the same link.

@@ -111,7 +111,7 @@ fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
         (
             "unknown backend",
             json!({ "defaultBackend": { "type": "gre" } }),
-            "supported values: \"vxlan\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"host-gw\"",
         ),
         (
             "a fallback that needs a link",
@@ -241,6 +241,7 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
             "masquerade": { "enabled": true, "fullyRandom": true },
             "podCIDRMode": "Auto",
             "reclaimAfter": "3600s",
+            "transition": { "maxInFlight": 50, "paused": false },
         })
     );
     let written: ClusterNetwork = serde_json::from_value(network(&json!({}))).unwrap();
@@ -269,7 +270,7 @@ fn a_pool_that_makes_no_sense_is_refused_with_the_reason() {
         (
             "unknown backend",
             json!({ "backend": { "type": "bgp" } }),
-            "supported values: \"vxlan\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"host-gw\"",
         ),
         ("an entry claimed twice", json!({ "cidrs": ["a", "a"] }), "entry names must be unique"),
         ("an uplink without a rule", json!({ "uplink": {} }), exactly_one),
@@ -338,8 +339,8 @@ fn a_lease_is_bound_to_its_block_by_its_name() {
         ("no subnet", json!({ "subnet": null }), "spec.subnet: Required value"),
         (
             "unknown backend",
-            json!({ "backend": { "type": "ipip" } }),
-            "supported values: \"vxlan\", \"host-gw\"",
+            json!({ "backend": { "type": "gre" } }),
+            "supported values: \"vxlan\", \"ipip\", \"host-gw\"",
         ),
         ("MTU 70000", json!({ "mtu": 70_000 }), "spec.mtu"),
     ];

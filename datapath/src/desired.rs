@@ -105,6 +105,11 @@ fn add_peer(
                 let kind = RouteKind::Via { gateway, link: link.clone(), onlink: true };
                 Route { kind, source, mtu: Some(mtu) }
             }
+            Path::Ipip { destination } => {
+                // The tunnel takes the gateway for the outer destination.
+                let kind = RouteKind::Via { gateway: destination, link: mark::IPIP.to_owned(), onlink: true };
+                Route { kind, source, mtu: Some(mtu) }
+            }
             Path::Direct { gateway } => {
                 let link = intent.local.uplink.name.clone();
                 Route { kind: RouteKind::Via { gateway, link, onlink: false }, source, mtu: Some(mtu) }

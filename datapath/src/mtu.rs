@@ -3,20 +3,44 @@
 //! A node's pod MTU is its uplink's MTU less the largest overhead of any backend that it may use, so that
 //! no change of a pair's path strands running pods. Each peer's route carries the smaller of both ends.
 
-use std::net::IpAddr;
+use crate::model::{Backend, Family};
 
-/// VXLAN over IPv4: Ethernet 14 + IPv4 20 + UDP 8 + VXLAN 8 (RFC 7348 section 5).
-pub const VXLAN_OVER_V4: u32 = 50;
-/// VXLAN over IPv6, whose header is 20 bytes longer (RFC 8200 section 3).
-pub const VXLAN_OVER_V6: u32 = 70;
 /// The least MTU with which IPv4 hosts must work (RFC 791 section 3.1: 576).
 pub const LEAST: u32 = 576;
 
-/// Pod MTU of a node: as asked for, else what the uplink leaves. The asked-for value is bounded by what
-/// the uplink can carry.
-pub fn pod_mtu(uplink_mtu: u32, underlay: IpAddr, wanted: Option<u32>) -> u32 {
-    let overhead = if underlay.is_ipv4() { VXLAN_OVER_V4 } else { VXLAN_OVER_V6 };
-    let most = uplink_mtu.saturating_sub(overhead).max(LEAST);
+/// What a backend adds to each packet over an underlay of this family.
+pub fn overhead(backend: Backend, underlay: Family) -> u32 {
+    /// RFC 791 section 3.1, without options.
+    const IPV4: u32 = 20;
+    /// RFC 8200 section 3.
+    const IPV6: u32 = 40;
+    let ip = match underlay {
+        Family::V4 => IPV4,
+        Family::V6 => IPV6,
+    };
+    match backend {
+        Backend::HostGw => 0,
+        Backend::Ipip => ip,
+        // UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
+        Backend::Vxlan => ip + 8 + 8 + 14,
+    }
+}
+
+/// What a backend's device can carry without fragments.
+pub fn inside(uplink_mtu: u32, backend: Backend, underlay: Family) -> u32 {
+    uplink_mtu.saturating_sub(overhead(backend, underlay)).max(LEAST)
+}
+
+/// Pod MTU of a node: as asked for, else what the uplink leaves inside of the backend that adds the most. The
+/// asked-for value is bounded by that.
+pub fn pod_mtu(
+    uplink_mtu: u32,
+    underlay: Family,
+    backends: impl IntoIterator<Item = Backend>,
+    wanted: Option<u32>,
+) -> u32 {
+    let most = backends.into_iter().map(|backend| inside(uplink_mtu, backend, underlay)).min();
+    let most = most.unwrap_or(uplink_mtu.max(LEAST));
     wanted.map_or(most, |wanted| wanted.clamp(LEAST, most))
 }
 
@@ -30,14 +54,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pod_mtu_leaves_room_for_the_tunnel_header() {
-        let v4 = "192.0.2.1".parse().unwrap();
-        let v6 = "2001:db8::1".parse().unwrap();
-        assert_eq!(pod_mtu(1500, v4, None), 1450);
-        assert_eq!(pod_mtu(1500, v6, None), 1430);
-        assert_eq!(pod_mtu(9001, v4, Some(1400)), 1400);
-        assert_eq!(pod_mtu(1500, v4, Some(9000)), 1450);
-        assert_eq!(pod_mtu(500, v4, None), LEAST);
+    fn the_pod_mtu_leaves_room_for_the_largest_header() {
+        use Backend::{HostGw, Ipip, Vxlan};
+        use Family::{V4, V6};
+        assert_eq!(pod_mtu(1500, V4, [Vxlan, HostGw], None), 1450);
+        assert_eq!(pod_mtu(1500, V6, [Vxlan], None), 1430);
+        assert_eq!(pod_mtu(1500, V4, [Ipip, HostGw], None), 1480);
+        assert_eq!(pod_mtu(1500, V4, [Ipip, Vxlan], None), 1450);
+        assert_eq!(pod_mtu(1500, V4, [HostGw], None), 1500);
+        assert_eq!(pod_mtu(9001, V4, [Vxlan], Some(1400)), 1400);
+        assert_eq!(pod_mtu(1500, V4, [Vxlan], Some(9000)), 1450);
+        assert_eq!(pod_mtu(500, V4, [Vxlan], None), LEAST);
     }
 
     #[test]

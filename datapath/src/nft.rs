@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `forward`, `output` | filter | jump to `guard` |
 //! | `guard` | – | reject strays: packets to the pod network that would leave it |
+//! | `received` | input | drop what comes for our tunnels from an address that is no peer's |
 //! | `base` | postrouting, srcnat − 10 | what kube-proxy marked for masquerade and goes to a peer gets the base address |
 //! | `outside` | postrouting, srcnat | pod addresses of this node towards the outside |
 //!
@@ -16,7 +17,7 @@ use ipnetwork::IpNetwork;
 
 use crate::{
     mark,
-    model::{Intent, NftTable},
+    model::{Backend, Intent, NftTable},
 };
 
 /// Bit that kube-proxy sets on packets to be masqueraded (`masqueradeBit: 14`, its default).
@@ -33,11 +34,20 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
     let local: Vec<IpNetwork> = intent.local.subnets.iter().map(|subnet| subnet.prefix).collect();
     let protected: Vec<IpNetwork> =
         intent.protected.iter().map(|protected| IpNetwork::from(protected.address)).collect();
+    let peers: Vec<IpNetwork> = sources(intent).map(IpNetwork::from).collect();
     let none = vec![];
     let except = intent.masquerade.as_ref().map_or(&none, |masquerade| &masquerade.except);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "table inet {} {{", mark::NFT_TABLE);
-    text.push_str("  counter stray {\n  }\n  counter masqueraded {\n  }\n");
+    for counter in ["stray", "masqueraded", "foreign_vxlan", "foreign_ipip"] {
+        let _ = writeln!(text, "  counter {counter} {{\n  }}");
+    }
+    // Nodes may have addresses of a family that pods don't have.
+    for words in [V4, V6] {
+        let name = format!("peers{}", words.digit);
+        let _ = writeln!(text, "  set {name} {{\n    type {};\n  }}", words.set_type);
+        elements.insert(name, words.members(&peers));
+    }
     for words in &families {
         let sets: [(&str, &[IpNetwork]); 5] = [
             ("entries", &intent.entries),
@@ -59,9 +69,9 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
     );
     let _ = writeln!(
         text,
-        "  chain guard {{\n    oifname {{ \"lo\", \"{}\", \"{}\" }} return",
+        "  chain guard {{\n    oifname {{ \"lo\", \"{}\", {} }} return",
         mark::BRIDGE,
-        mark::VXLAN
+        tunnels()
     );
     for Words { ip, digit, reject, .. } in &families {
         let _ = writeln!(
@@ -70,9 +80,9 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
              {ip} daddr != @protected{digit} counter name \"stray\" reject with {reject}"
         );
     }
-    text.push_str(
-        "  }\n  chain base {\n    type nat hook postrouting priority srcnat - 10; policy accept;\n",
-    );
+    text.push_str("  }\n");
+    add_received(intent, &mut text);
+    text.push_str("  chain base {\n    type nat hook postrouting priority srcnat - 10; policy accept;\n");
     for words in &families {
         let Some(base) = base_address(intent, words) else { continue };
         let Words { ip, digit, .. } = words;
@@ -82,9 +92,9 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
         let snat = format!("meta mark set meta mark ^ {KUBE_MASQUERADE_MARK} snat {ip} to {base}");
         let _ = writeln!(
             text,
-            "    {marked} oifname \"{}\" {ip} daddr @entries{digit} {snat}\n    \
+            "    {marked} oifname {{ {} }} {ip} daddr @entries{digit} {snat}\n    \
              {marked} {ip} daddr @direct{digit} {snat}",
-            mark::VXLAN
+            tunnels()
         );
     }
     text.push_str("  }\n  chain outside {\n    type nat hook postrouting priority srcnat; policy accept;\n");
@@ -103,6 +113,44 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
     }
     text.push_str("  }\n}\n");
     NftTable { declaration: text, elements }
+}
+
+/// Neither protocol authenticates: who may send into a tunnel is told by the addresses that nodes publish. Tunnels
+/// of other programs are none of our business, so only packets that would reach ours are judged.
+fn add_received(intent: &Intent, text: &mut String) {
+    let receives = |backend: Backend| intent.local.side.accepts.contains(&backend);
+    text.push_str("  chain received {\n    type filter hook input priority filter; policy accept;\n");
+    if receives(Backend::Vxlan) {
+        // The VNI is in the second word after the UDP header (RFC 7348 section 5).
+        let ours = format!("udp dport {} @th,96,24 {}", intent.vxlan.port, intent.vxlan.vni);
+        for Words { ip, digit, .. } in [V4, V6] {
+            let _ =
+                writeln!(text, "    {ip} saddr != @peers{digit} {ours} counter name \"foreign_vxlan\" drop");
+        }
+    }
+    if receives(Backend::Ipip) {
+        for subnet in &intent.local.subnets {
+            let IpNetwork::V4(subnet) = subnet.prefix else { continue };
+            // The inner destination: 16 bytes into the header that follows the outer one.
+            let (mask, network) = (u32::from(subnet.mask()), u32::from(subnet.network()));
+            let _ = writeln!(
+                text,
+                "    ip saddr != @peers4 ip protocol ipencap @th,128,32 & {mask:#x} == {network:#x} \
+                 counter name \"foreign_ipip\" drop"
+            );
+        }
+    }
+    text.push_str("  }\n");
+}
+
+/// Where peers' tunnel packets come from.
+fn sources(intent: &Intent) -> impl Iterator<Item = IpAddr> {
+    intent.peers.iter().flat_map(|peer| peer.side.public_ips.iter().chain(&peer.side.tunnel_sources)).copied()
+}
+
+/// Our tunnel devices in nft's form.
+fn tunnels() -> String {
+    mark::TUNNELS.map(|name| format!("\"{name}\"")).join(", ")
 }
 
 fn base_address(intent: &Intent, words: &Words) -> Option<IpAddr> {

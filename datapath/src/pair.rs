@@ -6,16 +6,19 @@
 //!
 //! "Direct" below means a plain route by the peer's address. It needs both nodes *on one link*: each
 //! one's public address lies in the other's published uplink prefixes. Its gateway is of the family of the
-//! packets, so a pair is joined family by family; an overlay carries both over either. "Direct-capable" is a node whose
-//! backend is host-gw, or an overlay with `directRouting`.
+//! packets, so a pair is joined family by family. vxlan carries both over either, ipip IPv4 over IPv4 alone.
+//! "Direct-capable" is a node whose backend is host-gw, or an overlay with `directRouting`.
 //!
 //! | one side | other side | on one link | not on one link |
 //! | --- | --- | --- | --- |
 //! | host-gw | host-gw | direct | fallback overlay |
-//! | host-gw | vxlan | vxlan | vxlan |
-//! | host-gw | vxlan + directRouting | direct | vxlan |
-//! | vxlan | vxlan, with or without directRouting | vxlan | vxlan |
-//! | vxlan + directRouting | vxlan + directRouting | direct | vxlan |
+//! | host-gw | overlay | that overlay | that overlay |
+//! | host-gw | overlay + directRouting | direct | that overlay |
+//! | overlay | the same, with or without directRouting | that overlay | that overlay |
+//! | vxlan | ipip, with or without directRouting | vxlan | vxlan |
+//! | overlay + directRouting | overlay + directRouting | direct | vxlan, unless both are ipip |
+//!
+//! Where the overlay of the table does not carry the packets' family, the fallback overlay does.
 //!
 //! A path is chosen only where both ends receive it: the backend is in `accepts` and an end point for it
 //! is published. While an end point of the pair's backend is missing, as after a node has changed its
@@ -45,6 +48,10 @@ pub enum Path {
         destination: IpAddr,
         mac: Mac,
     },
+    /// IP in IP to this underlay address.
+    Ipip {
+        destination: IpAddr,
+    },
     None,
 }
 
@@ -54,6 +61,7 @@ impl Path {
         match self {
             Self::Direct { .. } => Some(Backend::HostGw),
             Self::Vxlan { .. } => Some(Backend::Vxlan),
+            Self::Ipip { .. } => Some(Backend::Ipip),
             Self::None => None,
         }
     }
@@ -71,6 +79,8 @@ pub enum Reason {
     OverlayOnOneSide,
     /// Both route directly but are not on one link: the fallback overlay joins them.
     Fallback,
+    /// The pair's overlay carries no packets of this family: the fallback overlay does.
+    OtherFamily,
     /// A side has not published an address yet.
     NoAddress,
     /// No address family is published by both.
@@ -92,6 +102,7 @@ impl Reason {
             Self::OnLink => "on-link",
             Self::OverlayOnOneSide => "overlay-on-one-side",
             Self::Fallback => "fallback",
+            Self::OtherFamily => "other-family",
             Self::NoAddress => "no-address",
             Self::NoCommonFamily => "no-common-family",
             Self::SameAddress => "same-address",
@@ -109,6 +120,9 @@ impl Reason {
             Self::OverlayOnOneSide => "one of the nodes sends by this overlay",
             Self::Fallback => {
                 "both nodes route directly but are not on one link, so the fallback overlay joins them"
+            }
+            Self::OtherFamily => {
+                "the overlay of the nodes carries no packets of this family, so the fallback overlay joins them"
             }
             Self::NoAddress => "one of the nodes has not published an address yet",
             Self::NoCommonFamily => "the nodes publish addresses of different families only",
@@ -148,7 +162,14 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
         Err(reason) => return Pairing { path: Path::None, reason },
     };
     let gateway = gateway(ours, theirs, family);
-    let (backend, reason) = choose(ours, theirs, gateway.is_some(), fallback);
+    let carries = |backend: Backend| match backend {
+        Backend::HostGw => gateway.is_some(),
+        overlay => overlay.carries(family, Family::of_address(outer)),
+    };
+    let (backend, reason) = match choose(ours, theirs, gateway.is_some(), fallback) {
+        (overlay, _) if overlay.is_overlay() && !carries(overlay) => (fallback, Reason::OtherFamily),
+        chosen => chosen,
+    };
     if !receives(ours, theirs, backend) {
         return Pairing { path: Path::None, reason: Reason::NotAccepted };
     }
@@ -157,7 +178,7 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
     }
     let interim = Backend::ALL
         .into_iter()
-        .filter(|other| *other != backend && receives(ours, theirs, *other))
+        .filter(|other| *other != backend && carries(*other) && receives(ours, theirs, *other))
         .find_map(|other| path(ours, theirs, other, outer, gateway));
     match interim {
         Some(path) => Pairing { path, reason: Reason::Interim },
@@ -194,6 +215,9 @@ fn path(
             (Some(_), Some(mac)) => Some(Path::Vxlan { destination: outer, mac }),
             _ => None,
         },
+        Backend::Ipip => {
+            (ours.endpoints.ipip && theirs.endpoints.ipip).then_some(Path::Ipip { destination: outer })
+        }
     }
 }
 

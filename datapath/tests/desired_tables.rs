@@ -6,7 +6,7 @@ mod common;
 use common::{in_namespace, intent, ip, neighbour, net, remote, run};
 use tartan_datapath::{
     desired::desired,
-    model::{Intent, Key, NftTable, Peer, Protected, Subnet, Value},
+    model::{Backend, Intent, Key, NftTable, Peer, Protected, Subnet, Value},
 };
 
 /// The elements in words, without the table.
@@ -65,8 +65,35 @@ fn a_node_with_one_peer_of_each_kind_holds_exactly_this() {
 }
 
 #[test]
+fn ipip_peers_are_routes_by_their_address_on_one_device() {
+    let ipip = |side: &mut tartan_datapath::model::Side| {
+        side.backend = Backend::Ipip;
+        side.accepts.insert(Backend::Ipip);
+        side.endpoints.ipip = true;
+    };
+    let mut peer = remote(1);
+    ipip(&mut peer.side);
+    let mut intent = intent(vec![peer]);
+    ipip(&mut intent.local.side);
+    let of_ipip: Vec<String> = in_words(&intent)
+        .into_iter()
+        .filter(|line| line.contains("ipip") || line.starts_with("route"))
+        .collect();
+    assert_eq!(
+        of_ipip,
+        [
+            "link tartan-ipip type ipip local 192.0.2.11 remote any mtu 1480 up",
+            "address 127.84.84.84/32 dev tartan-ipip ",
+            "sysctl net.ipv4.conf.tartan-ipip.rp_filter = 2",
+            "route 10.64.1.0/24 via 198.51.0.1 dev tartan-ipip onlink src 10.251.1.0 mtu 1450",
+        ]
+    );
+}
+
+#[test]
 fn the_table_is_the_committed_one() {
     let mut intent = intent(vec![neighbour(12)]);
+    intent.local.side.accepts.insert(Backend::Ipip);
     intent.protected = vec![Protected { address: ip("192.0.2.1"), what: "default gateway" }];
     let table = table(&intent);
     let shown = format!("{}\n{:#?}\n", table.declaration, table.elements);

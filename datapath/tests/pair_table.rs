@@ -10,15 +10,14 @@ use tartan_datapath::{
     pair::{Path, Reason, pair},
 };
 
-const BOTH: [Backend; 2] = [Backend::Vxlan, Backend::HostGw];
-
 fn side(backend: Backend, direct_routing: bool, number: u8, prefix: &str) -> Side {
     Side {
         backend,
-        accepts: BTreeSet::from(BOTH),
-        endpoints: Endpoints { vxlan: Some(Mac([2, 0, 0, 0, 0, number])), host_gw: true },
+        accepts: BTreeSet::from(Backend::ALL),
+        endpoints: Endpoints { vxlan: Some(Mac([2, 0, 0, 0, 0, number])), ipip: true, host_gw: true },
         direct_routing,
         public_ips: vec![format!("192.0.2.{number}").parse().unwrap()],
+        tunnel_sources: vec![],
         uplink_prefixes: vec![prefix.parse().unwrap()],
         pairing_version: 1,
     }
@@ -29,6 +28,7 @@ fn word(path: Path) -> &'static str {
     match path {
         Path::Direct { .. } => "direct",
         Path::Vxlan { .. } => "vxlan",
+        Path::Ipip { .. } => "ipip",
         Path::None => "none",
     }
 }
@@ -39,6 +39,8 @@ fn every_pair_of_backends_has_the_path_of_the_table() {
     let host_gw = (Backend::HostGw, false);
     let vxlan = (Backend::Vxlan, false);
     let direct = (Backend::Vxlan, true);
+    let ipip = (Backend::Ipip, false);
+    let ipip_direct = (Backend::Ipip, true);
     // One side, other side, path on one link, path elsewhere.
     let table = [
         (host_gw, host_gw, ("direct", SameBackend), ("vxlan", Fallback)),
@@ -47,6 +49,15 @@ fn every_pair_of_backends_has_the_path_of_the_table() {
         (vxlan, vxlan, ("vxlan", SameBackend), ("vxlan", SameBackend)),
         (vxlan, direct, ("vxlan", SameBackend), ("vxlan", SameBackend)),
         (direct, direct, ("direct", OnLink), ("vxlan", SameBackend)),
+        (host_gw, ipip, ("ipip", OverlayOnOneSide), ("ipip", OverlayOnOneSide)),
+        (host_gw, ipip_direct, ("direct", OnLink), ("ipip", OverlayOnOneSide)),
+        (vxlan, ipip, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (vxlan, ipip_direct, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (direct, ipip, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (direct, ipip_direct, ("direct", OnLink), ("vxlan", OverlayOnOneSide)),
+        (ipip, ipip, ("ipip", SameBackend), ("ipip", SameBackend)),
+        (ipip, ipip_direct, ("ipip", SameBackend), ("ipip", SameBackend)),
+        (ipip_direct, ipip_direct, ("direct", OnLink), ("ipip", SameBackend)),
     ];
     for (one, other, on_link, elsewhere) in table {
         // Both prefixes cover the other's address; none does; only one does, which is not "on one link".
@@ -94,10 +105,11 @@ fn what_is_missing_is_the_reason_on_both_ends() {
         (|side| side.accepts = BTreeSet::from([Backend::HostGw]), Reason::NotAccepted),
         (|side| side.accepts.clear(), Reason::NotAccepted),
         (|side| side.endpoints = Endpoints::default(), Reason::NoEndpoint),
-        // The other one is there, but there is no link for it.
+        // The others are there, but there is no link for one and the other isn't received.
         (
             |side| {
                 side.endpoints.vxlan = None;
+                side.accepts.remove(&Backend::Ipip);
                 side.uplink_prefixes.clear();
             },
             Reason::NoEndpoint,
@@ -127,10 +139,13 @@ fn a_pair_that_waits_for_an_end_point_keeps_another_path() {
         spoil(&mut side.endpoints);
         side
     };
+    let only = |there: &mut Endpoints| *there = Endpoints { host_gw: true, ..Endpoints::default() };
     let cases = [
         (moved(Backend::HostGw, |there| there.host_gw = false), Backend::HostGw, "vxlan"),
-        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::HostGw, "direct"),
-        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::Vxlan, "direct"),
+        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::HostGw, "ipip"),
+        (moved(Backend::Vxlan, only), Backend::HostGw, "direct"),
+        (moved(Backend::Vxlan, only), Backend::Vxlan, "direct"),
+        (moved(Backend::Ipip, |there| there.ipip = false), Backend::Ipip, "vxlan"),
     ];
     for (waiting, other, expected) in cases {
         let other = side(other, false, 2, "192.0.2.0/24");
@@ -162,24 +177,55 @@ fn a_plain_route_needs_a_link_of_its_own_family_and_a_tunnel_carries_both() {
     }
 }
 
+#[test]
+fn ipip_carries_ipv4_over_ipv4_and_the_fallback_the_rest() {
+    let two = |number: u8| {
+        let mut side = side(Backend::Ipip, false, number, "192.0.2.0/24");
+        side.public_ips.push(format!("2001:db8::{number}").parse().unwrap());
+        side
+    };
+    let of = |a: &Side, b: &Side, family| {
+        let found = pair(a, b, Backend::Vxlan, family);
+        (word(found.path), found.reason)
+    };
+    let (a, b) = (two(1), two(2));
+    assert_eq!(of(&a, &b, Family::V4), ("ipip", Reason::SameBackend));
+    assert_eq!(of(&a, &b, Family::V6), ("vxlan", Reason::OtherFamily));
+    // An underlay of IPv6 alone.
+    let six = |number| {
+        let mut side = two(number);
+        side.public_ips.remove(0);
+        side
+    };
+    assert_eq!(of(&six(1), &six(2), Family::V4), ("vxlan", Reason::OtherFamily));
+}
+
 fn any_side() -> impl Strategy<Value = Side> {
     let prefixes = ["192.0.2.0/24", "192.0.2.0/25", "192.0.2.128/25", "198.51.100.0/24", "2001:db8::/64"];
     let addresses = ["192.0.2.1", "192.0.2.200", "198.51.100.7", "2001:db8::1", "2001:db8::2"];
     (
-        prop::sample::select(&BOTH[..]),
-        subsequence(BOTH.to_vec(), 0..=2),
-        (prop::option::of(any::<[u8; 6]>()), any::<bool>(), any::<bool>()),
+        prop::sample::select(&Backend::ALL[..]),
+        subsequence(Backend::ALL.to_vec(), 0..=Backend::ALL.len()),
+        (prop::option::of(any::<[u8; 6]>()), any::<bool>(), any::<bool>(), any::<bool>()),
         collection::vec(prop::sample::select(addresses.to_vec()), 0..=2),
         subsequence(prefixes.to_vec(), 0..=5),
         0u32..3,
     )
         .prop_map(
-            |(backend, accepts, (mac, host_gw, direct_routing), addresses, prefixes, pairing_version)| Side {
+            |(
+                backend,
+                accepts,
+                (mac, ipip, host_gw, direct_routing),
+                addresses,
+                prefixes,
+                pairing_version,
+            )| Side {
                 backend,
                 accepts: accepts.into_iter().collect(),
-                endpoints: Endpoints { vxlan: mac.map(Mac), host_gw },
+                endpoints: Endpoints { vxlan: mac.map(Mac), ipip, host_gw },
                 direct_routing,
                 public_ips: addresses.into_iter().map(|a| a.parse().unwrap()).collect(),
+                tunnel_sources: vec![],
                 uplink_prefixes: prefixes.into_iter().map(|p| p.parse::<IpNetwork>().unwrap()).collect(),
                 pairing_version,
             },
@@ -198,6 +244,7 @@ proptest! {
                 prop_assert!(side.accepts.contains(&backend));
                 let received = match backend {
                     Backend::Vxlan => side.endpoints.vxlan.is_some(),
+                    Backend::Ipip => side.endpoints.ipip,
                     Backend::HostGw => side.endpoints.host_gw,
                 };
                 prop_assert!(received);
@@ -206,7 +253,8 @@ proptest! {
         match there.path {
             // The kernel takes no gateway of the other family for IPv6.
             Path::Direct { gateway } if Family::of_address(gateway) != family => prop_assert!(false, "{:?}", there),
-            Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } => prop_assert!(b.public_ips.contains(&to)),
+            Path::Ipip { destination } if family == Family::V6 || destination.is_ipv6() => prop_assert!(false, "{:?}", there),
+            Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } | Path::Ipip { destination: to } => prop_assert!(b.public_ips.contains(&to)),
             Path::None => {}
         }
     }

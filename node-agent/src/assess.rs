@@ -3,11 +3,13 @@
 //!
 //! Objects of a peer may fail and the node is ready all the same; its own may not.
 
+use std::collections::BTreeSet;
+
 use tartan_crds::conditions::reason;
 use tartan_datapath::{
     desired::PeerPath,
     mark,
-    model::{Conflict, Facts, Key, Step},
+    model::{Backend, Conflict, Facts, Key, Step},
     pair::{Path, Reason},
     problem::{Problem, ProblemKind},
 };
@@ -46,6 +48,8 @@ pub struct Findings<'a> {
     pub no_ground: Option<&'a NotReady>,
     /// What was asked of this node and can't be had.
     pub unmet: &'a [NotReady],
+    /// Backends that the node only receives, for nodes that send by them.
+    pub spare: BTreeSet<Backend>,
 }
 
 /// The verdict.
@@ -57,6 +61,8 @@ pub struct Assessment {
     pub troubles: Vec<NotReady>,
     /// Peers' packets find everything in place.
     pub reception: bool,
+    /// Backends of which that is not so, though it is of the others.
+    pub lost: BTreeSet<Backend>,
 }
 
 /// Messages of one kind that are quoted; more are counted.
@@ -77,7 +83,17 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         paths,
         no_ground,
         unmet,
+        spare,
     } = findings;
+    let mut lost = BTreeSet::new();
+    let mut lose = |backend: Backend, why: String| {
+        lost.insert(backend);
+        NotReady::new(
+            reason::BACKEND_UNAVAILABLE,
+            format!("{why}: nodes that send by {backend} have no path to this one"),
+        )
+    };
+    let spared = |key: &Key| backend_of(key).filter(|backend| spare.contains(backend));
     let mut broken: Vec<NotReady> = no_ground.iter().map(|why| (*why).clone()).collect();
     let mut troubles: Vec<NotReady> = Vec::new();
     if !facts.net_admin {
@@ -98,6 +114,10 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let (own, others): (Vec<&Failed>, Vec<&Failed>) =
         failed.iter().map(|(_, failed)| failed).partition(|failed| is_own(&failed.key));
     for failed in own {
+        if let Some(backend) = spared(&failed.key) {
+            troubles.push(lose(backend, format!("{}: {}", failed.key, failed.message)));
+            continue;
+        }
         let (list, advice) = match &failed.key {
             // Loose filters and the like: most hosts work without.
             Key::Sysctl(path) if !path.ends_with("forward") && !path.ends_with("forwarding") => {
@@ -116,6 +136,10 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         troubles.push(NotReady::new(reason::DELETIONS_FROZEN, message.clone()));
     }
     for conflict in conflicts.iter() {
+        if let Some(backend) = spared(&conflict.key) {
+            troubles.push(lose(backend, conflict.to_string()));
+            continue;
+        }
         let trouble = NotReady::new(reason::FOREIGN_OBJECT, format!("{conflict}; remove it or rename it"));
         if is_own(&conflict.key) { broken.push(trouble) } else { troubles.push(trouble) }
     }
@@ -178,7 +202,26 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let links = [Key::Link(mark::BRIDGE.into()), Key::Link(mark::VXLAN.into())];
     let link_missing = failed.iter().any(|(_, failed)| links.contains(&failed.key))
         || conflicts.iter().any(|conflict| links.contains(&conflict.key));
-    Assessment { reception: broken.is_empty() && !link_missing, not_ready: join(broken), troubles }
+    Assessment { reception: broken.is_empty() && !link_missing, not_ready: join(broken), troubles, lost }
+}
+
+/// The backend whose device the object is or hangs on.
+fn backend_of(key: &Key) -> Option<Backend> {
+    let link = match key {
+        Key::Link(link) | Key::Offload(link) | Key::Address { link, .. } => link.as_str(),
+        Key::Sysctl(path) => path.split('/').nth(2)?,
+        Key::NftTable
+        | Key::ForwardException(_)
+        | Key::Port(_)
+        | Key::Neighbour { .. }
+        | Key::Fdb { .. }
+        | Key::Route { .. } => return None,
+    };
+    match link {
+        mark::VXLAN => Some(Backend::Vxlan),
+        mark::IPIP => Some(Backend::Ipip),
+        _ => None,
+    }
 }
 
 /// An object that this node has for itself, not for one peer.
@@ -249,6 +292,7 @@ mod tests {
             paths: &[],
             no_ground: None,
             unmet: &[],
+            spare: BTreeSet::new(),
         }
     }
 
@@ -260,7 +304,7 @@ mod tests {
     }
 
     fn summary(assessment: &Assessment) -> (Option<&'static str>, Vec<&'static str>, bool) {
-        let Assessment { not_ready, troubles, reception } = assessment;
+        let Assessment { not_ready, troubles, reception, lost: _ } = assessment;
         let troubles = troubles.iter().map(|trouble| trouble.reason).collect();
         (not_ready.as_ref().map(|not_ready| not_ready.reason), troubles, *reception)
     }
@@ -299,6 +343,19 @@ mod tests {
         }];
         let assessment = assess(&Findings { conflicts: &conflicts, ..findings(&good()) });
         assert_eq!(summary(&assessment), (Some(reason::FOREIGN_OBJECT), vec![], false));
+    }
+
+    #[test]
+    fn a_backend_that_only_others_send_by_may_be_missing() {
+        let ipip = Key::Link(mark::IPIP.into());
+        assert_eq!(summary(&failed(ipip.clone(), "refused")), (Some(reason::APPLY_FAILED), vec![], false));
+        let step =
+            Step { action: Action::Create, key: ipip.clone(), value: Value::ForwardException, before: None };
+        let failed = [(step, Failed { key: ipip, reason: "refused", message: "not supported".into() })];
+        let spare = BTreeSet::from([Backend::Ipip]);
+        let assessment = assess(&Findings { failed: &failed, spare: spare.clone(), ..findings(&good()) });
+        assert_eq!(summary(&assessment), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+        assert_eq!(assessment.lost, spare);
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> Str
         let how = match path.pairing.path {
             Path::Direct { gateway } => format!("direct via {gateway}"),
             Path::Vxlan { destination, mac } => format!("vxlan to {destination} ({mac})"),
+            Path::Ipip { destination } => format!("ipip to {destination}"),
             Path::None => "no path".to_owned(),
         };
         let subnets: Vec<String> = path.subnets.iter().map(ToString::to_string).collect();

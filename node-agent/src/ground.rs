@@ -51,7 +51,7 @@ pub async fn find(
         Some(target) => kernel.route_get(target).await.ok().flatten(),
         None => None,
     };
-    let sources = Sources { node, snapshot, facts: &facts, api_server, reach_link };
+    let sources = Sources { node, snapshot, facts: &facts, api_server, reach_link, lost: &memory.lost };
     match (intent::build(&sources), &memory.held) {
         (Ok(built), _) => {
             let now = Programmed::of(&snapshot);

@@ -12,8 +12,7 @@ use tartan_daemon::chain;
 use tartan_datapath::{
     desired::{Desired, desired},
     kernel::Kernel,
-    model::{Action, Observed, Plan, Step},
-    pair::Path,
+    model::{Action, Backend, Observed, Plan, Step},
     plan::plan,
 };
 
@@ -57,6 +56,8 @@ pub struct Memory {
     pub confirmed_gone: BTreeSet<String>,
     /// What our files should say.
     pub texts: Option<Texts>,
+    /// Backends that could not be set up.
+    pub lost: BTreeSet<Backend>,
     address_use: Vec<AddressUse>,
     address_use_read: Option<Instant>,
     /// Since when this node's network doesn't work, for a cause of its own.
@@ -91,6 +92,8 @@ pub async fn round(
     let verdict = assess(&findings(&ground, &worked, &files));
     let availability = availability(&verdict, memory);
     let again = matches!(ground, Ground::None { again: true, .. })
+        // The paths of this round still counted on it, or did without.
+        || memory.lost != verdict.lost
         || (memory.broken_since.is_some() && availability.is_none());
     let published = publish(place, snapshot, &ground, &worked, &verdict, availability, memory);
     let settled = worked.settled() && files.error.is_none() && !again;
@@ -103,6 +106,7 @@ pub async fn round(
         },
         started.elapsed(),
     );
+    memory.lost.clone_from(&verdict.lost);
     say(verdict, memory);
     let unconfirmed = remember(ground, memory);
     Round {
@@ -230,6 +234,7 @@ fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Fin
         paths: &worked.desired.paths,
         no_ground: ground.missing(),
         unmet: built.map_or(&[], |built| &built.troubles),
+        spare: built.map(|built| built.intent.spare_backends()).unwrap_or_default(),
     }
 }
 
@@ -287,12 +292,13 @@ fn publish(
         intent: built.map(|built| &built.intent),
         paths: &worked.desired.paths,
         receives: verdict.reception,
+        lost: &verdict.lost,
         address_use: &memory.address_use,
         not_ready: verdict.not_ready.as_ref(),
         troubles: &verdict.troubles,
     };
     Published {
-        lease: built.filter(|_| verdict.reception).map(|built| status::lease(&built.intent)),
+        lease: built.filter(|_| verdict.reception).map(|built| status::lease(&built.intent, &verdict.lost)),
         primary_leases: built.map(|built| built.primary_leases.clone()).unwrap_or_default(),
         node_network: status::node_network(&view, Timestamp::now()),
         availability,
@@ -323,11 +329,7 @@ fn record(metrics: &Metrics, ground: &Ground, worked: &Worked, verdict: &Assessm
         view.owned.clone_from(&worked.owned);
         view.peers = BTreeMap::new();
         for path in &worked.desired.paths {
-            let backend = match path.pairing.path {
-                Path::Direct { .. } => "host-gw",
-                Path::Vxlan { .. } => "vxlan",
-                Path::None => "none",
-            };
+            let backend = path.pairing.path.backend().map_or("none", Backend::as_str);
             *view.peers.entry((backend, path.pairing.reason.as_str())).or_default() += 1;
         }
         view.problems = BTreeMap::new();

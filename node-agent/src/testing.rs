@@ -1,11 +1,11 @@
 //! Small inputs for this crate's own tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::{
     BackendType, Endpoint, LeaseBackend, Masquerade, NodeNetworkSpec, SubnetLeaseStatus, VxlanParameters,
 };
-use tartan_datapath::model::{AddressFacts, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
+use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
 
 use crate::{
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
@@ -24,6 +24,7 @@ pub struct Known {
     pub facts: Facts,
     pub unreadable: BTreeMap<String, String>,
     pub reach_link: Option<u32>,
+    pub lost: BTreeSet<Backend>,
 }
 
 pub fn known() -> Known {
@@ -49,6 +50,7 @@ pub fn known() -> Known {
         facts: facts(),
         unreadable: BTreeMap::new(),
         reach_link: None,
+        lost: BTreeSet::new(),
     };
     known.add(lease(1, "node1"));
     known
@@ -80,6 +82,7 @@ impl Known {
             facts: &self.facts,
             api_server: &["198.51.100.1".parse().unwrap()],
             reach_link: self.reach_link,
+            lost: &self.lost,
         })
     }
 }

@@ -119,3 +119,63 @@ fn a_node_that_reboots_into_another_lease_is_reached_there_and_nowhere_else() {
     })
     .unwrap();
 }
+
+/// VXLAN believes anyone; we believe only addresses that nodes publish.
+#[test]
+fn tunnel_packets_of_a_stranger_are_dropped_and_counted() {
+    let mut cluster = Cluster::leased(&[2], vxlan);
+    cluster.start_all();
+    cluster.wait_until_joined();
+    let pods = pods(&cluster);
+    everybody_reaches_everybody(&pods);
+    let dropped = || {
+        let text =
+            cluster.node("node1").exec(&["nft", "-j", "list", "counters"]).unwrap().ok().unwrap().stdout;
+        let listing: Value = serde_json::from_str(&text).unwrap();
+        let counters = listing["nftables"].as_array().unwrap().iter().filter_map(|item| item.get("counter"));
+        let ours: Vec<&Value> = counters.filter(|counter| counter["name"] == "foreign_vxlan").collect();
+        ours[0]["packets"].as_u64().unwrap()
+    };
+    assert_eq!(dropped(), 0, "peers are no strangers");
+    // The header of RFC 7348 with VNI 1, and one with VNI 2, which is another's business.
+    let send = |vni: u8| {
+        let to = cluster.node("node1").address();
+        let script = format!(r"printf '\x08\x00\x00\x00\x00\x00\x0{vni}\x00frame' > /dev/udp/{to}/8472");
+        cluster.fabric.router().exec(&["bash", "-c", &script]).unwrap().ok().unwrap();
+    };
+    send(2);
+    send(1);
+    send(1);
+    eventually("two packets to be counted", PATIENCE, || dropped() == 2).unwrap();
+    everybody_reaches_everybody(&pods);
+    assert_eq!(dropped(), 2);
+}
+
+/// What a kernel can't do costs the pairs that need it, and nothing else.
+#[test]
+fn a_backend_that_the_kernel_lacks_is_reported_and_the_rest_goes_on() {
+    let receives_ipip = |number: usize| {
+        let mut backend = vxlan(number);
+        backend["accepts"] = serde_json::json!(["vxlan", "ipip"]);
+        backend
+    };
+    let mut cluster = Cluster::leased(&[2], receives_ipip);
+    let probe = "ip link add probe type ipip local 198.18.0.99 && ip link delete probe";
+    let has_ipip = cluster.node("node1").script(probe).is_ok();
+    cluster.start_all();
+    cluster.wait_until_joined();
+    everybody_reaches_everybody(&pods(&cluster));
+    let field = |path: &str| cluster.field("nodenetwork", "node1", path);
+    if has_ipip {
+        assert_eq!(field(".status.receives"), r#"["vxlan","ipip"]"#);
+        return;
+    }
+    cluster.wait_for_condition("node1", "Degraded", "True", "BackendUnavailable");
+    assert_eq!(cluster.condition("node1", "Ready").0, "True");
+    assert_eq!(
+        (field(".status.receives"), field(".status.unavailable")),
+        (r#"["vxlan"]"#.into(), r#"["ipip"]"#.into())
+    );
+    let endpoints = cluster.field("subnetlease", "10.244.1.0-24", ".status.endpoints[*].type");
+    assert_eq!(endpoints, "vxlan");
+}

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use super::{Desired, receives};
 use crate::{
     mark,
-    model::{Address, Backend, Elements, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Value},
+    model::{Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Value},
     mtu,
     problem::{Problem, ProblemKind},
 };
@@ -17,20 +17,26 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
     let local = &intent.local;
     elements.insert(
         Key::Link(mark::BRIDGE.into()),
-        Value::Link(Link { kind: LinkKind::Bridge, mac: local.bridge_mac, mtu: local.mtu, up: true }),
+        Value::Link(Link { kind: LinkKind::Bridge, mac: Some(local.bridge_mac), mtu: local.mtu, up: true }),
     );
     for subnet in &local.subnets {
         if let Some(gateway) = gateway(subnet.prefix) {
             add_address(elements, mark::BRIDGE, gateway);
         }
     }
-    let tunnel = receives(intent, Backend::Vxlan) && add_vxlan(intent, elements);
+    let mut tunnels = vec![];
+    if receives(intent, Backend::Vxlan) && add_vxlan(intent, elements) {
+        tunnels.push(mark::VXLAN);
+    }
+    if receives(intent, Backend::Ipip) && add_ipip(intent, elements) {
+        tunnels.push(mark::IPIP);
+    }
     // On the bridge and not on the tunnel: when a link goes, the kernel drops every route whose source was
     // one of its addresses, and plain routes shall outlive the tunnel.
     for subnet in local.subnets.iter().filter(|subnet| subnet.primary && subnet.prefix.is_ipv4()) {
         add_address(elements, mark::BRIDGE, IpNetwork::from(base(subnet.prefix)));
     }
-    add_sysctls(intent, tunnel, elements);
+    add_sysctls(intent, &tunnels, elements);
     for port in &intent.host.ports {
         elements.insert(Key::Port(port.clone()), Value::Port(Port { attached: true, hairpin: true }));
     }
@@ -52,10 +58,10 @@ fn add_vxlan(intent: &Intent, elements: &mut Elements) -> bool {
         learning: intent.vxlan.learning,
         gbp: intent.vxlan.gbp,
     };
-    let mtu = mtu::pod_mtu(uplink.mtu, local, None);
+    let mtu = mtu::inside(uplink.mtu, Backend::Vxlan, Family::of_address(local));
     elements.insert(
         Key::Link(mark::VXLAN.into()),
-        Value::Link(Link { kind, mac: intent.local.vxlan_mac, mtu, up: true }),
+        Value::Link(Link { kind, mac: Some(intent.local.vxlan_mac), mtu, up: true }),
     );
     add_address(elements, mark::VXLAN, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
     elements.insert(
@@ -65,8 +71,24 @@ fn add_vxlan(intent: &Intent, elements: &mut Elements) -> bool {
     true
 }
 
+/// False where the uplink has no IPv4 address to send from.
+fn add_ipip(intent: &Intent, elements: &mut Elements) -> bool {
+    let uplink = &intent.local.uplink;
+    let Some(local) = uplink.addresses.iter().find_map(|address| match address.ip() {
+        IpAddr::V4(local) => Some(local),
+        IpAddr::V6(_) => None,
+    }) else {
+        return false;
+    };
+    let mtu = mtu::inside(uplink.mtu, Backend::Ipip, Family::V4);
+    let kind = LinkKind::Ipip { local };
+    elements.insert(Key::Link(mark::IPIP.into()), Value::Link(Link { kind, mac: None, mtu, up: true }));
+    add_address(elements, mark::IPIP, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
+    true
+}
+
 /// docs/host-footprint.md explains each.
-fn add_sysctls(intent: &Intent, tunnel: bool, elements: &mut Elements) {
+fn add_sysctls(intent: &Intent, tunnels: &[&str], elements: &mut Elements) {
     let mut set = |path: String, value: &str| {
         elements.insert(Key::Sysctl(path), Value::Sysctl(Sysctl { value: value.into() }));
     };
@@ -82,8 +104,8 @@ fn add_sysctls(intent: &Intent, tunnel: bool, elements: &mut Elements) {
     // Loose: a peer may still send by the path that this node has already left. The greater value of the
     // link's and `all` is in force, so 0 would not help where `all` is strict.
     set(format!("ipv4/conf/{}/rp_filter", mark::BRIDGE), "2");
-    if tunnel {
-        set(format!("ipv4/conf/{}/rp_filter", mark::VXLAN), "2");
+    for tunnel in tunnels {
+        set(format!("ipv4/conf/{tunnel}/rp_filter"), "2");
     }
     if intent.host.uplink_strict_rp_filter {
         set(format!("ipv4/conf/{}/rp_filter", intent.local.uplink.name), "2");
@@ -120,7 +142,7 @@ pub fn gateway(subnet: IpNetwork) -> Option<IpNetwork> {
 
 fn check(intent: &Intent, problems: &mut Vec<Problem>) {
     let uplink = &intent.local.uplink;
-    if uplink.mtu < mtu::LEAST + mtu::VXLAN_OVER_V4 {
+    if uplink.mtu < mtu::LEAST + mtu::overhead(Backend::Vxlan, Family::V4) {
         problems.push(Problem {
             kind: ProblemKind::SmallMtu,
             node: intent.local.node.clone(),

@@ -1,14 +1,17 @@
 //! From rtnetlink messages to elements and facts. No IO.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{
-        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-        LinkMessage,
+        InfoBridgePort, InfoData, InfoIpTunnel, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
@@ -34,6 +37,7 @@ pub(super) struct SeenLink {
     /// `IFLA_INFO_KIND`.
     pub(super) kind: String,
     pub(super) vxlan: Option<SeenVxlan>,
+    pub(super) ipip: Option<SeenIpip>,
     /// The bridge that it is a port of.
     pub(super) bridge: Option<u32>,
     /// As a port of it.
@@ -56,6 +60,12 @@ pub(super) struct SeenVxlan {
     pub(super) gbp: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeenIpip {
+    pub(super) local: Ipv4Addr,
+    pub(super) remote: Ipv4Addr,
+}
+
 impl SeenLink {
     pub(super) fn is_ours(&self) -> bool {
         self.alias == mark::LINK_ALIAS
@@ -72,13 +82,16 @@ impl SeenLink {
 
     /// As an element's kind, where it is one that we make. `name_of` names links by index.
     pub(super) fn element_kind(&self, name_of: impl Fn(u32) -> String) -> Option<LinkKind> {
-        match (self.kind.as_str(), &self.vxlan) {
-            ("bridge", _) => Some(LinkKind::Bridge),
-            ("vxlan", Some(vxlan)) => Some(LinkKind::Vxlan {
+        match (self.kind.as_str(), &self.vxlan, self.ipip) {
+            ("bridge", ..) => Some(LinkKind::Bridge),
+            ("ipip", _, Some(SeenIpip { local, remote: Ipv4Addr::UNSPECIFIED })) => {
+                Some(LinkKind::Ipip { local })
+            }
+            ("vxlan", Some(vxlan), _) => Some(LinkKind::Vxlan {
                 vni: vxlan.vni,
                 port: vxlan.port,
                 device: name_of(vxlan.link),
-                local: vxlan.local.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+                local: vxlan.local.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
                 learning: vxlan.learning,
                 gbp: vxlan.gbp,
             }),
@@ -110,6 +123,7 @@ pub(super) fn link(message: &LinkMessage) -> SeenLink {
                     match info {
                         LinkInfo::Kind(kind) => seen.kind = kind_name(kind),
                         LinkInfo::Data(InfoData::Vxlan(data)) => seen.vxlan = Some(vxlan(data)),
+                        LinkInfo::Data(InfoData::IpTunnel(data)) => seen.ipip = Some(ipip(data)),
                         LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
                             seen.hairpin = data.contains(&InfoBridgePort::HairpinMode(true));
                         }
@@ -141,6 +155,18 @@ fn vxlan(data: &[InfoVxlan]) -> SeenVxlan {
             InfoVxlan::Local6(local) => seen.local = Some(IpAddr::V6(*local)),
             InfoVxlan::Learning(learning) => seen.learning = *learning,
             InfoVxlan::Gbp => seen.gbp = true,
+            _ => {}
+        }
+    }
+    seen
+}
+
+fn ipip(data: &[InfoIpTunnel]) -> SeenIpip {
+    let mut seen = SeenIpip { local: Ipv4Addr::UNSPECIFIED, remote: Ipv4Addr::UNSPECIFIED };
+    for attribute in data {
+        match attribute {
+            InfoIpTunnel::Local(IpAddr::V4(local)) => seen.local = *local,
+            InfoIpTunnel::Remote(IpAddr::V4(remote)) => seen.remote = *remote,
             _ => {}
         }
     }
@@ -222,7 +248,7 @@ pub(super) fn route(message: &RouteMessage) -> Option<SeenRoute> {
         return None;
     }
     let unspecified: IpAddr = match message.header.address_family {
-        AddressFamily::Inet => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         AddressFamily::Inet6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
         _ => return None,
     };

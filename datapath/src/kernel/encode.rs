@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVxlan,
+    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVxlan,
     RouteMessageBuilder,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
@@ -37,7 +37,7 @@ pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<Route
     let message = match &link.kind {
         // Its MTU is set by the second message: only a change of it tells the kernel that it is meant, and
         // not to be adjusted to the ports that come.
-        LinkKind::Bridge => LinkBridge::new(name).address(link.mac.0.to_vec()).build(),
+        LinkKind::Bridge => with_mac(LinkBridge::new(name), link.mac).build(),
         LinkKind::Vxlan { vni, port, device, local, learning, gbp } => {
             let mut builder =
                 LinkVxlan::new(name, *vni).dev(index(links, device)?).port(*port).learning(*learning);
@@ -48,18 +48,26 @@ pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<Route
             if *gbp {
                 builder = builder.gbp();
             }
-            builder.address(link.mac.0.to_vec()).mtu(link.mtu).build()
+            with_mac(builder, link.mac).mtu(link.mtu).build()
+        }
+        LinkKind::Ipip { local } => {
+            LinkIpIp::new(name).local(*local).ttl(0).pmtudisc(false).mtu(link.mtu).build()
         }
     };
     Ok(RouteNetlinkMessage::NewLink(message))
 }
 
+fn with_mac<T>(builder: LinkMessageBuilder<T>, mac: Option<Mac>) -> LinkMessageBuilder<T> {
+    match mac {
+        Some(mac) => builder.address(mac.0.to_vec()),
+        None => builder,
+    }
+}
+
 /// What can be changed on a link in place, and our mark.
 pub(super) fn set_link(name: &str, link: &Link) -> RouteNetlinkMessage {
-    let builder = LinkMessageBuilder::<LinkUnspec>::default()
-        .name(name.to_owned())
-        .address(link.mac.0.to_vec())
-        .mtu(link.mtu);
+    let builder = LinkMessageBuilder::<LinkUnspec>::default().name(name.to_owned()).mtu(link.mtu);
+    let builder = with_mac(builder, link.mac);
     let builder = if link.up { builder.up() } else { builder.down() };
     let mut message = builder.build();
     message.attributes.push(LinkAttribute::IfAlias(mark::LINK_ALIAS.to_owned()));

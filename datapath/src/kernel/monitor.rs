@@ -36,8 +36,9 @@ pub enum Notice {
 #[derive(Clone, Copy, Debug, Default)]
 struct Own {
     bridge: Option<u32>,
-    tunnel: Option<u32>,
-    /// The tunnel device learns, and tells of what it learned.
+    vxlan: Option<u32>,
+    ipip: Option<u32>,
+    /// The VXLAN device learns, and tells of what it learned.
     learning: bool,
 }
 
@@ -64,11 +65,13 @@ impl Monitor {
 
     /// Learns which links are ours.
     pub(super) fn know(&mut self, links: &BTreeMap<u32, SeenLink>) {
-        let tunnel = links.values().find(|link| link.is_ours() && link.name == mark::VXLAN);
+        let named = |name| links.values().find(|link| link.is_ours() && link.name == name);
+        let vxlan = named(mark::VXLAN);
         self.own = Own {
             bridge: our_bridge(links),
-            tunnel: tunnel.map(|link| link.index),
-            learning: tunnel.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
+            vxlan: vxlan.map(|link| link.index),
+            ipip: named(mark::IPIP).map(|link| link.index),
+            learning: vxlan.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
         };
     }
 
@@ -137,15 +140,16 @@ impl Own {
         let word = |at: usize| -> Option<u32> {
             message.get(BODY + at..BODY + at + 4)?.try_into().ok().map(u32::from_ne_bytes)
         };
-        let is_ours = |index: Option<u32>| index.is_some() && [self.bridge, self.tunnel].contains(&index);
+        let is_ours =
+            |index: Option<u32>| index.is_some() && [self.bridge, self.vxlan, self.ipip].contains(&index);
         let ours = |yes: bool| Some(if yes { Notice::Ours } else { Notice::Other });
         match message_type(message)? {
             // RTM_NEWLINK to RTM_SETLINK (`struct ifinfomsg`), RTM_NEWADDR to RTM_GETADDR (`struct ifaddrmsg`).
             16..=22 => ours(is_ours(word(4))),
             // RTM_NEWROUTE, RTM_DELROUTE: `rtm_protocol` of `struct rtmsg`.
             24 | 25 => ours(message.get(BODY + 5) == Some(&mark::ROUTE_PROTOCOL)),
-            // RTM_NEWNEIGH, RTM_DELNEIGH: `ndm_ifindex` of `struct ndmsg`. Entries on our tunnel are all ours.
-            28 | 29 => (self.tunnel.is_some() && self.tunnel == word(4)).then_some(if self.learning {
+            // RTM_NEWNEIGH, RTM_DELNEIGH: `ndm_ifindex` of `struct ndmsg`. Entries on our VXLAN device are all ours.
+            28 | 29 => (self.vxlan.is_some() && self.vxlan == word(4)).then_some(if self.learning {
                 Notice::Other
             } else {
                 Notice::Ours
@@ -186,12 +190,13 @@ mod tests {
 
     #[test]
     fn ours_is_told_from_others_and_from_noise() {
-        let own = Own { bridge: Some(7), tunnel: Some(8), learning: false };
+        let own = Own { bridge: Some(7), vxlan: Some(8), ipip: Some(6), learning: false };
         let index = |index: u32| [[0; 4], index.to_ne_bytes()].concat();
         let route = |protocol: u8| vec![2, 24, 0, 0, 254, protocol, 0, 1];
         for (kind, body, expected) in [
             (17, index(7), Some(Notice::Ours)),
             (17, index(9), Some(Notice::Other)),
+            (17, index(6), Some(Notice::Ours)),
             (20, index(8), Some(Notice::Ours)),
             (25, route(84), Some(Notice::Ours)),
             (25, route(4), Some(Notice::Other)),

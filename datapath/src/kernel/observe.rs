@@ -1,6 +1,6 @@
 //! One look at everything that we own or want.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
 
 use super::{
     Kernel,
-    decode::{self, SeenLink, SeenPort},
+    decode::{self, SeenIpip, SeenLink, SeenPort},
     error::ObserveError,
     nft::{Forward, NftError},
     offload,
@@ -272,8 +272,8 @@ fn add_links(links: &BTreeMap<u32, SeenLink>, desired: &Elements, observed: &mut
     for link in links.values() {
         let key = Key::Link(link.name.clone());
         if link.is_ours() || is_unfinished(link, desired.get(&key)) {
-            if let (Some(kind), Some(mac)) = (link.element_kind(name_of), link.mac) {
-                let value = Link { kind, mac, mtu: link.mtu, up: link.up };
+            if let Some(kind) = link.element_kind(name_of) {
+                let value = Link { kind, mac: link.mac, mtu: link.mtu, up: link.up };
                 observed.ours.insert(key, Value::Link(value));
             }
             continue;
@@ -289,6 +289,13 @@ fn add_links(links: &BTreeMap<u32, SeenLink>, desired: &Elements, observed: &mut
                 let text = format!("the VXLAN device {} already has VNI {vni} and port {port}", link.name);
                 observed.foreign.insert(wanted.clone(), text);
             }
+            if let (Value::Link(Link { kind: LinkKind::Ipip { local }, .. }), Some(ipip)) = (value, link.ipip)
+                && link.kind == "ipip"
+                && ipip == (SeenIpip { local: *local, remote: Ipv4Addr::UNSPECIFIED })
+            {
+                let text = format!("the IP-in-IP device {} already receives for {local}", link.name);
+                observed.foreign.insert(wanted.clone(), text);
+            }
         }
     }
 }
@@ -301,8 +308,9 @@ fn is_unfinished(link: &SeenLink, wanted: Option<&Value>) -> bool {
             let kind = match wanted.kind {
                 LinkKind::Bridge => "bridge",
                 LinkKind::Vxlan { .. } => "vxlan",
+                LinkKind::Ipip { .. } => "ipip",
             };
-            link.alias.is_empty() && !link.up && link.kind == kind && link.mac == Some(wanted.mac)
+            link.alias.is_empty() && !link.up && link.kind == kind && link.mac == wanted.mac
         }
         _ => false,
     }

@@ -5,7 +5,10 @@
 //! the main table. Ownership is not here: observing tells ours from foreign by the marks of
 //! [`crate::mark`].
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
@@ -72,7 +75,8 @@ pub struct Sysctl {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Link {
     pub kind: LinkKind,
-    pub mac: Mac,
+    /// `None` for links without a link layer.
+    pub mac: Option<Mac>,
     /// In bytes.
     pub mtu: u32,
     pub up: bool,
@@ -92,6 +96,11 @@ pub enum LinkKind {
         local: IpAddr,
         learning: bool,
         gbp: bool,
+    },
+    /// IP in IP (RFC 2003) from `local` to any; `IFLA_IPTUN_*` of linux/if_tunnel.h. The time to live is the inner
+    /// packet's, and the outer one may be fragmented where the inner one may.
+    Ipip {
+        local: Ipv4Addr,
     },
 }
 

@@ -13,15 +13,17 @@ use super::ForwardException;
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     Vxlan,
+    Ipip,
     HostGw,
 }
 
 impl Backend {
-    pub const ALL: [Self; 2] = [Self::Vxlan, Self::HostGw];
+    pub const ALL: [Self; 3] = [Self::Vxlan, Self::Ipip, Self::HostGw];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vxlan => "vxlan",
+            Self::Ipip => "ipip",
             Self::HostGw => "host-gw",
         }
     }
@@ -29,8 +31,18 @@ impl Backend {
     /// Whether packets are wrapped, so that the path needs no common link.
     pub fn is_overlay(self) -> bool {
         match self {
-            Self::Vxlan => true,
+            Self::Vxlan | Self::Ipip => true,
             Self::HostGw => false,
+        }
+    }
+
+    /// Whether it carries packets of `inner` between nodes whose addresses are of `outer`.
+    pub fn carries(self, inner: Family, outer: Family) -> bool {
+        match self {
+            Self::Vxlan => true,
+            // RFC 2003: IPv4 in IPv4.
+            Self::Ipip => inner == Family::V4 && outer == Family::V4,
+            Self::HostGw => inner == outer,
         }
     }
 }
@@ -135,6 +147,14 @@ pub struct Intent {
     pub host: Host,
 }
 
+impl Intent {
+    /// Backends that this node receives only for nodes that send by them.
+    pub fn spare_backends(&self) -> BTreeSet<Backend> {
+        let Side { backend, accepts, .. } = &self.local.side;
+        accepts.iter().copied().filter(|other| other != backend && *other != self.fallback).collect()
+    }
+}
+
 /// What the host's own settings ask of us.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Host {
@@ -160,6 +180,8 @@ pub struct Side {
     pub direct_routing: bool,
     /// Addresses to send to, at most one per family, the preferred first.
     pub public_ips: Vec<IpAddr>,
+    /// Further addresses that the node's tunnel packets come from.
+    pub tunnel_sources: Vec<IpAddr>,
     /// Prefixes on the uplink.
     pub uplink_prefixes: Vec<IpNetwork>,
     /// Rules by which this node's agent chooses; the lower one of both rules.
@@ -171,7 +193,21 @@ pub struct Side {
 pub struct Endpoints {
     /// Hardware address of the VXLAN tunnel end point.
     pub vxlan: Option<Mac>,
+    pub ipip: bool,
     pub host_gw: bool,
+}
+
+impl Endpoints {
+    /// Without these.
+    pub fn lose(&mut self, lost: &BTreeSet<Backend>) {
+        for backend in lost {
+            match backend {
+                Backend::Vxlan => self.vxlan = None,
+                Backend::Ipip => self.ipip = false,
+                Backend::HostGw => self.host_gw = false,
+            }
+        }
+    }
 }
 
 /// A block of pod addresses on a node.

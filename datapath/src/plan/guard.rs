@@ -1,7 +1,8 @@
-//! The order in which the stray guard learns of plain routes.
+//! The order in which the guards learn of plain routes and of peers.
 //!
 //! A subnet must be in the `direct` sets as long as a plain route leads to it: it comes in before the
-//! route and goes out after it, or packets in between would be rejected as strays.
+//! route and goes out after it, or packets in between would be rejected as strays. So it is with the addresses that
+//! peers send from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use crate::model::{Action, Deletions, Elements, Key, NftTable, Observed, Plan, Step, Value};
 
-const SETS: [&str; 2] = ["direct4", "direct6"];
+const SETS: [&str; 4] = ["direct4", "direct6", "peers4", "peers6"];
 
 /// The table while routes change: as wanted, and with the direct subnets that are still in use.
 pub(super) fn widened(wanted: &NftTable, before: Option<&Value>) -> NftTable {

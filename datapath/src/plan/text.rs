@@ -71,8 +71,12 @@ impl fmt::Display for Value {
                         f.write_str(if *learning { " learning" } else { " nolearning" })?;
                         f.write_str(if *gbp { " gbp" } else { "" })?;
                     }
+                    LinkKind::Ipip { local } => write!(f, "type ipip local {local} remote any")?,
                 }
-                write!(f, " address {} mtu {} {}", link.mac, link.mtu, if link.up { "up" } else { "down" })
+                if let Some(mac) = link.mac {
+                    write!(f, " address {mac}")?;
+                }
+                write!(f, " mtu {} {}", link.mtu, if link.up { "up" } else { "down" })
             }
             Self::Port(port) => {
                 f.write_str(if port.attached { "master tartan0" } else { "nomaster" })?;

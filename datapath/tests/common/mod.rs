@@ -65,9 +65,10 @@ fn side(backend: Backend, address: &str, mac: u32) -> Side {
     Side {
         backend,
         accepts: BTreeSet::from([Backend::Vxlan, Backend::HostGw]),
-        endpoints: Endpoints { vxlan: Some(Mac([2, 0, a, b, c, d])), host_gw: true },
+        endpoints: Endpoints { vxlan: Some(Mac([2, 0, a, b, c, d])), ipip: false, host_gw: true },
         direct_routing: false,
         public_ips: vec![ip(address)],
+        tunnel_sources: vec![],
         uplink_prefixes: vec![net("192.0.2.0/24")],
         pairing_version: 1,
     }

@@ -51,7 +51,7 @@ pub struct Lease {
 pub struct NodeNet {
     pub generation: Option<i64>,
     pub spec: NodeNetworkSpec,
-    pub status: Option<NodeNetworkStatus>,
+    pub status: Option<Box<NodeNetworkStatus>>,
 }
 
 /// Our own Node.

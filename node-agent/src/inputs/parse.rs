@@ -40,7 +40,11 @@ impl From<SubnetLease> for Lease {
 
 impl From<NodeNetwork> for NodeNet {
     fn from(object: NodeNetwork) -> Self {
-        Self { generation: object.metadata.generation, spec: object.spec, status: object.status }
+        Self {
+            generation: object.metadata.generation,
+            spec: object.spec,
+            status: object.status.map(Box::new),
+        }
     }
 }
 

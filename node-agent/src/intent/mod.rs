@@ -37,6 +37,8 @@ pub struct Sources<'a> {
     pub api_server: &'a [IpAddr],
     /// The link by which the kernel sends to the uplink selection's `canReach`.
     pub reach_link: Option<u32>,
+    /// Backends that could not be set up.
+    pub lost: &'a BTreeSet<Backend>,
 }
 
 /// Why this node can't be programmed.
@@ -73,7 +75,7 @@ pub struct Built {
 
 /// The intent for this node.
 pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
-    let Sources { node: name, snapshot, facts, api_server, reach_link } = *sources;
+    let Sources { node: name, snapshot, facts, api_server, reach_link, lost: _ } = *sources;
     let network = snapshot.network.ok_or_else(|| {
         NotReady::new(reason::NO_CLUSTER_NETWORK, "there is no ClusterNetwork named default: create it")
     })?;
@@ -94,7 +96,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             select_uplink(facts, &choice).map_err(|error| NotReady::new(reason::NO_UPLINK, error.to_string()))
         })?;
     let wanted_mtu = wanted_mtu(&own, network);
-    let local = local(name, node, node_net, &own, uplink, wanted_mtu);
+    let local = local(sources, network, (node, node_net), &own, uplink);
     let mut troubles = Vec::new();
     if let Some(wanted) = wanted_mtu.filter(|wanted| *wanted > local.mtu) {
         let Local { mtu, uplink, .. } = &local;
@@ -209,32 +211,40 @@ fn agree_with_pod_cidrs(own: &[(&str, &Lease)], node: &Node, network: &Network) 
 }
 
 fn local(
-    name: &str,
-    node: &Node,
-    node_net: &NodeNet,
+    sources: &Sources<'_>,
+    network: &Network,
+    (node, node_net): (&Node, &NodeNet),
     own: &[(&str, &Lease)],
     uplink: Uplink,
-    wanted_mtu: Option<u32>,
 ) -> Local {
     let vxlan_mac = mac(&node.uid, Role::Vtep);
     let send = primary(own).map(|lease| lease.backend.clone()).unwrap_or_default();
     let accepts = accepts(&send);
+    let receives = |backend: Backend| accepts.contains(&backend);
     // The tunnel goes out by the first address: IPv4 where there is one.
-    let mtu = uplink.addresses.first().map(|a| mtu::pod_mtu(uplink.mtu, a.ip(), wanted_mtu));
+    let underlay = uplink.addresses.first().map(tartan_datapath::model::Family::of);
+    let used = accepts.iter().copied().chain([backend(network.fallback)]);
+    let wanted = wanted_mtu(own, network);
+    let mtu = underlay.map(|underlay| mtu::pod_mtu(uplink.mtu, underlay, used, wanted));
+    let mut endpoints = Endpoints {
+        vxlan: receives(Backend::Vxlan).then_some(vxlan_mac),
+        ipip: receives(Backend::Ipip),
+        host_gw: receives(Backend::HostGw),
+    };
+    endpoints.lose(sources.lost);
     let side = Side {
         backend: backend(send.kind),
-        endpoints: Endpoints {
-            vxlan: accepts.contains(&Backend::Vxlan).then_some(vxlan_mac),
-            host_gw: accepts.contains(&Backend::HostGw),
-        },
+        endpoints,
         accepts,
         direct_routing: send.direct_routing,
         public_ips: public_ips(&node_net.spec.public_ips, &uplink),
+        // What peers are told; our own packets come from the uplink's addresses, of course.
+        tunnel_sources: vec![],
         uplink_prefixes: uplink.prefixes.clone(),
         pairing_version: PAIRING_VERSION,
     };
     Local {
-        node: name.to_owned(),
+        node: sources.node.to_owned(),
         side,
         subnets: own
             .iter()
@@ -281,6 +291,7 @@ fn accepts(lease: &LeaseBackend) -> BTreeSet<Backend> {
 pub fn backend(kind: BackendType) -> Backend {
     match kind {
         BackendType::Vxlan => Backend::Vxlan,
+        BackendType::Ipip => Backend::Ipip,
         BackendType::HostGw => Backend::HostGw,
     }
 }
@@ -289,6 +300,7 @@ pub fn backend(kind: BackendType) -> Backend {
 pub fn backend_type(backend: Backend) -> BackendType {
     match backend {
         Backend::Vxlan => BackendType::Vxlan,
+        Backend::Ipip => BackendType::Ipip,
         Backend::HostGw => BackendType::HostGw,
     }
 }

@@ -101,6 +101,7 @@ fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<P
             endpoints,
             direct_routing: primary.is_some_and(|lease| lease.backend.direct_routing),
             public_ips,
+            tunnel_sources: status.map(|status| status.tunnel_sources.clone()).unwrap_or_default(),
             uplink_prefixes: status
                 .map(|status| status.uplink_prefixes.iter().map(|prefix| prefix.network()).collect())
                 .unwrap_or_default(),
@@ -121,6 +122,7 @@ fn endpoints(status: &SubnetLeaseStatus, fault: &mut impl FnMut(String)) -> Endp
     for endpoint in &status.endpoints {
         match endpoint.kind {
             BackendType::HostGw => endpoints.host_gw = true,
+            BackendType::Ipip => endpoints.ipip = true,
             BackendType::Vxlan => match endpoint.vtep_mac.as_deref().map(str::parse::<Mac>) {
                 Some(Ok(mac)) if is_unicast(mac) => endpoints.vxlan = Some(mac),
                 Some(Ok(mac)) => fault(format!("its tunnel end point {mac} is no address of one node")),

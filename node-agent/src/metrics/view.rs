@@ -172,11 +172,11 @@ const FIGURES: [Figure; 8] = [
 impl Collector for Devices {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Ok(all) = procfs::net::dev_status() else { return Ok(()) };
-        let ours = [mark::BRIDGE, mark::VXLAN];
+        let ours = std::iter::once(mark::BRIDGE).chain(mark::TUNNELS);
         for (name, help, figure) in FIGURES {
             let series: Vec<(Labels<'_>, u64)> = ours
-                .iter()
-                .filter_map(|device| Some((vec![("device", *device)], figure(all.get(*device)?))))
+                .clone()
+                .filter_map(|device| Some((vec![("device", device)], figure(all.get(device)?))))
                 .collect();
             counters(&mut encoder, name, help, &series)?;
         }

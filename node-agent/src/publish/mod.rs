@@ -67,7 +67,7 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         .map(|(name, status, _)| (name.clone(), status.clone()))
         .collect();
     let node_network = snapshot.node_net.and_then(|there| {
-        let mut before = there.status.clone().unwrap_or_default();
+        let mut before = there.status.as_deref().cloned().unwrap_or_default();
         // The list of conditions has two writers, each with types of its own.
         before.conditions.retain(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()));
         let mut status = node_network.clone();

@@ -31,17 +31,23 @@ const NAMED_PEERS: usize = 16;
 const MESSAGE: usize = 1024;
 
 /// What peers must know to reach us.
-pub fn lease(intent: &Intent) -> SubnetLeaseStatus {
+///
+/// `lost` are backends that could not be set up.
+pub fn lease(intent: &Intent, lost: &BTreeSet<Backend>) -> SubnetLeaseStatus {
     let local = &intent.local;
     let side = &local.side;
     let own: Vec<IpAddr> = local.uplink.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
     let endpoints = side
         .accepts
         .iter()
+        .filter(|backend| !lost.contains(backend))
         .filter_map(|backend| match backend {
             Backend::Vxlan => {
                 let mac = side.endpoints.vxlan?;
                 Some(Endpoint { kind: BackendType::Vxlan, vtep_mac: Some(mac.to_string()) })
+            }
+            Backend::Ipip => {
+                side.endpoints.ipip.then_some(Endpoint { kind: BackendType::Ipip, vtep_mac: None })
             }
             Backend::HostGw => {
                 side.endpoints.host_gw.then_some(Endpoint { kind: BackendType::HostGw, vtep_mac: None })
@@ -64,7 +70,7 @@ pub fn lease(intent: &Intent) -> SubnetLeaseStatus {
 }
 
 /// What a round found out about this node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct NodeView<'a> {
     pub generation: Option<i64>,
     pub kernel_version: &'a str,
@@ -73,6 +79,8 @@ pub struct NodeView<'a> {
     pub paths: &'a [PeerPath],
     /// Reception is up.
     pub receives: bool,
+    /// Backends that could not be set up.
+    pub lost: &'a BTreeSet<Backend>,
     pub address_use: &'a [AddressUse],
     /// Why the node's own network does not work; `None`: it does.
     pub not_ready: Option<&'a NotReady>,
@@ -82,8 +90,17 @@ pub struct NodeView<'a> {
 
 /// The status of the NodeNetwork.
 pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
-    let NodeView { generation, kernel_version, intent, paths, receives, address_use, not_ready, troubles } =
-        *view;
+    let NodeView {
+        generation,
+        kernel_version,
+        intent,
+        paths,
+        receives,
+        lost,
+        address_use,
+        not_ready,
+        troubles,
+    } = *view;
     // By node: a peer of two families has two paths.
     let mut without: BTreeMap<&str, PeerWithoutPath> = BTreeMap::new();
     for path in paths.iter().filter(|path| path.pairing.path == Path::None) {
@@ -121,9 +138,14 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         }),
         pod_mtu: intent.and_then(|intent| i32::try_from(intent.local.mtu).ok()),
         address_use: address_use.to_vec(),
+        backend: intent.filter(|_| receives).map(|intent| backend_type(intent.local.side.backend)),
+        unavailable: lost.iter().map(|backend| backend_type(*backend)).collect(),
         receives: intent
             .filter(|_| receives)
-            .map(|intent| intent.local.side.accepts.iter().map(|backend| backend_type(*backend)).collect())
+            .map(|intent| {
+                let received = intent.local.side.accepts.iter().filter(|backend| !lost.contains(backend));
+                received.map(|backend| backend_type(*backend)).collect()
+            })
             .unwrap_or_default(),
         paths: path_counts(paths, intent),
         peers: i64::try_from(peers.len()).unwrap_or(i64::MAX),
@@ -139,6 +161,7 @@ fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
     for path in paths {
         let key = match path.pairing.path {
             Path::Vxlan { .. } => (BackendType::Vxlan, false),
+            Path::Ipip { .. } => (BackendType::Ipip, false),
             // A plain route of an overlay node is that overlay's direct routing.
             Path::Direct { .. } => match overlay {
                 Some(backend) => (backend_type(backend), true),
@@ -180,6 +203,8 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             uplink,
             pod_mtu,
             address_use: _,
+            backend,
+            unavailable,
             receives,
             paths: _,
             peers: _,
@@ -188,7 +213,8 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             conditions,
         } = status.clone();
         let verdicts: Vec<_> = conditions.into_iter().map(|c| (c.type_, c.status, c.reason)).collect();
-        (observed_generation, agent_version, kernel_version, uplink, pod_mtu, receives, verdicts)
+        let backends = (backend, unavailable, receives);
+        (observed_generation, agent_version, kernel_version, uplink, pod_mtu, backends, verdicts)
     };
     substance(a) != substance(b)
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{BackendType, PathCount};
 use tartan_datapath::desired::desired;
@@ -15,17 +17,20 @@ fn at(second: i64) -> Timestamp {
 fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
     let built = known.build().unwrap();
     let paths = desired(&built.intent).paths;
+    let lost = BTreeSet::new();
     let view = NodeView {
         generation: Some(1),
         kernel_version: "6.1.0",
         intent: Some(&built.intent),
         paths: &paths,
         receives: true,
+        lost: &lost,
+        address_use: &[],
+        not_ready: None,
         troubles,
-        ..NodeView::default()
     };
     Published {
-        lease: Some(status::lease(&built.intent)),
+        lease: Some(status::lease(&built.intent, &lost)),
         primary_leases: built.primary_leases,
         node_network: status::node_network(&view, at(second)),
         availability: Some(Availability::Available),
@@ -38,7 +43,7 @@ fn take(known: &mut Known, writes: &Writes) {
         known.leases.get_mut(name).unwrap().status = Some(status.clone());
     }
     if let Some(write) = &writes.node_network {
-        known.node_net.as_mut().unwrap().status = Some(write.status.clone());
+        known.node_net.as_mut().unwrap().status = Some(Box::new(write.status.clone()));
     }
     if let Some(availability) = &writes.availability {
         let (status, reason) = match availability {

@@ -12,6 +12,7 @@ use super::{
     Action, DeleteGrounds, DeleteReason, Problem, UpdateReason,
     blocks::{Search, Taken},
     layout::{Layout, Membership},
+    transition::Transitions,
 };
 use crate::world::{Lease, Node, World};
 
@@ -33,6 +34,7 @@ pub struct Draft<'a> {
     pub now: Timestamp,
     pub verdicts: BTreeMap<&'a str, (Option<usize>, Verdict)>,
     pub wake_at: Option<Timestamp>,
+    pub transitions: Transitions<'a>,
     by_node: BTreeMap<&'a str, Vec<&'a Lease>>,
     /// Held for nodes that are gone, the longest first.
     held: Vec<&'a Lease>,
@@ -61,13 +63,15 @@ impl<'a> Draft<'a> {
         let leased: Taken = world.leases.iter().map(|lease| lease.subnet).collect();
         let mut blocked = leased.clone();
         reserved(world).for_each(|cidr| blocked.insert(cidr));
+        let transitions = Transitions::plan(world, layout, now);
         Self {
             world,
             layout,
             mode,
             now,
             verdicts: BTreeMap::new(),
-            wake_at: None,
+            wake_at: transitions.wake_at,
+            transitions,
             by_node,
             held,
             doubtful: world.leases.doubtful().collect(),
@@ -234,7 +238,7 @@ impl<'a> Draft<'a> {
             subnet,
             pool: membership.pool.to_owned(),
             primary,
-            backend: self.layout.backend(membership),
+            backend: self.transitions.backend(self.layout, membership, &node.meta.name),
             mtu: self.layout.mtu(membership),
             released_at: None,
         }

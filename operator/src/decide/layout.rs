@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::{Selector, SelectorExt as _};
 use tartan_crds::{
-    BackendSelection, BackendType, Cidr, ClusterNetworkSpec, Family, LeaseBackend, NetworkPoolSpec,
+    BackendSelection, Cidr, ClusterNetworkSpec, Family, NetworkPoolSpec, TransitionPolicy, TransitionStatus,
     conditions::reason, wellknown::NO_POOL,
 };
 
@@ -43,6 +43,8 @@ pub struct Layout<'a> {
     /// Highest priority first, then by name: the first that selects a node has it.
     pub pools: Vec<PoolPlan<'a>>,
     unclaimed: Vec<usize>,
+    /// How far nodes in no pool had come on their way to another backend.
+    before: Option<&'a TransitionStatus>,
 }
 
 /// What the pool of a node gives it.
@@ -60,7 +62,8 @@ impl<'a> Layout<'a> {
         let mut pools: Vec<PoolPlan<'a>> = world.pools.iter().filter_map(read_pool).collect();
         pools.sort_by_key(|plan| (std::cmp::Reverse(plan.spec.priority), plan.pool.meta.name.as_str()));
         let unclaimed = hand_out_claims(spec, &entries, &mut pools);
-        Self { spec, entries, problems, pools, unclaimed }
+        let before = network.status.transition.as_ref();
+        Self { spec, entries, problems, pools, unclaimed, before }
     }
 
     pub fn membership(&self, node: &Node) -> Membership<'_> {
@@ -117,16 +120,23 @@ impl<'a> Layout<'a> {
         membership.place.and_then(|place| self.pools.get(place)).map(|plan| plan.spec)
     }
 
-    pub fn backend(&self, membership: Membership<'_>) -> LeaseBackend {
-        let selection: BackendSelection =
-            self.pool_spec(membership).map_or(self.spec.default_backend, |pool| pool.backend);
-        let direct_routing = selection.direct_routing && selection.kind.is_overlay();
-        let mut accepts = vec![selection.kind, self.spec.fallback_backend];
-        accepts.dedup();
-        if direct_routing {
-            accepts.push(BackendType::HostGw);
+    /// What a node is asked to send by.
+    pub fn selection(&self, membership: Membership<'_>) -> BackendSelection {
+        self.pool_spec(membership).map_or(self.spec.default_backend, |pool| pool.backend)
+    }
+
+    /// What nodes are asked to send by: the network's default, and each pool's.
+    pub fn selections(&self) -> impl Iterator<Item = BackendSelection> {
+        let pools = self.pools.iter().filter(|plan| plan.selector.is_some()).map(|plan| plan.spec.backend);
+        std::iter::once(self.spec.default_backend).chain(pools)
+    }
+
+    /// How the nodes of a pool change their backend, and how far they had come.
+    pub fn transition(&self, place: Option<usize>) -> (TransitionPolicy, Option<&TransitionStatus>) {
+        match place.and_then(|place| self.pools.get(place)) {
+            Some(plan) => (plan.spec.transition, plan.pool.status.transition.as_ref()),
+            None => (self.spec.transition, self.before),
         }
-        LeaseBackend { kind: selection.kind, accepts, direct_routing }
     }
 
     pub fn mtu(&self, membership: Membership<'_>) -> Option<i32> {

@@ -14,6 +14,7 @@ mod node_networks;
 mod reclaim;
 mod selector;
 mod status;
+mod transition;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -130,6 +131,21 @@ impl Problem {
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
+}
+
+/// How many names a message lists.
+const LISTED: usize = 5;
+
+fn listed(names: &[&str]) -> String {
+    let first: Vec<&str> = names.iter().take(LISTED).copied().collect();
+    match names.len().saturating_sub(LISTED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 
 /// What is to be written, and what is worth knowing.

@@ -7,18 +7,15 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use tartan_crds::{
-    CidrUsage, ClusterNetworkStatus, NetworkPoolStatus, PodCidrModeInForce,
+    CidrUsage, ClusterNetworkStatus, NetworkPoolStatus, PodCidrModeInForce, TransitionStatus,
     conditions::{kind, reason},
 };
 
-use super::{Problem, draft::Draft, layout::PoolPlan, usage::Usage};
+use super::{LISTED, Problem, draft::Draft, layout::PoolPlan, listed, plural, usage::Usage};
 use crate::{
     chart_values,
     world::{Network, Pool, World},
 };
-
-/// How many names a message lists.
-const LISTED: usize = 5;
 
 /// The network's status, if it differs from the present one.
 pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Option<ClusterNetworkStatus> {
@@ -41,6 +38,7 @@ pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Optio
         claim(kind::ACCEPTED, first_of(accepted), "the network is in force"),
         claim(kind::ALLOCATED, waiting(usage), "every node has its leases"),
         claim(kind::CONSISTENT, inconsistency(draft, usage), "leases, entries and podCIDRs agree"),
+        progressing(draft, None),
     ];
     conditions.extend(chart_condition(draft.world, chart_values::NETWORK));
     let sum = |figure: fn(&CidrUsage) -> i64| cidrs.iter().map(figure).sum();
@@ -53,6 +51,7 @@ pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Optio
         free: sum(|entry| entry.free),
         conditions: dated(conditions, &network.status.conditions, network.generation, draft.now),
         cidrs,
+        transition: transition(draft, None),
     };
     (status != network.status).then_some(status)
 }
@@ -123,13 +122,30 @@ fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPl
         accepted,
         claim(kind::ALLOCATED, waiting, "every node of the pool has its leases"),
         claim(kind::CONSISTENT, tie, "no other pool of this priority selects its nodes"),
+        progressing(draft, Some(place)),
     ];
     conditions.extend(chart_condition(draft.world, &chart_values::pool_key(name)));
     NetworkPoolStatus {
         observed_generation: plan.pool.generation,
         nodes: signed(nodes),
         leases: figures.map_or(0, |figures| signed(figures.leases)),
+        transition: transition(draft, Some(place)),
         conditions: dated(conditions, &plan.pool.status.conditions, plan.pool.generation, draft.now),
+    }
+}
+
+fn transition(draft: &Draft<'_>, place: Option<usize>) -> Option<TransitionStatus> {
+    draft.transitions.progress.get(&place).map(|progress| progress.status.clone())
+}
+
+fn progressing(draft: &Draft<'_>, place: Option<usize>) -> Claim {
+    match draft.transitions.progress.get(&place) {
+        Some(progress) => Claim { kind: kind::PROGRESSING, holds: true, problem: progress.problem.clone() },
+        None => Claim {
+            kind: kind::PROGRESSING,
+            holds: false,
+            problem: Problem::new(reason::OK, "no node is changing its backend"),
+        },
     }
 }
 
@@ -269,18 +285,6 @@ fn dated(
             }
         })
         .collect()
-}
-
-fn listed(names: &[&str]) -> String {
-    let first: Vec<&str> = names.iter().take(LISTED).copied().collect();
-    match names.len().saturating_sub(LISTED) {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
-    }
-}
-
-fn plural(count: usize, word: &str) -> String {
-    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 
 fn signed(count: u64) -> i64 {

@@ -3,7 +3,10 @@
 //! An object that does not parse stays an object: a lease that nobody can read still holds its block, and one
 //! bad pool or entry says nothing about the others. Nothing here fails.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::{
     api::{
@@ -17,8 +20,8 @@ use kube::core::DynamicObject;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tartan_crds::{
-    Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec, NetworkPoolStatus, NodeNetworkSpec,
-    SubnetLeaseSpec, SubnetLeaseStatus,
+    BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec, NetworkPoolStatus,
+    NodeNetworkSpec, PathCount, SubnetLeaseSpec, SubnetLeaseStatus,
     conditions::kind,
     wellknown::{annotation, label},
 };
@@ -180,7 +183,7 @@ impl Lease {
     }
 }
 
-/// A NodeNetwork, without the agent's part: that may change often and no decision needs it.
+/// A NodeNetwork. Of the agent's part only what decisions need: the rest changes often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeNet {
     pub meta: Meta,
@@ -190,6 +193,21 @@ pub struct NodeNet {
     pub owner: Option<String>,
     /// The operator's own condition.
     pub leased: Option<Condition>,
+    pub report: Report,
+}
+
+/// What a node's agent says of its data path.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report {
+    /// What it sends by, as programmed.
+    pub backend: Option<BackendType>,
+    pub receives: BTreeSet<BackendType>,
+    /// What it should receive and can't.
+    pub unavailable: BTreeSet<BackendType>,
+    /// What joins it to peers.
+    #[serde(skip)]
+    pub sends: BTreeSet<BackendType>,
 }
 
 impl NodeNet {
@@ -198,8 +216,14 @@ impl NodeNet {
         struct Status {
             #[serde(default)]
             conditions: Vec<Condition>,
+            #[serde(default)]
+            paths: Vec<PathCount>,
+            #[serde(flatten)]
+            report: Report,
         }
-        let status: Status = part(&mut object.data, "status").unwrap_or_default();
+        let mut status: Status = part(&mut object.data, "status").unwrap_or_default();
+        let paths = status.paths.iter().filter(|paths| paths.peers > 0 && !paths.direct);
+        status.report.sends = paths.map(|paths| paths.backend).collect();
         let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
         Self {
             meta: meta(&object.metadata),
@@ -207,6 +231,7 @@ impl NodeNet {
             spec: part(&mut object.data, "spec"),
             owner: owners.iter().find(|owner| owner.kind == "Node").map(|owner| owner.uid.clone()),
             leased: status.conditions.into_iter().find(|condition| condition.type_ == kind::LEASED),
+            report: status.report,
         }
     }
 }

@@ -12,6 +12,7 @@
 mod pod_cidrs;
 #[path = "../store/mod.rs"]
 mod store;
+mod transition;
 
 use serde_json::json;
 use store::{Store, draining, entry, network};

@@ -69,6 +69,7 @@ impl Store {
                     spec: Ok((**spec).clone()),
                     owner: Some(node.uid.clone()),
                     leased: old.and_then(|old| old.leased.clone()),
+                    report: old.map(|old| old.report.clone()).unwrap_or_default(),
                 };
                 self.log.push(Delta::NodeNetworks(Change::Seen(object.clone())));
                 self.node_networks.insert(node.name.clone(), object.clone());

@@ -41,11 +41,44 @@ pub fn all(cluster: &Cluster, scene: &Scene) -> Vec<String> {
     let edit_pool = |values: &str, device: &str| {
         cluster::helm(cluster, "upgrade", values).unwrap();
         wait_for_path(scene, cluster, device);
+        let settled = ["wait", "networkpool", "rack", "--for=condition=Progressing=False", "--timeout=60s"];
+        kubectl(cluster, &settled);
     };
     let tunnelled = VALUES.replace("type: host-gw", "type: vxlan");
     during("a pool's backend becomes vxlan", &|| edit_pool(&tunnelled, "tartan-vxlan"));
     during("and host-gw again", &|| edit_pool(VALUES, "eth0"));
+    during("a pool is to become ipip, and its backend is taken back", &|| ipip_and_back(cluster, scene));
     faults
+}
+
+/// Where the kernel has ipip the pool moves; where it hasn't, nothing moves, and both nodes are named.
+fn ipip_and_back(cluster: &Cluster, scene: &Scene) {
+    let probe = "ip link add probe type ipip local 198.18.0.99 && ip link delete probe";
+    let has_ipip = cluster.node("node1").script(probe).is_ok();
+    cluster::helm(cluster, "upgrade", &VALUES.replace("type: host-gw", "type: ipip")).unwrap();
+    if has_ipip {
+        wait_for_path(scene, cluster, "tartan-ipip");
+    } else {
+        let waiting = serde_json::json!(["node1", "node2"]);
+        eventually("both nodes of the pool to be waited for", PATIENCE, || {
+            let text = kubectl(cluster, &["get", "networkpool", "rack", "-o", "json"]);
+            let pool: Value = serde_json::from_str(&text).unwrap();
+            let status = &pool["status"]["transition"];
+            status["phase"] == "Preparing" && status["waitingFor"] == waiting
+        })
+        .unwrap();
+        let wait = ["wait", "networkpool", "rack", "--for=condition=Progressing=True", "--timeout=10s"];
+        kubectl(cluster, &wait);
+        let said = kubectl(cluster, &["get", "nodenetwork", "node1", "-o", "jsonpath={.status.unavailable}"]);
+        assert_eq!(said, r#"["ipip"]"#);
+    }
+    cluster::helm(cluster, "upgrade", VALUES).unwrap();
+    wait_for_path(scene, cluster, "eth0");
+    eventually("ipip to be received no more", PATIENCE, || {
+        let text = kubectl(cluster, &["get", "nodenetworks", "-o", "json"]);
+        !text.contains("\"ipip\"")
+    })
+    .unwrap();
 }
 
 fn let_flow(time: Duration) {

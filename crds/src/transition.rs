@@ -1,0 +1,70 @@
+//! The change of nodes from one backend to another, as pools and the network ask for it and tell of it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{KubeSchema, core::Duration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::BackendType;
+
+/// At what pace nodes change their backend, and what happens to those that lag.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransitionPolicy {
+    /// Hold back nodes that have not changed yet. To go back, write the old backend again.
+    #[serde(default)]
+    pub paused: bool,
+    /// How many nodes may be between being told to send by the new backend and saying that they do.
+    #[serde(default = "max_in_flight")]
+    #[schemars(range(min = 1, max = 5000))]
+    pub max_in_flight: i32,
+    /// How long nodes that don't receive the new backend are waited for, such as `1h`; then the others go on, and
+    /// these may have no path to them. Absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$')").message("must be a duration such as 1h, 30m or 90s"))]
+    pub deadline: Option<Duration>,
+}
+
+impl Default for TransitionPolicy {
+    fn default() -> Self {
+        Self { paused: false, max_in_flight: max_in_flight(), deadline: None }
+    }
+}
+
+fn max_in_flight() -> i32 {
+    50
+}
+
+/// How far a change has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransitionStatus {
+    /// What the nodes are to send by.
+    pub to: BackendType,
+    pub since: Time,
+    pub phase: TransitionPhase,
+    /// Nodes that take part.
+    pub nodes: i64,
+    /// Those that receive the new backend.
+    pub receiving: i64,
+    /// Those that were told to send by it.
+    pub moved: i64,
+    /// The first nodes that must receive it before anything moves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
+    pub waiting_for: Vec<String>,
+}
+
+/// What happens now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TransitionPhase {
+    /// Nodes set up reception.
+    Preparing,
+    /// Nodes begin to send by the new backend, some at a time.
+    Moving,
+    /// All were told, and some have not said yet that they do.
+    Finishing,
+    /// Held back by `transition.paused`.
+    Paused,
+}

@@ -1,0 +1,240 @@
+//! [`Transitions`]: how nodes get from one backend to another while packets flow.
+//!
+//! Nothing of it is remembered. Where a transition stands is what leases and agents say:
+//!
+//! 1. *Preparing*: every lease accepts what any node is asked to send by. Agents set up reception and report it.
+//! 2. *Moving*: when all that matter receive the new type, leases of the pool get it, some at a time. Senders
+//!    follow lease by lease, and both ends come to the same path.
+//! 3. *Finishing*: an overlay that no lease has and no agent reports sending by leaves `accepts`, and only then
+//!    does its reception end.
+//!
+//! Going back is the same with other words: while anything sends by the old type, everything receives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+use tartan_crds::{
+    BackendSelection, BackendType, LeaseBackend, TransitionPhase, TransitionStatus, conditions::reason,
+};
+
+use super::{
+    Problem,
+    layout::{Layout, Membership},
+};
+use crate::world::{Lease, Node, World};
+
+/// Names in a status.
+const NAMED: usize = 16;
+
+/// What every lease's backend should say.
+#[derive(Debug, Default)]
+pub struct Transitions<'a> {
+    /// By node: what it should send by, where that is not yet what its pool says.
+    behind: BTreeMap<&'a str, (BackendType, bool)>,
+    /// Overlays that every node receives.
+    overlays: BTreeSet<BackendType>,
+    /// By pool, `None` for the nodes in no pool: those that are not through.
+    pub progress: BTreeMap<Option<usize>, Progress>,
+    /// When a deadline passes.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// How far a pool has come.
+#[derive(Debug)]
+pub struct Progress {
+    pub status: TransitionStatus,
+    /// What it waits for.
+    pub problem: Problem,
+}
+
+/// A node whose lease is in use.
+struct Member<'a> {
+    node: &'a Node,
+    place: Option<usize>,
+    wanted: BackendSelection,
+    now: (BackendType, bool),
+}
+
+impl<'a> Transitions<'a> {
+    pub fn plan(world: &'a World, layout: &Layout<'_>, now: Timestamp) -> Self {
+        let members = members(world, layout);
+        let mut transitions = Self { overlays: overlays(world, layout), ..Self::default() };
+        let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
+        for place in places {
+            transitions.plan_pool(world, layout, (place, &members), now);
+        }
+        transitions
+    }
+
+    /// What a lease of the node should say.
+    pub fn backend(&self, layout: &Layout<'_>, membership: Membership<'_>, node: &str) -> LeaseBackend {
+        let wanted = layout.selection(membership);
+        let (kind, direct_routing) =
+            self.behind.get(node).copied().unwrap_or((wanted.kind, is_direct(wanted)));
+        let mut accepts = vec![kind, layout.spec.fallback_backend, wanted.kind];
+        if direct_routing || is_direct(wanted) {
+            accepts.push(BackendType::HostGw);
+        }
+        accepts.extend(&self.overlays);
+        let mut seen = BTreeSet::new();
+        accepts.retain(|kind| seen.insert(*kind));
+        LeaseBackend { kind, accepts, direct_routing }
+    }
+
+    fn plan_pool(
+        &mut self,
+        world: &World,
+        layout: &Layout<'_>,
+        (place, all): (Option<usize>, &[Member<'a>]),
+        now: Timestamp,
+    ) {
+        let members: Vec<&Member<'a>> = all.iter().filter(|member| member.place == place).collect();
+        let Some(wanted) = members.first().map(|member| member.wanted) else { return };
+        let (policy, before) = layout.transition(place);
+        let report = |node: &Node| world.node_networks.get(&node.meta.name).map(|object| &object.report);
+        let receives =
+            |node: &Node| report(node).is_some_and(|report| report.receives.contains(&wanted.kind));
+        let (mut behind, moved): (Vec<&Member<'a>>, Vec<&Member<'a>>) =
+            members.iter().partition(|member| member.now.0 != wanted.kind);
+        let following = moved.iter().filter(|member| {
+            report(member.node).and_then(|report| report.backend).is_some_and(|sent| sent != wanted.kind)
+        });
+        let following = following.count();
+        if behind.is_empty() && following == 0 {
+            return;
+        }
+        let since = before.filter(|before| before.to == wanted.kind).map_or(now, |before| before.since.0);
+        // Nodes of other pools must receive an overlay too, as far as they can: their pairs with these use it.
+        let cannot =
+            |node: &Node| report(node).is_some_and(|report| report.unavailable.contains(&wanted.kind));
+        let mut waiting: Vec<&str> = all
+            .iter()
+            .filter(|member| {
+                !receives(member.node)
+                    && (member.place == place || (wanted.kind.is_overlay() && !cannot(member.node)))
+            })
+            .map(|member| member.node.meta.name.as_str())
+            .collect();
+        let mut isolated = vec![];
+        if let Some(deadline) = policy
+            .deadline
+            .and_then(|deadline| SignedDuration::try_from(std::time::Duration::from(deadline)).ok())
+            && let Ok(at) = since.checked_add(deadline)
+        {
+            if at <= now {
+                isolated = std::mem::take(&mut waiting);
+            } else if !waiting.is_empty() {
+                self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+            }
+        }
+        let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(following);
+        if policy.paused || !waiting.is_empty() {
+            room = 0;
+        }
+        let moving = behind.len().min(room);
+        behind.drain(..moving);
+        for member in &behind {
+            self.behind.insert(&member.node.meta.name, member.now);
+        }
+        let phase = match () {
+            () if policy.paused => TransitionPhase::Paused,
+            () if !waiting.is_empty() => TransitionPhase::Preparing,
+            () if !behind.is_empty() => TransitionPhase::Moving,
+            () => TransitionPhase::Finishing,
+        };
+        let status = TransitionStatus {
+            to: wanted.kind,
+            since: Time(since),
+            phase,
+            nodes: count(members.len()),
+            receiving: count(members.iter().filter(|member| receives(member.node)).count()),
+            moved: count(members.len() - behind.len()),
+            waiting_for: waiting.iter().take(NAMED).map(|name| (*name).to_owned()).collect(),
+        };
+        let problem = problem(&status, &waiting, &isolated);
+        self.progress.insert(place, Progress { status, problem });
+    }
+}
+
+fn problem(status: &TransitionStatus, waiting: &[&str], isolated: &[&str]) -> Problem {
+    let TransitionStatus { to, nodes, moved, .. } = status;
+    let (reason, mut text) = match status.phase {
+        TransitionPhase::Paused => (
+            reason::PAUSED,
+            format!("{moved} of {nodes} nodes send by {to}; spec.transition.paused holds the others back"),
+        ),
+        TransitionPhase::Preparing => (
+            reason::WAITING_FOR_RECEPTION,
+            format!(
+                "{} must receive {to} before any node sends by it: {}; see their NodeNetworks, or set \
+                 spec.transition.deadline to go on without them",
+                super::plural(waiting.len(), "node"),
+                super::listed(waiting)
+            ),
+        ),
+        TransitionPhase::Moving => (reason::MOVING, format!("{moved} of {nodes} nodes send by {to}")),
+        TransitionPhase::Finishing => (
+            reason::MOVING,
+            format!("all {nodes} nodes are to send by {to}; some have not said yet that they do"),
+        ),
+    };
+    if !isolated.is_empty() {
+        text.push_str(&format!("; past the deadline and not waited for: {}", super::listed(isolated)));
+    }
+    Problem::new(reason, text)
+}
+
+/// Every node with a lease in use, in the order of names.
+fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
+    let mut leases: BTreeMap<&str, &Lease> = BTreeMap::new();
+    for lease in world.leases.iter().filter(|lease| lease.in_use && lease.released_at().is_none()) {
+        let Ok(spec) = &lease.spec else { continue };
+        // The primary lease says how the node sends; the older family is asked first.
+        let held = leases.entry(&spec.node_name).or_insert(lease);
+        let is_primary = |lease: &Lease| lease.spec.as_ref().is_ok_and(|spec| spec.primary);
+        if is_primary(lease) && !is_primary(held) {
+            *held = lease;
+        }
+    }
+    world
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            let spec = leases.get(node.meta.name.as_str())?.spec.as_ref().ok()?;
+            let membership = layout.membership(node);
+            Some(Member {
+                node,
+                place: membership.place,
+                wanted: layout.selection(membership),
+                now: (spec.backend.kind, spec.backend.direct_routing),
+            })
+        })
+        .collect()
+}
+
+/// Overlays that any node is asked to send by, sends by as its lease says, or reports that it does.
+fn overlays(world: &World, layout: &Layout<'_>) -> BTreeSet<BackendType> {
+    let asked = layout.selections().map(|selection| selection.kind);
+    let leased = world
+        .leases
+        .iter()
+        .filter(|lease| lease.in_use && lease.released_at().is_none())
+        .filter_map(|lease| Some(lease.spec.as_ref().ok()?.backend.kind));
+    let reported = world
+        .node_networks
+        .iter()
+        .filter(|object| world.nodes.contains(&object.meta.name))
+        .flat_map(|object| object.report.backend.iter().chain(&object.report.sends).copied());
+    asked.chain(leased).chain(reported).filter(|kind| kind.is_overlay()).collect()
+}
+
+fn is_direct(selection: BackendSelection) -> bool {
+    selection.direct_routing && selection.kind.is_overlay()
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

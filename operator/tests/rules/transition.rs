@@ -1,0 +1,167 @@
+//! Nodes change their backend: when, at what pace, and what everybody receives meanwhile.
+
+use std::collections::BTreeSet;
+
+use tartan_crds::{
+    BackendType::{self, HostGw, Ipip, Vxlan},
+    TransitionPhase,
+};
+
+use super::*;
+
+/// Nodes a, b and c of pool p, which use their leases, and d of none.
+fn pool_of_three(backend: &str, transition: serde_json::Value) -> Store {
+    let mut store = small();
+    set_backend(&mut store, backend, transition);
+    for name in ["a", "b", "c"] {
+        store.add_node_with(name, |node| {
+            node.labels.insert("in".into(), "p".into());
+        });
+    }
+    store.add_node("d");
+    store.settle();
+    for name in ["a", "b", "c", "d"] {
+        store.use_leases_of(name);
+    }
+    store.settle();
+    store
+}
+
+fn set_backend(store: &mut Store, backend: &str, transition: serde_json::Value) {
+    let status = store.pools.get("p").map(|pool| pool.status.clone()).unwrap_or_default();
+    store.set_pool(
+        "p",
+        json!({
+            "nodeSelector": { "matchLabels": { "in": "p" } },
+            "backend": { "type": backend },
+            "transition": transition,
+        }),
+    );
+    store.pools.get_mut("p").unwrap().status = status;
+}
+
+/// What the agent of a node says.
+fn report(store: &mut Store, node: &str, sends_by: BackendType, receives: &[BackendType]) {
+    let report = &mut store.node_networks.get_mut(node).unwrap().report;
+    report.backend = Some(sends_by);
+    report.receives = receives.iter().copied().collect();
+}
+
+fn backend_of(store: &Store, node: &str) -> (BackendType, BTreeSet<BackendType>) {
+    let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
+    let backend = &lease.spec.as_ref().unwrap().backend;
+    (backend.kind, backend.accepts.iter().copied().collect())
+}
+
+fn kinds(store: &Store) -> Vec<BackendType> {
+    ["a", "b", "c", "d"].iter().map(|node| backend_of(store, node).0).collect()
+}
+
+fn phase(store: &Store) -> Option<(TransitionPhase, Vec<String>)> {
+    let status = store.pools["p"].status.transition.clone()?;
+    Some((status.phase, status.waiting_for))
+}
+
+#[test]
+fn a_pool_in_use_moves_when_all_receive_and_at_its_pace_and_the_old_end_is_kept_till_nobody_uses_it() {
+    let mut store = pool_of_three("ipip", json!({ "maxInFlight": 1 }));
+    let both: BTreeSet<_> = [Vxlan, Ipip].into();
+    assert_eq!(kinds(&store), [Ipip, Ipip, Ipip, Vxlan]);
+    assert_eq!(backend_of(&store, "d"), (Vxlan, both.clone()), "any node may meet one of the pool");
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Ipip, &[Vxlan, Ipip]);
+    }
+    report(&mut store, "d", Vxlan, &[Vxlan, Ipip]);
+    store.settle();
+    assert_eq!(phase(&store), None);
+    assert_eq!(store.pool_condition("p", "Progressing"), "False AsExpected");
+
+    set_backend(&mut store, "host-gw", json!({ "maxInFlight": 1 }));
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Ipip, Ipip, Vxlan]);
+    assert_eq!(backend_of(&store, "a"), (Ipip, [Vxlan, Ipip, HostGw].into()));
+    assert_eq!(phase(&store), Some((TransitionPhase::Preparing, vec!["a".into(), "b".into(), "c".into()])));
+    for node in ["a", "b"] {
+        report(&mut store, node, Ipip, &[Vxlan, Ipip, HostGw]);
+    }
+    store.settle();
+    assert_eq!(phase(&store), Some((TransitionPhase::Preparing, vec!["c".into()])));
+    assert_eq!(store.pool_condition("p", "Progressing"), "True WaitingForReception");
+    report(&mut store, "c", Ipip, &[Vxlan, Ipip, HostGw]);
+    store.settle();
+    assert_eq!(kinds(&store), [HostGw, Ipip, Ipip, Vxlan], "one at a time");
+    report(&mut store, "a", HostGw, &[Vxlan, Ipip, HostGw]);
+    store.settle();
+    assert_eq!(kinds(&store), [HostGw, HostGw, Ipip, Vxlan]);
+    assert_eq!(phase(&store), Some((TransitionPhase::Moving, vec![])));
+    report(&mut store, "b", HostGw, &[Vxlan, Ipip, HostGw]);
+    store.settle();
+    assert_eq!(kinds(&store), [HostGw, HostGw, HostGw, Vxlan]);
+    assert_eq!(phase(&store), Some((TransitionPhase::Finishing, vec![])));
+    assert!(backend_of(&store, "d").1.contains(&Ipip), "c has not said that it follows");
+    report(&mut store, "c", HostGw, &[Vxlan, Ipip, HostGw]);
+    store.settle();
+    assert_eq!(phase(&store), None);
+    assert_eq!(backend_of(&store, "d"), (Vxlan, [Vxlan].into()), "ipip has ended everywhere");
+    assert_eq!(backend_of(&store, "a"), (HostGw, [Vxlan, HostGw].into()));
+}
+
+#[test]
+fn a_pause_holds_the_rest_back_and_the_old_backend_written_again_goes_back() {
+    let mut store = pool_of_three("vxlan", json!({ "maxInFlight": 1 }));
+    set_backend(&mut store, "ipip", json!({ "maxInFlight": 1 }));
+    store.settle();
+    for node in ["a", "b", "c", "d"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
+    }
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Vxlan, Vxlan, Vxlan]);
+    set_backend(&mut store, "ipip", json!({ "paused": true }));
+    report(&mut store, "a", Ipip, &[Vxlan, Ipip]);
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Vxlan, Vxlan, Vxlan]);
+    assert_eq!(store.pool_condition("p", "Progressing"), "True Paused");
+    set_backend(&mut store, "vxlan", json!({}));
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan; 4]);
+    assert!(backend_of(&store, "d").1.contains(&Ipip), "a still sends by it");
+    report(&mut store, "a", Vxlan, &[Vxlan, Ipip]);
+    store.settle();
+    assert_eq!(phase(&store), None);
+    assert_eq!(backend_of(&store, "d"), (Vxlan, [Vxlan].into()), "as it was");
+}
+
+#[test]
+fn who_lags_is_waited_for_until_the_deadline_and_who_cannot_in_another_pool_is_not() {
+    let mut store = pool_of_three("vxlan", json!({}));
+    set_backend(&mut store, "ipip", json!({ "deadline": "10m" }));
+    store.settle();
+    for node in ["a", "b"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
+    }
+    // d is of no pool, and its kernel has no ipip; c says nothing.
+    report(&mut store, "d", Vxlan, &[Vxlan]);
+    store.node_networks.get_mut("d").unwrap().report.unavailable = [Ipip].into();
+    let decisions = store.settle();
+    assert_eq!(phase(&store), Some((TransitionPhase::Preparing, vec!["c".into()])));
+    assert_eq!((decisions.wake_at.unwrap() - store.now).get_seconds(), 600);
+    store.pass(599);
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan; 4]);
+    store.pass(1);
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Ipip, Ipip, Vxlan]);
+}
+
+#[test]
+fn leases_that_nobody_uses_yet_change_at_once() {
+    let mut store = small();
+    store.add_node("a");
+    store.settle();
+    let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
+    spec["defaultBackend"] = json!({ "type": "ipip" });
+    store.set_network(spec);
+    store.settle();
+    assert_eq!(backend_of(&store, "a"), (Ipip, [Vxlan, Ipip].into()));
+    assert_eq!(store.network_condition("Progressing"), "False AsExpected");
+}
