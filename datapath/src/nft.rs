@@ -115,6 +115,8 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
     NftTable { declaration: text, elements }
 }
 
+/// IP in IP is protocol 4 (RFC 2003 section 3.1); names of protocols take a file that images lack.
+///
 /// Neither protocol authenticates: who may send into a tunnel is told by the addresses that nodes publish. Tunnels
 /// of other programs are none of our business, so only packets that would reach ours are judged.
 fn add_received(intent: &Intent, text: &mut String) {
@@ -135,7 +137,7 @@ fn add_received(intent: &Intent, text: &mut String) {
             let (mask, network) = (u32::from(subnet.mask()), u32::from(subnet.network()));
             let _ = writeln!(
                 text,
-                "    ip saddr != @peers4 ip protocol ipencap @th,128,32 & {mask:#x} == {network:#x} \
+                "    ip saddr != @peers4 ip protocol 4 @th,128,32 & {mask:#x} == {network:#x} \
                  counter name \"foreign_ipip\" drop"
             );
         }

@@ -45,37 +45,36 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A test program of `package` that needs no shared library, for [`crate::vm`]; built in a target directory of its
-/// own beside the present one, since its flags differ.
+/// A test program of `package` that needs no shared library, for [`crate::vm`].
 pub fn static_test(package: &str, test: &str) -> Result<PathBuf> {
+    build_static(package, &["test", "--no-run", "--test", test], test)
+}
+
+/// A program of `package`, likewise.
+pub fn static_program(package: &str, name: &str) -> Result<PathBuf> {
+    build_static(package, &["build", "--bin", name], name)
+}
+
+/// In a target directory of its own beside the present one, since the flags differ.
+fn build_static(package: &str, words: &[&str], name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
     let target = target.and_then(Path::parent).context("a test is in a target directory")?.join("static");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "test",
-        "--no-run",
-        "--quiet",
-        "--message-format",
-        "json",
-        "--package",
-        package,
-        "--test",
-        test,
-    ]);
+    cargo.args(words).args(["--quiet", "--message-format", "json", "--package", package]);
     // With the target named, the flags don't reach build scripts and macros.
     cargo.args(["--target", "x86_64-unknown-linux-gnu"]).arg("--target-dir").arg(target);
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
     forget_own_package(&mut cargo);
-    let output = run(&mut cargo)?.ok().with_context(|| format!("build test {test} of {package}"))?;
+    let output = run(&mut cargo)?.ok().with_context(|| format!("build {name} of {package}"))?;
     output
         .stdout
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message.pointer("/target/name").and_then(|name| name.as_str()) == Some(test))
+        .filter(|message| message.pointer("/target/name").and_then(|found| found.as_str()) == Some(name))
         .find_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
-        .with_context(|| format!("cargo built no test {test} of {package}"))
+        .with_context(|| format!("cargo built no {name} of {package}"))
 }
 
 /// What cargo tells a test about its own package would make another package's dependencies look changed.

@@ -33,7 +33,7 @@ pub mod vm;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};
-pub use built::{program, static_test};
+pub use built::{program, static_program, static_test};
 pub use cluster::{Cluster, ClusterOptions, POD_BRIDGE};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment};
 pub use home::{Lifetime, remove_leftovers};

@@ -10,7 +10,10 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tartan_crds::wellknown::{GROUP, VERSION, field_manager};
+use tartan_crds::{
+    conditions::reason,
+    wellknown::{GROUP, VERSION, field_manager},
+};
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{metrics::Metrics, world::ChartValues};
@@ -46,9 +49,10 @@ impl Events {
         self.send(about, EventType::Normal, reason, action, note);
     }
 
-    /// The event of a condition: a warning unless it holds.
+    /// The event of a condition: a warning unless it holds, or says that all is well.
     pub fn publish(&self, about: ObjectReference, condition: &Condition, note: String) {
-        let kind = if condition.status == "True" { EventType::Normal } else { EventType::Warning };
+        let well = condition.status == "True" || condition.reason == reason::OK;
+        let kind = if well { EventType::Normal } else { EventType::Warning };
         self.send(about, kind, &condition.reason, &condition.type_, note);
     }
 

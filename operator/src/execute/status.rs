@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 use tartan_crds::{
     ClusterNetworkStatus, NetworkPoolStatus,
+    conditions::kind,
     wellknown::{CLUSTER_NETWORK, GROUP, VERSION},
 };
 
@@ -67,19 +68,27 @@ impl Executor {
         false
     }
 
-    /// An event for each condition that turned false or found another reason to be.
-    fn tell_of_changes(&self, kind: &str, name: &str, uid: &str, before: &[Condition], after: &[Condition]) {
+    /// An event for each condition that left its usual state, found another reason, or came back to it.
+    fn tell_of_changes(
+        &self,
+        object: &str,
+        name: &str,
+        uid: &str,
+        before: &[Condition],
+        after: &[Condition],
+    ) {
         for condition in after {
             let old = before.iter().find(|old| old.type_ == condition.type_);
             let same =
                 old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
-            if same || (condition.status == "True" && old.is_none_or(|old| old.status == "True")) {
+            let usual = if condition.type_ == kind::PROGRESSING { "False" } else { "True" };
+            if same || (condition.status == usual && old.is_none_or(|old| old.status == usual)) {
                 continue;
             }
-            let about = events::ours(kind, name, uid);
+            let about = events::ours(object, name, uid);
             let note = format!("{}: {}", condition.type_, condition.message);
             tracing::info!(
-                kind,
+                kind = object,
                 name,
                 condition = condition.type_,
                 status = condition.status,

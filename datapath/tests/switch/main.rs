@@ -1,0 +1,82 @@
+//! Nodes change their backend while traffic flows between all their pods: not one packet and not one connection may
+//! be lost. The backends that are tried are those that the kernel has; `vm.rs` runs this program on kernels that
+//! have all of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod network;
+mod traffic;
+
+use std::{process::Command, time::Duration};
+
+use network::{Kind, Network};
+use nix::sched::{CloneFlags, unshare};
+use tartan_datapath::model::Backend;
+use traffic::Traffic;
+
+/// Whether this kernel makes such a link.
+fn kernel_has(kind: &str, options: &str) -> bool {
+    let script = format!("ip link add probe type {kind} {options} && ip link delete probe");
+    let probe = move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("kernel tests need root");
+        Command::new("sh").args(["-c", &script]).output().unwrap().status.success()
+    };
+    std::thread::spawn(probe).join().unwrap()
+}
+
+/// A ring through all that the kernel has, there and back, so that each is left for each neighbour and reached from it.
+fn ring() -> Vec<Kind> {
+    let plain = |backend| Kind { backend, direct: false };
+    let mut kinds =
+        vec![plain(Backend::HostGw), plain(Backend::Vxlan), Kind { backend: Backend::Vxlan, direct: true }];
+    if kernel_has("ipip", "local 192.0.2.1") {
+        kinds.extend([
+            plain(Backend::Ipip),
+            Kind { backend: Backend::Ipip, direct: true },
+            plain(Backend::HostGw),
+        ]);
+        kinds.push(plain(Backend::Ipip));
+    } else {
+        println!("this kernel has no ipip: the ring goes without");
+    }
+    let back: Vec<Kind> = kinds.iter().rev().skip(1).copied().collect();
+    kinds.extend(back);
+    kinds
+}
+
+/// For what is true only in time: nodes hear of one change at different moments, and packets are under way.
+#[expect(clippy::disallowed_methods, reason = "nothing can be waited for here")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[test]
+fn nothing_is_lost_while_every_node_goes_through_all_backends() {
+    let ring = ring();
+    // a and b share a link, c is behind a router.
+    let mut network = Network::start(&[("a", 1), ("b", 1), ("c", 2)], ring[0]);
+    let traffic = Traffic::start(&network);
+    let mut from = ring[0];
+    for to in ring.iter().skip(1) {
+        println!("-- from {from} to {to}");
+        network.change(*to);
+        from = *to;
+    }
+    pause(Duration::from_millis(500));
+    let mut lost = vec![];
+    for (pair, report) in traffic.finish() {
+        assert!(report.sent() > 100, "{pair}: {report}");
+        if report.lost() + report.connections_lost() > 0 {
+            lost.push(format!("{pair}: {report}"));
+        }
+    }
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+    println!("{} changes, nothing lost", ring.len() - 1);
+}

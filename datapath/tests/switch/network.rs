@@ -1,0 +1,277 @@
+//! Nodes as network namespaces, each with a task that does what the agent's loop does, and one pod.
+
+use std::{
+    collections::BTreeSet, fmt, fs::File, net::IpAddr, process::Command, sync::mpsc, thread::JoinHandle,
+    time::Duration,
+};
+
+use ipnetwork::IpNetwork;
+use nix::sched::{CloneFlags, setns, unshare};
+use tartan_datapath::{
+    desired::desired,
+    kernel::{Kernel, Options},
+    model::{
+        Backend, Deletions, Endpoints, Host, Intent, Local, Mac, Masquerade, Peer, Side, Subnet, Uplink,
+        Vxlan,
+    },
+    mtu,
+    plan::plan,
+};
+
+/// Between two nodes that learn of the same change.
+const LAG: Duration = Duration::from_millis(30);
+
+/// A backend as a pool asks for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    pub backend: Backend,
+    pub direct: bool,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.backend, if self.direct { " with direct routing" } else { "" })
+    }
+}
+
+pub struct Network {
+    pub nodes: Vec<Node>,
+}
+
+/// A node, as the others know it and as its task has it.
+pub struct Node {
+    pub name: &'static str,
+    number: u8,
+    link: u8,
+    side: Side,
+    orders: Option<mpsc::Sender<(Intent, mpsc::Sender<()>)>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Network {
+    /// Nodes by name, each on a link by number; the links are joined by a router.
+    pub fn start(nodes: &[(&'static str, u8)], kind: Kind) -> Self {
+        // Names of namespaces are mounts: here they are this thread's and its children's alone, and end with them.
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("kernel tests need root");
+        run("mount --make-rprivate /; mkdir -p /run/netns; mount -t tmpfs netns /run/netns");
+        run("ip netns add under");
+        run("ip netns exec under sysctl -qw net.ipv4.ip_forward=1");
+        for link in nodes.iter().map(|(_, link)| *link).collect::<BTreeSet<u8>>() {
+            run(&format!(
+                "ip -n under link add br{link} type bridge
+                 ip -n under address add 198.18.{link}.1/24 dev br{link}
+                 ip -n under link set br{link} up"
+            ));
+        }
+        let mut all = vec![];
+        for ((name, link), number) in nodes.iter().zip(1..) {
+            run(&format!(
+                "ip netns add {name}
+                 ip netns add {name}-pod
+                 ip link add eth0 netns {name} type veth peer name to-{name} netns under
+                 ip -n under link set to-{name} master br{link} up
+                 ip -n {name} address add 198.18.{link}.{number}0/24 dev eth0
+                 ip -n {name} link set lo up
+                 ip -n {name} link set eth0 up
+                 ip -n {name} route add default via 198.18.{link}.1
+                 ip link add eth0 netns {name}-pod type veth peer name pod netns {name}
+                 ip -n {name} link set pod up
+                 ip -n {name}-pod link set lo up
+                 ip -n {name}-pod address add 10.244.{number}.2/24 dev eth0
+                 ip -n {name}-pod link set eth0 mtu 1450 up
+                 ip -n {name}-pod route add default via 10.244.{number}.1"
+            ));
+            all.push(Node::start(name, number, *link));
+        }
+        let mut network = Self { nodes: all };
+        for node in &mut network.nodes {
+            node.side = side(node.number, node.link, kind, [kind.backend]);
+        }
+        network.tell_all();
+        network
+    }
+
+    /// As the operator and the agents do it: everybody receives the new one, then one node after the other sends by
+    /// it, then everybody stops receiving the old one.
+    pub fn change(&mut self, to: Kind) {
+        let from = self.nodes[0].side.backend;
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            node.side.accepts.insert(to.backend);
+            if to.direct {
+                node.side.accepts.insert(Backend::HostGw);
+            }
+            // Reception first, then the others hear of it.
+            self.tell(place);
+            let node = &mut self.nodes[place];
+            node.side.endpoints = endpoints(node.number, &node.side.accepts);
+            self.tell_all();
+        }
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            (node.side.backend, node.side.direct_routing) = (to.backend, to.direct);
+            self.tell_all();
+        }
+        if from != to.backend {
+            for place in 0..self.nodes.len() {
+                let node = &mut self.nodes[place];
+                node.side = side(node.number, node.link, to, [to.backend]);
+                self.tell_all();
+            }
+        }
+    }
+
+    /// Each node hears of the present state, one after the other.
+    fn tell_all(&self) {
+        for place in 0..self.nodes.len() {
+            self.tell(place);
+            super::pause(LAG);
+        }
+    }
+
+    fn tell(&self, place: usize) {
+        let (done, answer) = mpsc::channel();
+        let orders = self.nodes[place].orders.as_ref().unwrap();
+        orders.send((self.intent(place), done)).unwrap();
+        answer.recv_timeout(Duration::from_secs(60)).expect("a round");
+    }
+
+    fn intent(&self, place: usize) -> Intent {
+        let node = &self.nodes[place];
+        let others = self.nodes.iter().filter(|other| other.name != node.name);
+        let uplink_mtu = 1500;
+        let uplink = format!("198.18.{}.{}0/24", node.link, node.number).parse().unwrap();
+        Intent {
+            local: Local {
+                node: node.name.into(),
+                side: node.side.clone(),
+                subnets: vec![subnet(node.number)],
+                uplink: Uplink {
+                    name: "eth0".into(),
+                    index: 2,
+                    mtu: uplink_mtu,
+                    addresses: vec![uplink],
+                    prefixes: node.side.uplink_prefixes.clone(),
+                },
+                mtu: mtu::inside(uplink_mtu, Backend::Vxlan, tartan_datapath::model::Family::V4),
+                vxlan_mac: mac(node.number),
+                bridge_mac: Mac([2, 1, 0, 0, 0, node.number]),
+            },
+            peers: others
+                .map(|other| Peer {
+                    node: other.name.into(),
+                    side: other.side.clone(),
+                    subnets: vec![subnet(other.number)],
+                    mtu: Some(1450),
+                })
+                .collect(),
+            entries: vec!["10.244.0.0/16".parse().unwrap()],
+            vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
+            fallback: Backend::Vxlan,
+            masquerade: Some(Masquerade { except: vec![], fully_random: true, v4: true, v6: true }),
+            protected: vec![],
+            host: Host { ports: BTreeSet::from(["pod".to_owned()]), ..Host::default() },
+        }
+    }
+}
+
+impl Node {
+    fn start(name: &'static str, number: u8, link: u8) -> Self {
+        let (orders, inbox) = mpsc::channel::<(Intent, mpsc::Sender<()>)>();
+        let task = std::thread::spawn(move || {
+            let namespace = File::open(format!("/run/netns/{name}")).unwrap();
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(inbox));
+        });
+        let kind = Kind { backend: Backend::Vxlan, direct: false };
+        Self {
+            name,
+            number,
+            link,
+            side: side(number, link, kind, []),
+            orders: Some(orders),
+            task: Some(task),
+        }
+    }
+
+    pub fn pod(&self) -> (String, IpAddr) {
+        (format!("{}-pod", self.name), format!("10.244.{}.2", self.number).parse().unwrap())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(task) = self.task.take() {
+            let _ = task.join();
+        }
+    }
+}
+
+/// A round for each order, and a second that must find nothing to do.
+async fn serve(inbox: mpsc::Receiver<(Intent, mpsc::Sender<()>)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { restore_dir: folder.path().join("restore"), ..Options::default() };
+    let mut kernel = Kernel::open(options).unwrap();
+    while let Ok((intent, done)) = inbox.recv() {
+        let desired = desired(&intent).elements;
+        for again in [false, true] {
+            let seen = kernel.observe(&desired).await;
+            assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+            let plan = plan(&desired, &seen.observed, Deletions::Allowed);
+            assert!(!again || plan.steps.is_empty(), "{}: {:?}", intent.local.node, plan.steps);
+            assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
+            let outcome = kernel.apply(&plan).await;
+            let failures: Vec<String> = outcome
+                .failures
+                .iter()
+                .map(|failure| format!("{}: {:?}", failure.step, failure.error))
+                .collect();
+            assert!(failures.is_empty(), "{}: {}", intent.local.node, failures.join("; "));
+        }
+        let _ = done.send(());
+    }
+}
+
+fn side(number: u8, link: u8, kind: Kind, more: impl IntoIterator<Item = Backend>) -> Side {
+    // The fallback, as the operator has it.
+    let mut accepts = BTreeSet::from([Backend::Vxlan]);
+    accepts.extend(more);
+    if kind.direct {
+        accepts.insert(Backend::HostGw);
+    }
+    Side {
+        backend: kind.backend,
+        endpoints: endpoints(number, &accepts),
+        accepts,
+        direct_routing: kind.direct,
+        public_ips: vec![format!("198.18.{link}.{number}0").parse().unwrap()],
+        tunnel_sources: vec![],
+        uplink_prefixes: vec![format!("198.18.{link}.0/24").parse().unwrap()],
+        pairing_version: 1,
+    }
+}
+
+fn endpoints(number: u8, accepts: &BTreeSet<Backend>) -> Endpoints {
+    Endpoints {
+        vxlan: accepts.contains(&Backend::Vxlan).then(|| mac(number)),
+        ipip: accepts.contains(&Backend::Ipip),
+        host_gw: accepts.contains(&Backend::HostGw),
+    }
+}
+
+fn mac(number: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, number])
+}
+
+fn subnet(number: u8) -> Subnet {
+    let prefix: IpNetwork = format!("10.244.{number}.0/24").parse().unwrap();
+    Subnet { prefix, primary: true }
+}
+
+#[track_caller]
+pub fn run(script: &str) {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,28 @@
+//! The tests that need what this host's kernel may lack, on kernels that have it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use std::time::Duration;
+
+use tartan_lab::{
+    static_program, static_test,
+    vm::{Kernel, Machine},
+};
+
+/// A machine without hardware support, on a busy host.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// The machine is ten times slower than the host: a tenth of the packets.
+#[test]
+fn nothing_is_lost_while_nodes_go_through_all_backends_of_linux_6_12() {
+    let test = static_test("tartan-datapath", "switch").unwrap();
+    let traffic = static_program("tartan-lab", "tartan-lab-traffic").unwrap();
+    let machine = Machine::new(Kernel::V6_12, test)
+        .arguments(&["--nocapture"])
+        .file(traffic, "/bin/tartan-lab-traffic")
+        .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
+        .environment("TARTAN_UDP_RATE", "100")
+        .environment("TARTAN_TCP_FLOWS", "2");
+    let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
+    assert!(report.console.contains("nothing lost"), "{}", report.console);
+    assert!(!report.console.contains("goes without"), "{}", report.console);
+}
