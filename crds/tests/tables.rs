@@ -69,20 +69,28 @@ fn tables_show_what_an_administrator_looks_for_first() {
     );
 
     let rack = json!({ "nodeSelector": {}, "backend": { "type": "host-gw" }, "priority": 5 });
-    let accepted =
-        json!({ "nodes": 2, "leases": 2, "conditions": [condition("Accepted", "False", "SamePriority")] });
+    let accepted = json!({
+        "nodes": 2, "leases": 2, "conditions": [condition("Accepted", "False", "SamePriority")],
+        "transition": {
+            "to": "host-gw", "since": "2026-01-01T00:00:00Z", "phase": "Moving",
+            "nodes": 2, "receiving": 2, "moved": 1,
+        },
+    });
     make(&api, "npool", &object("NetworkPool", "rack", rack), &accepted);
     check(
         &api,
         &["networkpools"],
-        &["NAME BACKEND PRIORITY NODES LEASES ACCEPTED", "rack host-gw 5        2     2      False"],
+        &[
+            "NAME BACKEND PRIORITY NODES LEASES CHANGING ACCEPTED",
+            "rack host-gw 5        2     2      Moving   False",
+        ],
     );
     check(
         &api,
         &["networkpools", "-o", "wide"],
         &[
-            "NAME BACKEND DIRECT PRIORITY NODES LEASES ACCEPTED",
-            "rack host-gw false  5        2     2      False",
+            "NAME BACKEND DIRECT PRIORITY NODES LEASES CHANGING ACCEPTED",
+            "rack host-gw false  5        2     2      Moving   False",
         ],
     );
 
