@@ -119,6 +119,26 @@ impl CidrEntry {
 pub struct Backends {
     #[serde(default)]
     pub vxlan: VxlanParameters,
+    #[serde(default)]
+    pub wireguard: WireguardParameters,
+}
+
+/// WireGuard, as in `wg` (8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WireguardParameters {
+    /// UDP port that nodes receive at.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Seconds between packets that keep a NAT on the way open; 0: none are sent.
+    #[schemars(range(min = 0, max = 3600))]
+    pub persistent_keepalive: i32,
+}
+
+impl Default for WireguardParameters {
+    fn default() -> Self {
+        Self { port: 51820, persistent_keepalive: 0 }
+    }
 }
 
 /// VXLAN: kernel attributes `IFLA_VXLAN_*` (linux/if_link.h).

@@ -23,7 +23,7 @@ pub mod wellknown;
 pub use cidr::{Cidr, CidrError, Family};
 pub use cluster_network::{
     Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus, Masquerade,
-    PodCidrMode, PodCidrModeInForce, VxlanParameters,
+    PodCidrMode, PodCidrModeInForce, VxlanParameters, WireguardParameters,
 };
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
 pub use node_network::{

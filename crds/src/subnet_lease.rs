@@ -77,18 +77,21 @@ pub enum BackendType {
     Vxlan,
     /// IP in IP (RFC 2003): IPv4 alone, with the least overhead.
     Ipip,
+    /// WireGuard: encrypted, in both families over either.
+    Wireguard,
     /// A plain route by the peer's address; both nodes on one link.
     HostGw,
 }
 
 impl BackendType {
-    pub const ALL: [Self; 3] = [Self::Vxlan, Self::Ipip, Self::HostGw];
+    pub const ALL: [Self; 4] = [Self::Vxlan, Self::Ipip, Self::Wireguard, Self::HostGw];
 
     /// As written in the API, in metrics and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
+            Self::Wireguard => "wireguard",
             Self::HostGw => "host-gw",
         }
     }
@@ -96,8 +99,16 @@ impl BackendType {
     /// Whether packets are wrapped, so that the path needs no common link.
     pub fn is_overlay(self) -> bool {
         match self {
-            Self::Vxlan | Self::Ipip => true,
+            Self::Vxlan | Self::Ipip | Self::Wireguard => true,
             Self::HostGw => false,
+        }
+    }
+
+    /// Whether nobody on the way can read or make its packets.
+    pub fn encrypts(self) -> bool {
+        match self {
+            Self::Wireguard => true,
+            Self::Vxlan | Self::Ipip | Self::HostGw => false,
         }
     }
 }
@@ -109,8 +120,10 @@ impl std::fmt::Display for BackendType {
 }
 
 /// A backend as an administrator asks for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.type != 'wireguard' || !has(self.directRouting) || !self.directRouting")
+    .message("wireguard has no directRouting: a plain route would carry pods' packets in clear"))]
 pub struct BackendSelection {
     #[serde(rename = "type")]
     pub kind: BackendType,
@@ -174,4 +187,19 @@ pub struct Endpoint {
     #[serde(default, rename = "vtepMAC", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 17), regex(pattern = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"))]
     pub vtep_mac: Option<String>,
+    /// wireguard: the public key, 32 bytes in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 44), regex(pattern = r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"))]
+    pub public_key: Option<String>,
+    /// wireguard: the UDP port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+}
+
+impl Endpoint {
+    /// One that says no more than that it is there.
+    pub fn plain(kind: BackendType) -> Self {
+        Self { kind, vtep_mac: None, public_key: None, port: None }
+    }
 }

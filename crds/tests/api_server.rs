@@ -111,7 +111,7 @@ fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
         (
             "unknown backend",
             json!({ "defaultBackend": { "type": "gre" } }),
-            "supported values: \"vxlan\", \"ipip\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"host-gw\"",
         ),
         (
             "a fallback that needs a link",
@@ -235,7 +235,9 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
         stored["spec"],
         json!({
             "cidrs": [{ "name": "a", "cidr": "10.244.0.0/16", "nodeMaskSize": 24, "drain": false }],
-            "backends": { "vxlan": { "vni": 1, "port": 8472, "learning": false, "gbp": false, "txChecksumOffload": true } },
+            "backends": { "vxlan": { "vni": 1, "port": 8472, "learning": false, "gbp": false, "txChecksumOffload": true },
+                "wireguard": { "port": 51820, "persistentKeepalive": 0 },
+            },
             "defaultBackend": { "type": "vxlan", "directRouting": false },
             "fallbackBackend": "vxlan",
             "masquerade": { "enabled": true, "fullyRandom": true },
@@ -270,7 +272,12 @@ fn a_pool_that_makes_no_sense_is_refused_with_the_reason() {
         (
             "unknown backend",
             json!({ "backend": { "type": "bgp" } }),
-            "supported values: \"vxlan\", \"ipip\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"host-gw\"",
+        ),
+        (
+            "plain routes beside encryption",
+            json!({ "backend": { "type": "wireguard", "directRouting": true } }),
+            "wireguard has no directRouting",
         ),
         ("an entry claimed twice", json!({ "cidrs": ["a", "a"] }), "entry names must be unique"),
         ("an uplink without a rule", json!({ "uplink": {} }), exactly_one),
@@ -340,7 +347,7 @@ fn a_lease_is_bound_to_its_block_by_its_name() {
         (
             "unknown backend",
             json!({ "backend": { "type": "gre" } }),
-            "supported values: \"vxlan\", \"ipip\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"host-gw\"",
         ),
         ("MTU 70000", json!({ "mtu": 70_000 }), "spec.mtu"),
     ];

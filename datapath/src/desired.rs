@@ -3,14 +3,18 @@
 mod containment;
 pub mod host;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
+use containment::Allowed;
+
 use crate::{
     mark,
-    model::{Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value},
+    model::{
+        Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value, WireguardPeer,
+    },
     mtu, nft,
     pair::{self, Pairing, Path, Reason},
     problem::Problem,
@@ -45,9 +49,13 @@ pub fn desired(intent: &Intent) -> Desired {
     let mut direct: Vec<IpNetwork> = Vec::new();
     for (peer, allowed) in intent.peers.iter().zip(contained) {
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
+        add_wireguard_peer(intent, peer, &allowed, &mut desired.elements);
         for (family, subnets) in by_family(intent, allowed.subnets) {
             let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback, family);
             if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
+                pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
+            }
+            if !allowed.key && matches!(pairing.path, Path::Wireguard { .. }) {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
             if let Path::Direct { .. } = pairing.path {
@@ -80,6 +88,23 @@ fn by_family(intent: &Intent, subnets: Vec<IpNetwork>) -> Vec<(Family, Vec<IpNet
     families
 }
 
+/// The peer as one whose packets may come, whatever path leads to it: so both ends can change to it in any order.
+fn add_wireguard_peer(intent: &Intent, peer: &Peer, allowed: &Allowed, elements: &mut Elements) {
+    let (Some(_), Some(theirs), true) =
+        (intent.local.side.endpoints.wireguard, peer.side.endpoints.wireguard, allowed.key)
+    else {
+        return;
+    };
+    let Some(address) = pair::outer_address(&intent.local.side, &peer.side) else { return };
+    let value = WireguardPeer {
+        endpoint: SocketAddr::new(address, theirs.port),
+        allowed: allowed.subnets.iter().copied().collect(),
+        keepalive: intent.wireguard.keepalive,
+    };
+    let key = Key::WireguardPeer { link: mark::WIREGUARD.to_owned(), key: theirs.key };
+    elements.insert(key, Value::WireguardPeer(value));
+}
+
 /// Neighbour, forwarding entry and routes of one peer, of one family.
 fn add_peer(
     intent: &Intent,
@@ -108,6 +133,10 @@ fn add_peer(
             Path::Ipip { destination } => {
                 // The tunnel takes the gateway for the outer destination.
                 let kind = RouteKind::Via { gateway: destination, link: mark::IPIP.to_owned(), onlink: true };
+                Route { kind, source, mtu: Some(mtu) }
+            }
+            Path::Wireguard { .. } => {
+                let kind = RouteKind::Device { link: mark::WIREGUARD.to_owned() };
                 Route { kind, source, mtu: Some(mtu) }
             }
             Path::Direct { gateway } => {

@@ -18,8 +18,10 @@ pub const BRIDGE: &str = "tartan0";
 pub const VXLAN: &str = "tartan-vxlan";
 /// The IP-in-IP device.
 pub const IPIP: &str = "tartan-ipip";
+/// The WireGuard device.
+pub const WIREGUARD: &str = "tartan-wg0";
 /// All devices that wrap packets.
-pub const TUNNELS: [&str; 2] = [VXLAN, IPIP];
+pub const TUNNELS: [&str; 3] = [VXLAN, IPIP, WIREGUARD];
 /// An address on each tunnel device that nothing sends from or to. On a device without any, the kernel
 /// takes a loose reverse-path filter as a strict one (`no_addr` in `__fib_validate_source`,
 /// net/ipv4/fib_frontend.c), and drops what comes by the tunnel while our own route already, or still, leads

@@ -21,6 +21,8 @@ pub fn overhead(backend: Backend, underlay: Family) -> u32 {
     match backend {
         Backend::HostGw => 0,
         Backend::Ipip => ip,
+        // UDP 8, data message 16 and its tag 16 (WireGuard: Next Generation Kernel Network Tunnel, section 5.4.6).
+        Backend::Wireguard => ip + 8 + 32,
         // UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
         Backend::Vxlan => ip + 8 + 8 + 14,
     }
@@ -64,6 +66,8 @@ mod tests {
         assert_eq!(pod_mtu(1500, V4, [HostGw], None), 1500);
         assert_eq!(pod_mtu(9001, V4, [Vxlan], Some(1400)), 1400);
         assert_eq!(pod_mtu(1500, V4, [Vxlan], Some(9000)), 1450);
+        assert_eq!(pod_mtu(1500, V4, [Backend::Wireguard, Vxlan], None), 1440);
+        assert_eq!(pod_mtu(1500, V6, [Backend::Wireguard, Vxlan], None), 1420);
         assert_eq!(pod_mtu(500, V4, [Vxlan], None), LEAST);
     }
 

@@ -7,10 +7,12 @@
 //! "Direct" below means a plain route by the peer's address. It needs both nodes *on one link*: each
 //! one's public address lies in the other's published uplink prefixes. Its gateway is of the family of the
 //! packets, so a pair is joined family by family. vxlan carries both over either, ipip IPv4 over IPv4 alone.
+//! wireguard carries both and encrypts: where one side asks for it, the pair has it or no path at all.
 //! "Direct-capable" is a node whose backend is host-gw, or an overlay with `directRouting`.
 //!
 //! | one side | other side | on one link | not on one link |
 //! | --- | --- | --- | --- |
+//! | wireguard | any | wireguard | wireguard |
 //! | host-gw | host-gw | direct | fallback overlay |
 //! | host-gw | overlay | that overlay | that overlay |
 //! | host-gw | overlay + directRouting | direct | that overlay |
@@ -29,7 +31,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Backend, Family, Mac, Side};
+use crate::model::{Backend, Family, Mac, Side, WireguardEndpoint};
 
 /// Version of the rules in this file, published in the lease. Where two nodes differ, the lower one's
 /// rules hold for the pair; this is the first version, so there is nothing to choose yet.
@@ -52,6 +54,12 @@ pub enum Path {
     Ipip {
         destination: IpAddr,
     },
+    /// WireGuard to this underlay address and peer.
+    Wireguard {
+        destination: IpAddr,
+        #[serde(flatten)]
+        peer: WireguardEndpoint,
+    },
     None,
 }
 
@@ -62,6 +70,7 @@ impl Path {
             Self::Direct { .. } => Some(Backend::HostGw),
             Self::Vxlan { .. } => Some(Backend::Vxlan),
             Self::Ipip { .. } => Some(Backend::Ipip),
+            Self::Wireguard { .. } => Some(Backend::Wireguard),
             Self::None => None,
         }
     }
@@ -73,6 +82,8 @@ impl Path {
 pub enum Reason {
     /// Both send by this backend.
     SameBackend,
+    /// One side encrypts, so the pair does.
+    Encrypted,
     /// Both can route directly and are on one link.
     OnLink,
     /// One side is an overlay, so the pair is.
@@ -99,6 +110,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SameBackend => "same-backend",
+            Self::Encrypted => "encrypted",
             Self::OnLink => "on-link",
             Self::OverlayOnOneSide => "overlay-on-one-side",
             Self::Fallback => "fallback",
@@ -116,6 +128,7 @@ impl Reason {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::SameBackend => "both nodes send by this backend",
+            Self::Encrypted => "one of the nodes sends encrypted only",
             Self::OnLink => "both nodes can route directly and are on one link",
             Self::OverlayOnOneSide => "one of the nodes sends by this overlay",
             Self::Fallback => {
@@ -176,6 +189,10 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
     if let Some(path) = path(ours, theirs, backend, outer, gateway) {
         return Pairing { path, reason };
     }
+    if backend.encrypts() {
+        // Nothing stands in for it.
+        return Pairing { path: Path::None, reason: Reason::NoEndpoint };
+    }
     let interim = Backend::ALL
         .into_iter()
         .filter(|other| *other != backend && carries(*other) && receives(ours, theirs, *other))
@@ -184,6 +201,11 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
         Some(path) => Pairing { path, reason: Reason::Interim },
         None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
     }
+}
+
+/// Their address for tunnels between both.
+pub fn outer_address(ours: &Side, theirs: &Side) -> Option<IpAddr> {
+    common_addresses(ours, theirs).ok().map(|(_, theirs)| theirs)
 }
 
 /// Their address as a gateway for packets of `family`, where both are on one link.
@@ -215,6 +237,10 @@ fn path(
             (Some(_), Some(mac)) => Some(Path::Vxlan { destination: outer, mac }),
             _ => None,
         },
+        Backend::Wireguard => match (ours.endpoints.wireguard, theirs.endpoints.wireguard) {
+            (Some(_), Some(peer)) => Some(Path::Wireguard { destination: outer, peer }),
+            _ => None,
+        },
         Backend::Ipip => {
             (ours.endpoints.ipip && theirs.endpoints.ipip).then_some(Path::Ipip { destination: outer })
         }
@@ -222,6 +248,11 @@ fn path(
 }
 
 fn choose(ours: &Side, theirs: &Side, on_link: bool, fallback: Backend) -> (Backend, Reason) {
+    let encrypting = [ours, theirs].map(|side| side.backend).into_iter().filter(|backend| backend.encrypts());
+    if let Some(backend) = encrypting.min() {
+        let same = ours.backend == theirs.backend;
+        return (backend, if same { Reason::SameBackend } else { Reason::Encrypted });
+    }
     let direct_capable = |side: &Side| !side.backend.is_overlay() || side.direct_routing;
     if on_link && direct_capable(ours) && direct_capable(theirs) {
         let same = ours.backend == Backend::HostGw && theirs.backend == Backend::HostGw;

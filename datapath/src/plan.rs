@@ -133,10 +133,12 @@ fn link_under<'a>(key: &'a Key, value: &'a Value) -> Option<&'a str> {
         Key::Address { link, .. }
         | Key::Neighbour { link, .. }
         | Key::Fdb { link, .. }
+        | Key::WireguardPeer { link, .. }
+        | Key::WireguardDevice(link)
         | Key::Offload(link) => Some(link),
         Key::Route { .. } => match value {
             Value::Route(route) => match &route.kind {
-                RouteKind::Via { link, .. } => Some(link),
+                RouteKind::Via { link, .. } | RouteKind::Device { link } => Some(link),
                 RouteKind::Unreachable => None,
             },
             _ => None,
@@ -155,12 +157,13 @@ fn link_under<'a>(key: &'a Key, value: &'a Value) -> Option<&'a str> {
 /// runtime's to delete.
 fn is_deletable(key: &Key) -> bool {
     match key {
-        Key::Sysctl(_) | Key::Offload(_) | Key::NftTable | Key::Port(_) => false,
+        Key::Sysctl(_) | Key::Offload(_) | Key::WireguardDevice(_) | Key::NftTable | Key::Port(_) => false,
         Key::Link(_)
         | Key::Address { .. }
         | Key::ForwardException(_)
         | Key::Neighbour { .. }
         | Key::Fdb { .. }
+        | Key::WireguardPeer { .. }
         | Key::Route { .. } => true,
     }
 }

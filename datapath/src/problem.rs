@@ -22,6 +22,8 @@ pub enum ProblemKind {
     SubnetOverlap,
     /// Two nodes publish one hardware address.
     DuplicateMac,
+    /// Two nodes publish one WireGuard key.
+    DuplicateKey,
     /// Two nodes publish one public address.
     DuplicateAddress,
     /// An entry covers an address that must stay reachable.
@@ -36,6 +38,7 @@ impl ProblemKind {
             Self::SubnetOutside => "subnet-outside",
             Self::SubnetOverlap => "subnet-overlap",
             Self::DuplicateMac => "duplicate-mac",
+            Self::DuplicateKey => "duplicate-key",
             Self::DuplicateAddress => "duplicate-address",
             Self::ProtectedInEntry => "protected-in-entry",
             Self::SmallMtu => "small-mtu",

@@ -6,15 +6,24 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnetwork::IpNetwork;
 use proptest::{collection, prelude::*, sample::subsequence};
 use tartan_datapath::{
-    model::{Backend, Endpoints, Family, Mac, Side},
+    model::{Backend, Endpoints, Family, Mac, PublicKey, Side, WireguardEndpoint},
     pair::{Path, Reason, pair},
 };
+
+fn wireguard(number: u8) -> WireguardEndpoint {
+    WireguardEndpoint { key: PublicKey([number; 32]), port: 51820 }
+}
 
 fn side(backend: Backend, direct_routing: bool, number: u8, prefix: &str) -> Side {
     Side {
         backend,
         accepts: BTreeSet::from(Backend::ALL),
-        endpoints: Endpoints { vxlan: Some(Mac([2, 0, 0, 0, 0, number])), ipip: true, host_gw: true },
+        endpoints: Endpoints {
+            wireguard: Some(wireguard(number)),
+            vxlan: Some(Mac([2, 0, 0, 0, 0, number])),
+            ipip: true,
+            host_gw: true,
+        },
         direct_routing,
         public_ips: vec![format!("192.0.2.{number}").parse().unwrap()],
         tunnel_sources: vec![],
@@ -29,16 +38,18 @@ fn word(path: Path) -> &'static str {
         Path::Direct { .. } => "direct",
         Path::Vxlan { .. } => "vxlan",
         Path::Ipip { .. } => "ipip",
+        Path::Wireguard { .. } => "wireguard",
         Path::None => "none",
     }
 }
 
 #[test]
 fn every_pair_of_backends_has_the_path_of_the_table() {
-    use Reason::{Fallback, OnLink, OverlayOnOneSide, SameBackend};
+    use Reason::{Encrypted, Fallback, OnLink, OverlayOnOneSide, SameBackend};
     let host_gw = (Backend::HostGw, false);
     let vxlan = (Backend::Vxlan, false);
     let direct = (Backend::Vxlan, true);
+    let wireguard = (Backend::Wireguard, false);
     let ipip = (Backend::Ipip, false);
     let ipip_direct = (Backend::Ipip, true);
     // One side, other side, path on one link, path elsewhere.
@@ -58,6 +69,12 @@ fn every_pair_of_backends_has_the_path_of_the_table() {
         (ipip, ipip, ("ipip", SameBackend), ("ipip", SameBackend)),
         (ipip, ipip_direct, ("ipip", SameBackend), ("ipip", SameBackend)),
         (ipip_direct, ipip_direct, ("direct", OnLink), ("ipip", SameBackend)),
+        (wireguard, wireguard, ("wireguard", SameBackend), ("wireguard", SameBackend)),
+        (wireguard, host_gw, ("wireguard", Encrypted), ("wireguard", Encrypted)),
+        (wireguard, vxlan, ("wireguard", Encrypted), ("wireguard", Encrypted)),
+        (wireguard, direct, ("wireguard", Encrypted), ("wireguard", Encrypted)),
+        (wireguard, ipip, ("wireguard", Encrypted), ("wireguard", Encrypted)),
+        (wireguard, ipip_direct, ("wireguard", Encrypted), ("wireguard", Encrypted)),
     ];
     for (one, other, on_link, elsewhere) in table {
         // Both prefixes cover the other's address; none does; only one does, which is not "on one link".
@@ -110,6 +127,7 @@ fn what_is_missing_is_the_reason_on_both_ends() {
             |side| {
                 side.endpoints.vxlan = None;
                 side.accepts.remove(&Backend::Ipip);
+                side.endpoints.wireguard = None;
                 side.uplink_prefixes.clear();
             },
             Reason::NoEndpoint,
@@ -141,11 +159,11 @@ fn a_pair_that_waits_for_an_end_point_keeps_another_path() {
     };
     let only = |there: &mut Endpoints| *there = Endpoints { host_gw: true, ..Endpoints::default() };
     let cases = [
-        (moved(Backend::HostGw, |there| there.host_gw = false), Backend::HostGw, "vxlan"),
-        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::HostGw, "ipip"),
+        (moved(Backend::HostGw, |there| there.host_gw = false), Backend::HostGw, "wireguard"),
+        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::HostGw, "wireguard"),
         (moved(Backend::Vxlan, only), Backend::HostGw, "direct"),
         (moved(Backend::Vxlan, only), Backend::Vxlan, "direct"),
-        (moved(Backend::Ipip, |there| there.ipip = false), Backend::Ipip, "vxlan"),
+        (moved(Backend::Ipip, |there| there.ipip = false), Backend::Ipip, "wireguard"),
     ];
     for (waiting, other, expected) in cases {
         let other = side(other, false, 2, "192.0.2.0/24");
@@ -178,6 +196,26 @@ fn a_plain_route_needs_a_link_of_its_own_family_and_a_tunnel_carries_both() {
 }
 
 #[test]
+fn where_one_side_encrypts_nothing_stands_in_for_it() {
+    type Spoil = fn(&mut Side);
+    let spoils: [(Spoil, Reason); 2] = [
+        (|side| side.endpoints.wireguard = None, Reason::NoEndpoint),
+        (|side| _ = side.accepts.remove(&Backend::Wireguard), Reason::NotAccepted),
+    ];
+    for (spoil, reason) in spoils {
+        for other in Backend::ALL {
+            let encrypting = side(Backend::Wireguard, false, 1, "192.0.2.0/24");
+            let mut other = side(other, false, 2, "192.0.2.0/24");
+            spoil(&mut other);
+            for (from, to) in [(&encrypting, &other), (&other, &encrypting)] {
+                let found = pair(from, to, Backend::Vxlan, Family::V4);
+                assert_eq!((found.path, found.reason), (Path::None, reason));
+            }
+        }
+    }
+}
+
+#[test]
 fn ipip_carries_ipv4_over_ipv4_and_the_fallback_the_rest() {
     let two = |number: u8| {
         let mut side = side(Backend::Ipip, false, number, "192.0.2.0/24");
@@ -206,7 +244,13 @@ fn any_side() -> impl Strategy<Value = Side> {
     (
         prop::sample::select(&Backend::ALL[..]),
         subsequence(Backend::ALL.to_vec(), 0..=Backend::ALL.len()),
-        (prop::option::of(any::<[u8; 6]>()), any::<bool>(), any::<bool>(), any::<bool>()),
+        (
+            prop::option::of(any::<[u8; 6]>()),
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+            prop::option::of(0u8..3),
+        ),
         collection::vec(prop::sample::select(addresses.to_vec()), 0..=2),
         subsequence(prefixes.to_vec(), 0..=5),
         0u32..3,
@@ -215,14 +259,14 @@ fn any_side() -> impl Strategy<Value = Side> {
             |(
                 backend,
                 accepts,
-                (mac, ipip, host_gw, direct_routing),
+                (mac, ipip, host_gw, direct_routing, key),
                 addresses,
                 prefixes,
                 pairing_version,
             )| Side {
                 backend,
                 accepts: accepts.into_iter().collect(),
-                endpoints: Endpoints { vxlan: mac.map(Mac), ipip, host_gw },
+                endpoints: Endpoints { wireguard: key.map(wireguard), vxlan: mac.map(Mac), ipip, host_gw },
                 direct_routing,
                 public_ips: addresses.into_iter().map(|a| a.parse().unwrap()).collect(),
                 tunnel_sources: vec![],
@@ -244,17 +288,21 @@ proptest! {
                 prop_assert!(side.accepts.contains(&backend));
                 let received = match backend {
                     Backend::Vxlan => side.endpoints.vxlan.is_some(),
+                    Backend::Wireguard => side.endpoints.wireguard.is_some(),
                     Backend::Ipip => side.endpoints.ipip,
                     Backend::HostGw => side.endpoints.host_gw,
                 };
                 prop_assert!(received);
             }
         }
+        if [&a, &b].iter().any(|side| side.backend.encrypts()) {
+            prop_assert!(there.path.backend().is_none_or(Backend::encrypts), "in clear: {:?}", there);
+        }
         match there.path {
             // The kernel takes no gateway of the other family for IPv6.
             Path::Direct { gateway } if Family::of_address(gateway) != family => prop_assert!(false, "{:?}", there),
             Path::Ipip { destination } if family == Family::V6 || destination.is_ipv6() => prop_assert!(false, "{:?}", there),
-            Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } | Path::Ipip { destination: to } => prop_assert!(b.public_ips.contains(&to)),
+            Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } | Path::Ipip { destination: to } | Path::Wireguard { destination: to, .. } => prop_assert!(b.public_ips.contains(&to)),
             Path::None => {}
         }
     }

@@ -50,11 +50,13 @@ fn under(key: &Key, value: &Value) -> Option<String> {
             Key::Address { link, .. }
             | Key::Neighbour { link, .. }
             | Key::Fdb { link, .. }
+            | Key::WireguardPeer { link, .. }
+            | Key::WireguardDevice(link)
             | Key::Offload(link),
             _,
         ) => Some(link.clone()),
         (Key::Route { .. }, Value::Route(route)) => match &route.kind {
-            RouteKind::Via { link, .. } => Some(link.clone()),
+            RouteKind::Via { link, .. } | RouteKind::Device { link } => Some(link.clone()),
             RouteKind::Unreachable => None,
         },
         (Key::Sysctl(path), _) => {

@@ -50,6 +50,8 @@ pub struct Findings<'a> {
     pub unmet: &'a [NotReady],
     /// Backends that the node only receives, for nodes that send by them.
     pub spare: BTreeSet<Backend>,
+    /// Why there is no WireGuard key.
+    pub no_key: Option<&'a str>,
 }
 
 /// The verdict.
@@ -84,6 +86,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         no_ground,
         unmet,
         spare,
+        no_key,
     } = findings;
     let mut lost = BTreeSet::new();
     let mut lose = |backend: Backend, why: String| {
@@ -107,6 +110,13 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             reason::NFT_MISSING,
             "the program nft can't be started: install the nftables package on the node or in the image",
         ));
+    }
+    if let Some(message) = no_key {
+        if spare.contains(&Backend::Wireguard) {
+            troubles.push(lose(Backend::Wireguard, (*message).to_owned()));
+        } else {
+            broken.push(NotReady::new(reason::BACKEND_UNAVAILABLE, *message));
+        }
     }
     for (reason, message) in unseen.iter() {
         broken.push(NotReady::new(api_reason(reason), message.clone()));
@@ -208,11 +218,14 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
 /// The backend whose device the object is or hangs on.
 fn backend_of(key: &Key) -> Option<Backend> {
     let link = match key {
-        Key::Link(link) | Key::Offload(link) | Key::Address { link, .. } => link.as_str(),
+        Key::Link(link) | Key::Offload(link) | Key::WireguardDevice(link) | Key::Address { link, .. } => {
+            link.as_str()
+        }
         Key::Sysctl(path) => path.split('/').nth(2)?,
         Key::NftTable
         | Key::ForwardException(_)
         | Key::Port(_)
+        | Key::WireguardPeer { .. }
         | Key::Neighbour { .. }
         | Key::Fdb { .. }
         | Key::Route { .. } => return None,
@@ -220,6 +233,7 @@ fn backend_of(key: &Key) -> Option<Backend> {
     match link {
         mark::VXLAN => Some(Backend::Vxlan),
         mark::IPIP => Some(Backend::Ipip),
+        mark::WIREGUARD => Some(Backend::Wireguard),
         _ => None,
     }
 }
@@ -231,11 +245,12 @@ fn is_own(key: &Key) -> bool {
         | Key::Offload(_)
         | Key::Address { .. }
         | Key::Sysctl(_)
+        | Key::WireguardDevice(_)
         | Key::NftTable
         | Key::ForwardException(_) => true,
         // One pod's, at most.
         Key::Port(_) => false,
-        Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => false,
+        Key::WireguardPeer { .. } | Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => false,
     }
 }
 
@@ -265,157 +280,4 @@ fn quote(reason: &'static str, messages: Vec<String>) -> Option<NotReady> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tartan_datapath::{
-        model::{Action, Family, Value},
-        pair::Pairing,
-    };
-
-    use super::*;
-
-    fn good() -> Facts {
-        Facts { nft: true, net_admin: true, ..Facts::default() }
-    }
-
-    fn findings(facts: &Facts) -> Findings<'_> {
-        Findings {
-            facts,
-            failed: &[],
-            unseen: &[],
-            conflicts: &[],
-            problems: &[],
-            faults: &[],
-            frozen: None,
-            shadowing: None,
-            files: None,
-            foreign_file: None,
-            paths: &[],
-            no_ground: None,
-            unmet: &[],
-            spare: BTreeSet::new(),
-        }
-    }
-
-    fn failed(key: Key, reason: &'static str) -> Assessment {
-        let value = Value::ForwardException;
-        let step = Step { action: Action::Create, key: key.clone(), value, before: None };
-        let failed = [(step, Failed { key, reason, message: "no".into() })];
-        assess(&Findings { failed: &failed, ..findings(&good()) })
-    }
-
-    fn summary(assessment: &Assessment) -> (Option<&'static str>, Vec<&'static str>, bool) {
-        let Assessment { not_ready, troubles, reception, lost: _ } = assessment;
-        let troubles = troubles.iter().map(|trouble| trouble.reason).collect();
-        (not_ready.as_ref().map(|not_ready| not_ready.reason), troubles, *reception)
-    }
-
-    #[test]
-    fn a_quiet_round_is_ready() {
-        assert_eq!(assess(&findings(&good())), Assessment { reception: true, ..Assessment::default() });
-    }
-
-    #[test]
-    fn what_fails_for_this_node_breaks_it_and_what_fails_for_a_peer_does_not() {
-        let route = Key::Route { destination: "10.244.2.0/24".parse().unwrap(), metric: 0 };
-        assert_eq!(summary(&failed(route, "refused")), (None, vec![reason::APPLY_FAILED], true));
-        let vxlan = Key::Link(mark::VXLAN.into());
-        assert_eq!(
-            summary(&failed(vxlan, "permission-denied")),
-            (Some(reason::PERMISSION_DENIED), vec![], false)
-        );
-        let forward = Key::Sysctl("ipv4/ip_forward".into());
-        assert_eq!(
-            summary(&failed(forward, "sysctl-read-only")),
-            (Some(reason::SYSCTL_READ_ONLY), vec![], false)
-        );
-        let filter = Key::Sysctl("ipv4/conf/eth0/rp_filter".into());
-        assert_eq!(
-            summary(&failed(filter, "sysctl-read-only")),
-            (None, vec![reason::SYSCTL_READ_ONLY], true)
-        );
-    }
-
-    #[test]
-    fn a_foreign_device_in_our_place_breaks_the_node() {
-        let conflicts = [Conflict {
-            key: Key::Link(mark::VXLAN.into()),
-            found: "a vxlan device without our mark".into(),
-        }];
-        let assessment = assess(&Findings { conflicts: &conflicts, ..findings(&good()) });
-        assert_eq!(summary(&assessment), (Some(reason::FOREIGN_OBJECT), vec![], false));
-    }
-
-    #[test]
-    fn a_backend_that_only_others_send_by_may_be_missing() {
-        let ipip = Key::Link(mark::IPIP.into());
-        assert_eq!(summary(&failed(ipip.clone(), "refused")), (Some(reason::APPLY_FAILED), vec![], false));
-        let step =
-            Step { action: Action::Create, key: ipip.clone(), value: Value::ForwardException, before: None };
-        let failed = [(step, Failed { key: ipip, reason: "refused", message: "not supported".into() })];
-        let spare = BTreeSet::from([Backend::Ipip]);
-        let assessment = assess(&Findings { failed: &failed, spare: spare.clone(), ..findings(&good()) });
-        assert_eq!(summary(&assessment), (None, vec![reason::BACKEND_UNAVAILABLE], true));
-        assert_eq!(assessment.lost, spare);
-    }
-
-    #[test]
-    fn troubles_come_worst_first_and_many_of_a_kind_are_counted() {
-        let facts = Facts { leftovers: vec!["flannel.1 is there".into()], ..good() };
-        let faults: Vec<PeerFault> =
-            (0..9).map(|n| PeerFault { node: format!("n{n}"), message: "bad".into() }).collect();
-        let assessment = assess(&Findings {
-            faults: &faults,
-            frozen: Some("too much vanished".into()),
-            shadowing: Some("00-other.conf"),
-            ..findings(&facts)
-        });
-        assert_eq!(
-            summary(&assessment),
-            (
-                None,
-                vec![
-                    reason::DELETIONS_FROZEN,
-                    reason::CNI_SHADOWED,
-                    reason::LEFTOVER_FLANNEL,
-                    reason::PEER_INVALID
-                ],
-                true
-            )
-        );
-        assert!(assessment.troubles[3].message.ends_with("and 5 more"));
-    }
-
-    #[test]
-    fn a_refused_pair_is_a_trouble_and_one_that_waits_is_not() {
-        let path = |node: &str, path: Path, reason: Reason| PeerPath {
-            node: node.into(),
-            family: Family::V4,
-            subnets: vec![],
-            pairing: Pairing { path, reason },
-            mtu: 1450,
-        };
-        let gateway = "192.0.2.9".parse().unwrap();
-        let paths = [
-            path("new", Path::None, Reason::NoAddress),
-            path("moving", Path::None, Reason::NoEndpoint),
-            path("good", Path::Direct { gateway }, Reason::OnLink),
-        ];
-        assert_eq!(
-            assess(&Findings { paths: &paths, ..findings(&good()) }),
-            assess(&findings(&good())),
-            "only waiting"
-        );
-        let paths = [path("deaf", Path::None, Reason::NotAccepted)];
-        let assessment = assess(&Findings { paths: &paths, ..findings(&good()) });
-        assert_eq!(summary(&assessment), (None, vec![reason::PEERS_WITHOUT_PATH], true));
-        assert!(assessment.troubles[0].message.contains("node deaf"), "{assessment:?}");
-    }
-
-    #[test]
-    fn a_missing_program_or_right_is_named_with_its_remedy() {
-        let facts = Facts { nft: false, ..good() };
-        let assessment = assess(&findings(&facts));
-        assert_eq!(summary(&assessment), (Some(reason::NFT_MISSING), vec![], false));
-        assert!(assessment.not_ready.unwrap().message.contains("install"));
-    }
-}
+mod tests;

@@ -122,10 +122,16 @@ impl Options {
         }
     }
 
+    /// Lives as long as the kernel's sessions do: a node that reboots has a new key.
+    pub fn wireguard_key(&self) -> PathBuf {
+        self.run_dir.join("wireguard.key")
+    }
+
     pub fn kernel(&self) -> tartan_datapath::kernel::Options {
         tartan_datapath::kernel::Options {
             proc_sys: self.proc_sys.clone(),
             restore_dir: self.run_dir.join("restore"),
+            wireguard_key: self.wireguard_key(),
             ..tartan_datapath::kernel::Options::default()
         }
     }

@@ -84,6 +84,9 @@ fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> Str
             Path::Direct { gateway } => format!("direct via {gateway}"),
             Path::Vxlan { destination, mac } => format!("vxlan to {destination} ({mac})"),
             Path::Ipip { destination } => format!("ipip to {destination}"),
+            Path::Wireguard { destination, peer } => {
+                format!("wireguard to {destination} port {} ({})", peer.port, peer.key)
+            }
             Path::None => "no path".to_owned(),
         };
         let subnets: Vec<String> = path.subnets.iter().map(ToString::to_string).collect();

@@ -51,7 +51,17 @@ pub async fn find(
         Some(target) => kernel.route_get(target).await.ok().flatten(),
         None => None,
     };
-    let sources = Sources { node, snapshot, facts: &facts, api_server, reach_link, lost: &memory.lost };
+    let wireguard_key = intent::wants_key(node, &snapshot)
+        .then(|| kernel.wireguard_key().map_err(|error| format!("no WireGuard key: {}", chain(&error))));
+    let sources = Sources {
+        node,
+        snapshot,
+        facts: &facts,
+        api_server,
+        reach_link,
+        lost: &memory.lost,
+        wireguard_key: wireguard_key.as_ref(),
+    };
     match (intent::build(&sources), &memory.held) {
         (Ok(built), _) => {
             let now = Programmed::of(&snapshot);

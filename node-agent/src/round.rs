@@ -234,6 +234,7 @@ fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Fin
         paths: &worked.desired.paths,
         no_ground: ground.missing(),
         unmet: built.map_or(&[], |built| &built.troubles),
+        no_key: built.and_then(|built| built.no_key.as_deref()),
         spare: built.map(|built| built.intent.spare_backends()).unwrap_or_default(),
     }
 }

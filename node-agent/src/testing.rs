@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::{
     BackendType, Endpoint, LeaseBackend, Masquerade, NodeNetworkSpec, SubnetLeaseStatus, VxlanParameters,
+    WireguardParameters,
 };
-use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
+use tartan_datapath::model::{
+    AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, PublicKey, Subnet,
+};
 
 use crate::{
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
@@ -25,12 +28,14 @@ pub struct Known {
     pub unreadable: BTreeMap<String, String>,
     pub reach_link: Option<u32>,
     pub lost: BTreeSet<Backend>,
+    pub wireguard_key: Option<Result<PublicKey, String>>,
 }
 
 pub fn known() -> Known {
     let network = Network {
         entries: vec!["10.244.0.0/16".parse().unwrap()],
         vxlan: VxlanParameters::default(),
+        wireguard: WireguardParameters::default(),
         fallback: BackendType::Vxlan,
         masquerade: Masquerade::default(),
         mtu: None,
@@ -51,6 +56,7 @@ pub fn known() -> Known {
         unreadable: BTreeMap::new(),
         reach_link: None,
         lost: BTreeSet::new(),
+        wireguard_key: None,
     };
     known.add(lease(1, "node1"));
     known
@@ -83,6 +89,7 @@ impl Known {
             api_server: &["198.51.100.1".parse().unwrap()],
             reach_link: self.reach_link,
             lost: &self.lost,
+            wireguard_key: self.wireguard_key.as_ref(),
         })
     }
 }
@@ -113,8 +120,8 @@ pub fn status(n: u8) -> SubnetLeaseStatus {
         tunnel_sources: vec![],
         uplink_prefixes: vec!["192.0.2.0/24".parse().unwrap()],
         endpoints: vec![Endpoint {
-            kind: BackendType::Vxlan,
             vtep_mac: Some(format!("02:00:00:00:00:{n:02x}")),
+            ..Endpoint::plain(BackendType::Vxlan)
         }],
         mtu: Some(1450),
         pairing_version: 1,

@@ -18,6 +18,8 @@ pub(super) struct Allowed {
     pub(super) subnets: Vec<IpNetwork>,
     /// False where its tunnel end point is another's.
     pub(super) end_point: bool,
+    /// False where its WireGuard key is another's.
+    pub(super) key: bool,
 }
 
 /// One answer for each peer, in their order. O(n log n).
@@ -25,10 +27,13 @@ pub(super) fn check(intent: &Intent, problems: &mut Vec<Problem>) -> Vec<Allowed
     let mut allowed: Vec<Allowed> = intent
         .peers
         .iter()
-        .map(|peer| Allowed { subnets: vec![], end_point: true }.with_subnets(intent, peer, problems))
+        .map(|peer| {
+            Allowed { subnets: vec![], end_point: true, key: true }.with_subnets(intent, peer, problems)
+        })
         .collect();
     refuse_overlaps(intent, &mut allowed, problems);
     refuse_shared_macs(intent, &mut allowed, problems);
+    refuse_shared_keys(intent, &mut allowed, problems);
     report_shared_addresses(intent, problems);
     allowed
 }
@@ -123,6 +128,28 @@ fn refuse_shared_macs(intent: &Intent, allowed: &mut [Allowed], problems: &mut V
             ));
         } else {
             holders.insert(mac, &peer.node);
+        }
+    }
+}
+
+/// Two peers with one key would be one peer to the kernel, and take each other's packets.
+fn refuse_shared_keys(intent: &Intent, allowed: &mut [Allowed], problems: &mut Vec<Problem>) {
+    let own = intent.local.side.endpoints.wireguard.map(|own| (own.key, intent.local.node.as_str()));
+    let mut holders: BTreeMap<_, &str> = own.into_iter().collect();
+    for index in in_name_order(intent) {
+        let Some(peer) = intent.peers.get(index) else { continue };
+        let Some(theirs) = peer.side.endpoints.wireguard else { continue };
+        if let Some(holder) = holders.get(&theirs.key) {
+            if let Some(allowed) = allowed.get_mut(index) {
+                allowed.key = false;
+            }
+            problems.push(problem(
+                ProblemKind::DuplicateKey,
+                peer,
+                format!("its WireGuard key {} is that of node {holder}: it gets no encrypted path until it has its own; remove its key file and restart its agent", theirs.key),
+            ));
+        } else {
+            holders.insert(theirs.key, &peer.node);
         }
     }
 }

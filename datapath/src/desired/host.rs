@@ -7,7 +7,10 @@ use ipnetwork::IpNetwork;
 use super::{Desired, receives};
 use crate::{
     mark,
-    model::{Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Value},
+    model::{
+        Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Value,
+        WireguardDevice,
+    },
     mtu,
     problem::{Problem, ProblemKind},
 };
@@ -30,6 +33,9 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
     }
     if receives(intent, Backend::Ipip) && add_ipip(intent, elements) {
         tunnels.push(mark::IPIP);
+    }
+    if receives(intent, Backend::Wireguard) && add_wireguard(intent, elements) {
+        tunnels.push(mark::WIREGUARD);
     }
     // On the bridge and not on the tunnel: when a link goes, the kernel drops every route whose source was
     // one of its addresses, and plain routes shall outlive the tunnel.
@@ -84,6 +90,23 @@ fn add_ipip(intent: &Intent, elements: &mut Elements) -> bool {
     let kind = LinkKind::Ipip { local };
     elements.insert(Key::Link(mark::IPIP.into()), Value::Link(Link { kind, mac: None, mtu, up: true }));
     add_address(elements, mark::IPIP, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
+    true
+}
+
+/// False where this node has no key.
+fn add_wireguard(intent: &Intent, elements: &mut Elements) -> bool {
+    let uplink = &intent.local.uplink;
+    let (Some(own), Some(underlay)) =
+        (intent.local.side.endpoints.wireguard, uplink.addresses.first().map(Family::of))
+    else {
+        return false;
+    };
+    let mtu = mtu::inside(uplink.mtu, Backend::Wireguard, underlay);
+    let link = Link { kind: LinkKind::Wireguard, mac: None, mtu, up: true };
+    elements.insert(Key::Link(mark::WIREGUARD.into()), Value::Link(link));
+    let device = WireguardDevice { key: own.key, port: own.port };
+    elements.insert(Key::WireguardDevice(mark::WIREGUARD.into()), Value::WireguardDevice(device));
+    add_address(elements, mark::WIREGUARD, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
     true
 }
 

@@ -17,6 +17,7 @@ use super::{
     error::{ApplyError, errno},
     offload,
     socket::RequestError,
+    wireguard,
 };
 use crate::{
     mark,
@@ -104,6 +105,20 @@ impl Kernel {
                 let path = self.sysctls.path(name);
                 self.sysctls.write(name, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
             }
+            (Key::WireguardDevice(link), Value::WireguardDevice(device), _) => match &self.key {
+                Some(key) if key.public() == device.key => {
+                    wireguard::set_device(link, device, key).map_err(ApplyError::Netlink)
+                }
+                _ => Err(ApplyError::Mismatch),
+            },
+            (Key::WireguardPeer { link, key }, Value::WireguardPeer(peer), action) => {
+                let before = match &step.before {
+                    Some(Value::WireguardPeer(before)) => Some(before),
+                    _ => None,
+                };
+                let result = wireguard::set_peer(link, *key, (action, peer), before);
+                gone_is_deleted(step, result.map_err(ApplyError::Netlink))
+            }
             (Key::Offload(link), Value::Offload(wanted), _) => {
                 offload::set_tx_checksum(link, wanted.tx_checksum)
                     .map_err(|source| ApplyError::Offload { link: link.clone(), source })
@@ -178,6 +193,8 @@ fn is_batched(key: &Key) -> bool {
         | Key::Offload(_)
         | Key::Sysctl(_)
         | Key::NftTable
+        | Key::WireguardDevice(_)
+        | Key::WireguardPeer { .. }
         | Key::ForwardException(_) => false,
     }
 }

@@ -84,6 +84,7 @@ impl SeenLink {
     pub(super) fn element_kind(&self, name_of: impl Fn(u32) -> String) -> Option<LinkKind> {
         match (self.kind.as_str(), &self.vxlan, self.ipip) {
             ("bridge", ..) => Some(LinkKind::Bridge),
+            ("wireguard", ..) => Some(LinkKind::Wireguard),
             ("ipip", _, Some(SeenIpip { local, remote: Ipv4Addr::UNSPECIFIED })) => {
                 Some(LinkKind::Ipip { local })
             }
@@ -236,6 +237,7 @@ impl SeenRoute {
             (RouteType::Unicast, [gateway], [link]) => {
                 RouteKind::Via { gateway: *gateway, link: name_of(*link), onlink: self.onlink }
             }
+            (RouteType::Unicast, [], [link]) => RouteKind::Device { link: name_of(*link) },
             (RouteType::Unreachable, _, _) => RouteKind::Unreachable,
             _ => return None,
         };

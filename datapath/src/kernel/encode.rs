@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnetwork::IpNetwork;
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVxlan,
-    RouteMessageBuilder,
+    LinkWireguard, RouteMessageBuilder,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressHeaderFlags, AddressMessage},
@@ -50,6 +50,7 @@ pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<Route
             }
             with_mac(builder, link.mac).mtu(link.mtu).build()
         }
+        LinkKind::Wireguard => LinkWireguard::new(name).mtu(link.mtu).build(),
         LinkKind::Ipip { local } => {
             LinkIpIp::new(name).local(*local).ttl(0).pmtudisc(false).mtu(link.mtu).build()
         }
@@ -163,6 +164,12 @@ pub(super) fn route(
             if *onlink {
                 builder = builder.onlink();
             }
+        }
+        RouteKind::Device { link } => {
+            builder = builder.output_interface(index(links, link)?).kind(RouteType::Unicast);
+            // As the kernel wants it for IPv4 without a gateway.
+            builder =
+                builder.scope(if destination.is_ipv4() { RouteScope::Link } else { RouteScope::Universe });
         }
         RouteKind::Unreachable => builder = builder.scope(RouteScope::Universe).kind(RouteType::Unreachable),
     }

@@ -9,12 +9,14 @@ mod decode;
 mod encode;
 mod error;
 mod facts;
+mod generic;
 mod monitor;
 mod nft;
 mod observe;
 mod offload;
 mod socket;
 mod sysctl;
+mod wireguard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +30,15 @@ pub use monitor::Notice;
 pub use nft::NftError;
 pub use observe::Observation;
 pub use socket::RequestError;
+pub use wireguard::KeyError;
 
 use monitor::Monitor;
 use nft::{Forward, Nft};
 use socket::Socket;
 use sysctl::Sysctls;
+use wireguard::PrivateKey;
 
-use crate::model::{ForwardException, Key, Value};
+use crate::model::{ForwardException, Key, PublicKey, Value};
 
 /// Where the host's things are.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// The `nft` program.
     pub nft: PathBuf,
+    /// File of this node's WireGuard key, made when it is first asked for.
+    pub wireguard_key: PathBuf,
 }
 
 impl Default for Options {
@@ -55,6 +61,7 @@ impl Default for Options {
             restore_dir: "/run/tartan/restore".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             nft: "nft".into(),
+            wireguard_key: "/run/tartan/wireguard.key".into(),
         }
     }
 }
@@ -73,6 +80,7 @@ pub struct Kernel {
     forward_drop: BTreeSet<ForwardException>,
     /// Settings as they were last seen, and as they were desired.
     settings: Vec<(Key, Value, Value)>,
+    key: Option<PrivateKey>,
     options: Options,
 }
 
@@ -91,6 +99,7 @@ impl Kernel {
             forward_seen: BTreeMap::new(),
             forward_drop: BTreeSet::new(),
             settings: Vec::new(),
+            key: None,
             options,
         })
     }
@@ -104,6 +113,14 @@ impl Kernel {
     /// Puts back the settings that were changed; returns how many. For cleaning up.
     pub fn restore_sysctls(&self) -> std::io::Result<usize> {
         self.sysctls.restore()
+    }
+
+    /// This node's WireGuard key: read from its file, or made, when it is first asked for.
+    pub fn wireguard_key(&mut self) -> Result<PublicKey, KeyError> {
+        if self.key.is_none() {
+            self.key = Some(PrivateKey::load_or_create(&self.options.wireguard_key)?);
+        }
+        Ok(self.key.as_ref().map_or(PublicKey([0; 32]), PrivateKey::public))
     }
 
     /// Packets and bytes of our table's named counters.

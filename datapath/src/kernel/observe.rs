@@ -12,7 +12,7 @@ use super::{
     decode::{self, SeenIpip, SeenLink, SeenPort},
     error::ObserveError,
     nft::{Forward, NftError},
-    offload,
+    offload, wireguard,
 };
 use crate::model::{
     Address, Elements, ForwardException, Key, Link, LinkKind, NftTable, Observed, Offload, Port, Sysctl,
@@ -50,6 +50,7 @@ impl Kernel {
             self.add_fdb(&ours, &mut seen.observed).await,
             self.add_routes(&links, desired, &mut seen.observed).await,
             self.add_nft(desired, &mut seen.observed).await,
+            add_wireguard(&ours, desired, &mut seen.observed),
         ] {
             seen.failures.extend(result.err());
         }
@@ -255,6 +256,17 @@ impl Kernel {
     }
 }
 
+fn add_wireguard(
+    ours: &BTreeMap<u32, &SeenLink>,
+    desired: &Elements,
+    observed: &mut Observed,
+) -> Result<(), ObserveError> {
+    let links: Vec<&str> =
+        ours.values().filter(|link| link.kind == "wireguard").map(|link| link.name.as_str()).collect();
+    wireguard::observe(&links, desired, observed)
+        .map_err(|source| ObserveError::Dump { what: "WireGuard peers", source })
+}
+
 fn add_ports(links: &BTreeMap<u32, SeenLink>, observed: &mut Observed) {
     let bridge = decode::our_bridge(links);
     for link in links.values() {
@@ -309,6 +321,7 @@ fn is_unfinished(link: &SeenLink, wanted: Option<&Value>) -> bool {
                 LinkKind::Bridge => "bridge",
                 LinkKind::Vxlan { .. } => "vxlan",
                 LinkKind::Ipip { .. } => "ipip",
+                LinkKind::Wireguard => "wireguard",
             };
             link.alias.is_empty() && !link.up && link.kind == kind && link.mac == wanted.mac
         }

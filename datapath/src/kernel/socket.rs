@@ -164,7 +164,7 @@ impl Socket {
     }
 }
 
-fn verdict(error: &ErrorMessage) -> Result<(), RequestError> {
+pub(super) fn verdict(error: &ErrorMessage) -> Result<(), RequestError> {
     match error.code {
         None => Ok(()),
         Some(code) => {

@@ -6,14 +6,14 @@
 //! [`crate::mark`].
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::Mac;
+use super::{Mac, PublicKey};
 
 /// What identifies an object in the kernel. The order is the order of creation: a link stands before
 /// what hangs on it, and a route comes after all that it needs.
@@ -35,6 +35,12 @@ pub enum Key {
     NftTable,
     /// Our exception in another's FORWARD chain whose policy is drop.
     ForwardException(ForwardException),
+    /// Key and port of a WireGuard link, by the link's name.
+    WireguardDevice(String),
+    WireguardPeer {
+        link: String,
+        key: PublicKey,
+    },
     Neighbour {
         link: String,
         address: IpAddr,
@@ -59,6 +65,8 @@ pub enum Value {
     Address(Address),
     NftTable(NftTable),
     ForwardException,
+    WireguardDevice(WireguardDevice),
+    WireguardPeer(WireguardPeer),
     Neighbour(Neighbour),
     Fdb(Fdb),
     Route(Route),
@@ -102,6 +110,7 @@ pub enum LinkKind {
     Ipip {
         local: Ipv4Addr,
     },
+    Wireguard,
 }
 
 /// A port of our bridge (`IFLA_MASTER`, `IFLA_BRPORT_MODE`). Pods' links are made by the bridge plugin; that
@@ -154,6 +163,23 @@ impl ForwardException {
     }
 }
 
+/// What a WireGuard link is set to (`WGDEVICE_A_*` of linux/wireguard.h). The private key is the kernel edge's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WireguardDevice {
+    pub key: PublicKey,
+    pub port: u16,
+}
+
+/// A peer of it (`WGPEER_A_*`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WireguardPeer {
+    pub endpoint: SocketAddr,
+    /// Inner addresses that may come from it and go to it.
+    pub allowed: BTreeSet<IpNetwork>,
+    /// In seconds; 0: none.
+    pub keepalive: u16,
+}
+
 /// A permanent neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Neighbour {
@@ -180,6 +206,8 @@ pub struct Route {
 pub enum RouteKind {
     /// `via gateway dev link [onlink]`
     Via { gateway: IpAddr, link: String, onlink: bool },
+    /// `dev link`: the link itself knows where packets go.
+    Device { link: String },
     /// Packets are refused with ICMP host unreachable.
     Unreachable,
 }

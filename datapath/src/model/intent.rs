@@ -6,22 +6,24 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::ForwardException;
+use super::{ForwardException, WireguardEndpoint};
 
 /// A kind of path. The order is the rank of overlays: the first of two is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
+    Wireguard,
     Vxlan,
     Ipip,
     HostGw,
 }
 
 impl Backend {
-    pub const ALL: [Self; 3] = [Self::Vxlan, Self::Ipip, Self::HostGw];
+    pub const ALL: [Self; 4] = [Self::Wireguard, Self::Vxlan, Self::Ipip, Self::HostGw];
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Wireguard => "wireguard",
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
             Self::HostGw => "host-gw",
@@ -31,15 +33,23 @@ impl Backend {
     /// Whether packets are wrapped, so that the path needs no common link.
     pub fn is_overlay(self) -> bool {
         match self {
-            Self::Vxlan | Self::Ipip => true,
+            Self::Wireguard | Self::Vxlan | Self::Ipip => true,
             Self::HostGw => false,
+        }
+    }
+
+    /// Whether nobody on the way can read or make its packets.
+    pub fn encrypts(self) -> bool {
+        match self {
+            Self::Wireguard => true,
+            Self::Vxlan | Self::Ipip | Self::HostGw => false,
         }
     }
 
     /// Whether it carries packets of `inner` between nodes whose addresses are of `outer`.
     pub fn carries(self, inner: Family, outer: Family) -> bool {
         match self {
-            Self::Vxlan => true,
+            Self::Wireguard | Self::Vxlan => true,
             // RFC 2003: IPv4 in IPv4.
             Self::Ipip => inner == Family::V4 && outer == Family::V4,
             Self::HostGw => inner == outer,
@@ -138,6 +148,7 @@ pub struct Intent {
     /// The CIDR entries of the cluster: all pod addresses lie in one of them.
     pub entries: Vec<IpNetwork>,
     pub vxlan: Vxlan,
+    pub wireguard: Wireguard,
     /// The overlay for pairs that no direct route can join.
     pub fallback: Backend,
     /// `None`: pod addresses leave the node as they are.
@@ -191,6 +202,7 @@ pub struct Side {
 /// Backends that are ready to receive, with what a sender needs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Endpoints {
+    pub wireguard: Option<WireguardEndpoint>,
     /// Hardware address of the VXLAN tunnel end point.
     pub vxlan: Option<Mac>,
     pub ipip: bool,
@@ -202,6 +214,7 @@ impl Endpoints {
     pub fn lose(&mut self, lost: &BTreeSet<Backend>) {
         for backend in lost {
             match backend {
+                Backend::Wireguard => self.wireguard = None,
                 Backend::Vxlan => self.vxlan = None,
                 Backend::Ipip => self.ipip = false,
                 Backend::HostGw => self.host_gw = false,
@@ -264,6 +277,13 @@ pub struct Vxlan {
     pub learning: bool,
     pub gbp: bool,
     pub tx_checksum_offload: bool,
+}
+
+/// Shared WireGuard parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Wireguard {
+    /// Seconds between packets that keep a NAT on the way open; 0: none are sent.
+    pub keepalive: u16,
 }
 
 /// Translation of pod addresses towards the outside.

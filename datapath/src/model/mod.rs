@@ -4,14 +4,16 @@ mod element;
 mod facts;
 mod intent;
 mod plan;
+mod wireguard;
 
 pub use element::{
     Address, Elements, Fdb, ForwardException, Key, Link, LinkKind, Neighbour, NftTable, Offload, Port, Route,
-    RouteKind, Sysctl, Value,
+    RouteKind, Sysctl, Value, WireguardDevice, WireguardPeer,
 };
 pub use facts::{AddressFacts, DefaultRoute, Facts, LinkFacts};
 pub use intent::{
     Backend, Endpoints, Family, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side,
-    Subnet, Uplink, Vxlan,
+    Subnet, Uplink, Vxlan, Wireguard,
 };
 pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};
+pub use wireguard::{PublicKey, PublicKeyError, WireguardEndpoint};

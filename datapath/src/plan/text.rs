@@ -31,6 +31,8 @@ impl Key {
             Self::Sysctl(_) => "sysctl",
             Self::NftTable => "nft-table",
             Self::ForwardException(_) => "forward-exception",
+            Self::WireguardDevice(_) => "wireguard-device",
+            Self::WireguardPeer { .. } => "wireguard-peer",
             Self::Neighbour { .. } => "neighbour",
             Self::Fdb { .. } => "fdb",
             Self::Route { .. } => "route",
@@ -51,6 +53,8 @@ impl fmt::Display for Key {
             Self::ForwardException(ForwardException::Ip6) => {
                 f.write_str("accept rules in ip6 filter FORWARD")
             }
+            Self::WireguardDevice(link) => write!(f, "wireguard {link}"),
+            Self::WireguardPeer { link, key } => write!(f, "wireguard peer {key} dev {link}"),
             Self::Neighbour { link, address } => write!(f, "neighbour {address} dev {link}"),
             Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
             Self::Route { destination, metric: 0 } => write!(f, "route {destination}"),
@@ -71,6 +75,7 @@ impl fmt::Display for Value {
                         f.write_str(if *learning { " learning" } else { " nolearning" })?;
                         f.write_str(if *gbp { " gbp" } else { "" })?;
                     }
+                    LinkKind::Wireguard => f.write_str("type wireguard")?,
                     LinkKind::Ipip { local } => write!(f, "type ipip local {local} remote any")?,
                 }
                 if let Some(mac) = link.mac {
@@ -90,6 +95,15 @@ impl fmt::Display for Value {
                 let elements: usize = table.elements.values().map(Vec::len).sum();
                 write!(f, "({} lines, {elements} set elements)", table.declaration.lines().count())
             }
+            Self::WireguardDevice(device) => write!(f, "key {} listen-port {}", device.key, device.port),
+            Self::WireguardPeer(peer) => {
+                let allowed: Vec<String> = peer.allowed.iter().map(ToString::to_string).collect();
+                write!(f, "endpoint {} allowed-ips {}", peer.endpoint, allowed.join(","))?;
+                if peer.keepalive > 0 {
+                    write!(f, " persistent-keepalive {}", peer.keepalive)?;
+                }
+                Ok(())
+            }
             Self::Neighbour(neighbour) => write!(f, "lladdr {} nud permanent", neighbour.mac),
             Self::Fdb(fdb) => write!(f, "dst {} self permanent", fdb.destination),
             Self::Route(route) => {
@@ -97,6 +111,7 @@ impl fmt::Display for Value {
                     RouteKind::Via { gateway, link, onlink } => {
                         write!(f, "via {gateway} dev {link}{}", if *onlink { " onlink" } else { "" })?;
                     }
+                    RouteKind::Device { link } => write!(f, "dev {link}")?,
                     RouteKind::Unreachable => f.write_str("unreachable")?,
                 }
                 if let Some(source) = route.source {

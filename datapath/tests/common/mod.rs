@@ -11,7 +11,7 @@ use tartan_datapath::{
     kernel::{Kernel, Observation, Options, Outcome},
     model::{
         Backend, Deletions, Endpoints, Host, Intent, Local, Mac, Masquerade, Peer, Plan, Side, Subnet,
-        Uplink, Vxlan,
+        Uplink, Vxlan, Wireguard,
     },
     plan::plan,
 };
@@ -65,7 +65,7 @@ fn side(backend: Backend, address: &str, mac: u32) -> Side {
     Side {
         backend,
         accepts: BTreeSet::from([Backend::Vxlan, Backend::HostGw]),
-        endpoints: Endpoints { vxlan: Some(Mac([2, 0, a, b, c, d])), ipip: false, host_gw: true },
+        endpoints: Endpoints { vxlan: Some(Mac([2, 0, a, b, c, d])), host_gw: true, ..Endpoints::default() },
         direct_routing: false,
         public_ips: vec![ip(address)],
         tunnel_sources: vec![],
@@ -121,6 +121,7 @@ pub fn intent(peers: Vec<Peer>) -> Intent {
         peers,
         entries: vec![net("10.0.0.0/8")],
         vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
+        wireguard: Wireguard::default(),
         fallback: Backend::Vxlan,
         masquerade: Some(Masquerade {
             except: vec![net("10.0.0.0/8"), net("172.16.0.0/12")],

@@ -11,8 +11,8 @@ use tartan_datapath::{
     desired::desired,
     kernel::{Kernel, Options},
     model::{
-        Backend, Deletions, Endpoints, Host, Intent, Local, Mac, Masquerade, Peer, Side, Subnet, Uplink,
-        Vxlan,
+        Backend, Deletions, Endpoints, Family, Host, Intent, Local, Mac, Masquerade, Peer, PublicKey, Side,
+        Subnet, Uplink, Vxlan, Wireguard, WireguardEndpoint,
     },
     mtu,
     plan::plan,
@@ -34,6 +34,20 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What leaves by the uplink and can be read: pods' packets as they are, in VXLAN, in IP.
+const PROBE: &str = r#"
+table inet probe {
+  counter clear {
+  }
+  chain leaving {
+    type filter hook postrouting priority 300; policy accept;
+    oifname "eth0" ip saddr 10.244.0.0/16 counter name "clear"
+    oifname "eth0" udp dport 8472 counter name "clear"
+    oifname "eth0" ip protocol 4 counter name "clear"
+  }
+}
+"#;
+
 pub struct Network {
     pub nodes: Vec<Node>,
 }
@@ -43,6 +57,7 @@ pub struct Node {
     pub name: &'static str,
     number: u8,
     link: u8,
+    key: PublicKey,
     side: Side,
     orders: Option<mpsc::Sender<(Intent, mpsc::Sender<()>)>>,
     task: Option<JoinHandle<()>>,
@@ -78,14 +93,17 @@ impl Network {
                  ip -n {name} link set pod up
                  ip -n {name}-pod link set lo up
                  ip -n {name}-pod address add 10.244.{number}.2/24 dev eth0
-                 ip -n {name}-pod link set eth0 mtu 1450 up
+                 ip -n {name}-pod link set eth0 mtu 1440 up
                  ip -n {name}-pod route add default via 10.244.{number}.1"
             ));
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(&file, PROBE).unwrap();
+            run(&format!("ip netns exec {name} nft -f {}", file.path().display()));
             all.push(Node::start(name, number, *link));
         }
         let mut network = Self { nodes: all };
         for node in &mut network.nodes {
-            node.side = side(node.number, node.link, kind, [kind.backend]);
+            node.side = node.side_of(kind, [kind.backend]);
         }
         network.tell_all();
         network
@@ -101,10 +119,9 @@ impl Network {
             if to.direct {
                 node.side.accepts.insert(Backend::HostGw);
             }
+            node.side.endpoints = node.endpoints(&node.side.accepts);
             // Reception first, then the others hear of it.
             self.tell(place);
-            let node = &mut self.nodes[place];
-            node.side.endpoints = endpoints(node.number, &node.side.accepts);
             self.tell_all();
         }
         for place in 0..self.nodes.len() {
@@ -112,13 +129,32 @@ impl Network {
             (node.side.backend, node.side.direct_routing) = (to.backend, to.direct);
             self.tell_all();
         }
+        // The operator waits for every agent's word; what was sent by the old one is long there by then.
+        super::pause(Duration::from_secs(1));
         if from != to.backend {
             for place in 0..self.nodes.len() {
                 let node = &mut self.nodes[place];
-                node.side = side(node.number, node.link, to, [to.backend]);
+                node.side = node.side_of(to, [to.backend]);
                 self.tell_all();
             }
         }
+    }
+
+    /// Packets of pods that left any node unencrypted within a second.
+    pub fn clear_packets(&self) -> u64 {
+        let counted = |verb: &str| -> u64 {
+            let count = |node: &Node| {
+                let script = format!("ip netns exec {} nft -j {verb} counters table inet probe", node.name);
+                let output = Command::new("sh").args(["-ec", &script]).output().unwrap();
+                let listing: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+                let items = listing["nftables"].as_array().unwrap();
+                items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum::<u64>()
+            };
+            self.nodes.iter().map(count).sum()
+        };
+        counted("reset");
+        super::pause(Duration::from_secs(1));
+        counted("list")
     }
 
     /// Each node hears of the present state, one after the other.
@@ -153,7 +189,8 @@ impl Network {
                     addresses: vec![uplink],
                     prefixes: node.side.uplink_prefixes.clone(),
                 },
-                mtu: mtu::inside(uplink_mtu, Backend::Vxlan, tartan_datapath::model::Family::V4),
+                // With room for the largest header, so that no change makes it smaller.
+                mtu: mtu::inside(uplink_mtu, Backend::Wireguard, Family::V4),
                 vxlan_mac: mac(node.number),
                 bridge_mac: Mac([2, 1, 0, 0, 0, node.number]),
             },
@@ -162,11 +199,12 @@ impl Network {
                     node: other.name.into(),
                     side: other.side.clone(),
                     subnets: vec![subnet(other.number)],
-                    mtu: Some(1450),
+                    mtu: None,
                 })
                 .collect(),
             entries: vec!["10.244.0.0/16".parse().unwrap()],
             vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
+            wireguard: Wireguard::default(),
             fallback: Backend::Vxlan,
             masquerade: Some(Masquerade { except: vec![], fully_random: true, v4: true, v6: true }),
             protected: vec![],
@@ -178,20 +216,50 @@ impl Network {
 impl Node {
     fn start(name: &'static str, number: u8, link: u8) -> Self {
         let (orders, inbox) = mpsc::channel::<(Intent, mpsc::Sender<()>)>();
+        let (told, key) = mpsc::channel();
         let task = std::thread::spawn(move || {
             let namespace = File::open(format!("/run/netns/{name}")).unwrap();
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(inbox));
+            runtime.block_on(serve(inbox, &told));
         });
-        let kind = Kind { backend: Backend::Vxlan, direct: false };
-        Self {
-            name,
-            number,
-            link,
-            side: side(number, link, kind, []),
-            orders: Some(orders),
-            task: Some(task),
+        let key = key.recv_timeout(Duration::from_secs(60)).expect("a key");
+        let side = Side {
+            backend: Backend::Vxlan,
+            accepts: BTreeSet::new(),
+            endpoints: Endpoints::default(),
+            direct_routing: false,
+            public_ips: vec![format!("198.18.{link}.{number}0").parse().unwrap()],
+            tunnel_sources: vec![],
+            uplink_prefixes: vec![format!("198.18.{link}.0/24").parse().unwrap()],
+            pairing_version: 1,
+        };
+        Self { name, number, link, key, side, orders: Some(orders), task: Some(task) }
+    }
+
+    fn side_of(&self, kind: Kind, more: impl IntoIterator<Item = Backend>) -> Side {
+        // The fallback, as the operator has it.
+        let mut accepts = BTreeSet::from([Backend::Vxlan]);
+        accepts.extend(more);
+        if kind.direct {
+            accepts.insert(Backend::HostGw);
+        }
+        Side {
+            backend: kind.backend,
+            endpoints: self.endpoints(&accepts),
+            accepts,
+            direct_routing: kind.direct,
+            ..self.side.clone()
+        }
+    }
+
+    fn endpoints(&self, accepts: &BTreeSet<Backend>) -> Endpoints {
+        let wireguard = WireguardEndpoint { key: self.key, port: 51820 };
+        Endpoints {
+            wireguard: accepts.contains(&Backend::Wireguard).then_some(wireguard),
+            vxlan: accepts.contains(&Backend::Vxlan).then(|| mac(self.number)),
+            ipip: accepts.contains(&Backend::Ipip),
+            host_gw: accepts.contains(&Backend::HostGw),
         }
     }
 
@@ -210,10 +278,11 @@ impl Drop for Node {
 }
 
 /// A round for each order, and a second that must find nothing to do.
-async fn serve(inbox: mpsc::Receiver<(Intent, mpsc::Sender<()>)>) {
+async fn serve(inbox: mpsc::Receiver<(Intent, mpsc::Sender<()>)>, told: &mpsc::Sender<PublicKey>) {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { restore_dir: folder.path().join("restore"), ..Options::default() };
-    let mut kernel = Kernel::open(options).unwrap();
+    let (restore_dir, wireguard_key) = (folder.path().join("restore"), folder.path().join("wireguard.key"));
+    let mut kernel = Kernel::open(Options { restore_dir, wireguard_key, ..Options::default() }).unwrap();
+    told.send(kernel.wireguard_key().unwrap()).unwrap();
     while let Ok((intent, done)) = inbox.recv() {
         let desired = desired(&intent).elements;
         for again in [false, true] {
@@ -231,33 +300,6 @@ async fn serve(inbox: mpsc::Receiver<(Intent, mpsc::Sender<()>)>) {
             assert!(failures.is_empty(), "{}: {}", intent.local.node, failures.join("; "));
         }
         let _ = done.send(());
-    }
-}
-
-fn side(number: u8, link: u8, kind: Kind, more: impl IntoIterator<Item = Backend>) -> Side {
-    // The fallback, as the operator has it.
-    let mut accepts = BTreeSet::from([Backend::Vxlan]);
-    accepts.extend(more);
-    if kind.direct {
-        accepts.insert(Backend::HostGw);
-    }
-    Side {
-        backend: kind.backend,
-        endpoints: endpoints(number, &accepts),
-        accepts,
-        direct_routing: kind.direct,
-        public_ips: vec![format!("198.18.{link}.{number}0").parse().unwrap()],
-        tunnel_sources: vec![],
-        uplink_prefixes: vec![format!("198.18.{link}.0/24").parse().unwrap()],
-        pairing_version: 1,
-    }
-}
-
-fn endpoints(number: u8, accepts: &BTreeSet<Backend>) -> Endpoints {
-    Endpoints {
-        vxlan: accepts.contains(&Backend::Vxlan).then(|| mac(number)),
-        ipip: accepts.contains(&Backend::Ipip),
-        host_gw: accepts.contains(&Backend::HostGw),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use tartan_crds::{
     BackendType, Cidr, LeaseBackend, Masquerade, NodeNetworkSpec, NodeNetworkStatus, SubnetLeaseStatus,
-    VxlanParameters,
+    VxlanParameters, WireguardParameters,
 };
 
 pub use store::{Delta, Store};
@@ -22,6 +22,7 @@ pub use store::{Delta, Store};
 pub struct Network {
     pub entries: Vec<Cidr>,
     pub vxlan: VxlanParameters,
+    pub wireguard: WireguardParameters,
     pub fallback: BackendType,
     pub masquerade: Masquerade,
     /// In bytes.

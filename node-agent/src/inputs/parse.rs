@@ -12,6 +12,7 @@ impl From<ClusterNetwork> for Network {
         Self {
             entries: spec.cidrs.iter().map(|entry| entry.cidr).collect(),
             vxlan: spec.backends.vxlan,
+            wireguard: spec.backends.wireguard,
             fallback: spec.fallback_backend,
             masquerade: spec.masquerade,
             mtu: spec.mtu,

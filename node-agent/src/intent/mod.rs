@@ -13,8 +13,8 @@ use ipnetwork::IpNetwork;
 use tartan_crds::{BackendType, Cidr, Family, LeaseBackend, conditions::reason};
 use tartan_datapath::{
     model::{
-        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Peer, Protected, Side, Subnet, Uplink,
-        Vxlan,
+        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Peer, Protected, PublicKey, Side, Subnet,
+        Uplink, Vxlan, Wireguard, WireguardEndpoint,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -39,6 +39,8 @@ pub struct Sources<'a> {
     pub reach_link: Option<u32>,
     /// Backends that could not be set up.
     pub lost: &'a BTreeSet<Backend>,
+    /// This node's WireGuard key, or why it can't be had; `None` where no lease asks for it.
+    pub wireguard_key: Option<&'a Result<PublicKey, String>>,
 }
 
 /// Why this node can't be programmed.
@@ -71,11 +73,13 @@ pub struct Built {
     pub primary_leases: Vec<String>,
     /// What was asked of this node and can't be had. Traffic flows all the same.
     pub troubles: Vec<NotReady>,
+    /// Why there is no WireGuard key, where one is asked for.
+    pub no_key: Option<String>,
 }
 
 /// The intent for this node.
 pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
-    let Sources { node: name, snapshot, facts, api_server, reach_link, lost: _ } = *sources;
+    let Sources { node: name, snapshot, facts, api_server, reach_link, .. } = *sources;
     let network = snapshot.network.ok_or_else(|| {
         NotReady::new(reason::NO_CLUSTER_NETWORK, "there is no ClusterNetwork named default: create it")
     })?;
@@ -126,6 +130,9 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     let intent = Intent {
         entries,
         vxlan: vxlan(network),
+        wireguard: Wireguard {
+            keepalive: u16::try_from(network.wireguard.persistent_keepalive).unwrap_or(0),
+        },
         fallback: backend(network.fallback),
         masquerade: masquerade(network, node_net),
         local,
@@ -135,7 +142,8 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     };
     let primary_leases =
         own.iter().filter(|(_, lease)| lease.primary).map(|(name, _)| (*name).to_owned()).collect();
-    Ok(Built { intent, faults, primary_leases, troubles })
+    let no_key = sources.wireguard_key.and_then(|key| key.as_ref().err().cloned());
+    Ok(Built { intent, faults, primary_leases, troubles, no_key })
 }
 
 /// Leased subnets that lie in no entry though they are in use here: an entry was removed, or the
@@ -152,6 +160,12 @@ fn kept_entries(entries: &[IpNetwork], facts: &Facts, local: &Local, peers: &[Pe
     let own = local.subnets.iter().map(|subnet| subnet.prefix);
     let theirs = peers.iter().flat_map(|peer| &peer.subnets).map(|subnet| subnet.prefix);
     own.chain(theirs.filter(|subnet| facts.routed.contains(subnet))).filter(outside).collect()
+}
+
+/// Whether any lease of this node asks for its WireGuard key.
+pub fn wants_key(name: &str, snapshot: &Snapshot<'_>) -> bool {
+    let own = snapshot.leases.values().filter(|lease| lease.node == name && !lease.released);
+    own.into_iter().any(|lease| accepts(&lease.backend).contains(&Backend::Wireguard))
 }
 
 /// Our leases by name: those of our Node's UID that are not released.
@@ -230,6 +244,15 @@ fn local(
         vxlan: receives(Backend::Vxlan).then_some(vxlan_mac),
         ipip: receives(Backend::Ipip),
         host_gw: receives(Backend::HostGw),
+        wireguard: sources
+            .wireguard_key
+            .and_then(|key| key.as_ref().ok())
+            .filter(|_| receives(Backend::Wireguard))
+            .map(|key| WireguardEndpoint {
+                key: *key,
+                // Admission bounds it.
+                port: u16::try_from(network.wireguard.port).unwrap_or(51820),
+            }),
     };
     endpoints.lose(sources.lost);
     let side = Side {
@@ -292,6 +315,7 @@ pub fn backend(kind: BackendType) -> Backend {
     match kind {
         BackendType::Vxlan => Backend::Vxlan,
         BackendType::Ipip => Backend::Ipip,
+        BackendType::Wireguard => Backend::Wireguard,
         BackendType::HostGw => Backend::HostGw,
     }
 }
@@ -301,6 +325,7 @@ pub fn backend_type(backend: Backend) -> BackendType {
     match backend {
         Backend::Vxlan => BackendType::Vxlan,
         Backend::Ipip => BackendType::Ipip,
+        Backend::Wireguard => BackendType::Wireguard,
         Backend::HostGw => BackendType::HostGw,
     }
 }

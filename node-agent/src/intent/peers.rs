@@ -6,7 +6,7 @@ use std::{
 };
 
 use tartan_crds::{BackendType, SubnetLeaseStatus};
-use tartan_datapath::model::{Backend, Endpoints, Mac, Peer, Side, Subnet};
+use tartan_datapath::model::{Backend, Endpoints, Mac, Peer, PublicKey, Side, Subnet, WireguardEndpoint};
 
 use super::{PeerFault, Role, accepts, backend, mac};
 use crate::inputs::{Lease, Snapshot};
@@ -123,6 +123,14 @@ fn endpoints(status: &SubnetLeaseStatus, fault: &mut impl FnMut(String)) -> Endp
         match endpoint.kind {
             BackendType::HostGw => endpoints.host_gw = true,
             BackendType::Ipip => endpoints.ipip = true,
+            BackendType::Wireguard => match endpoint.public_key.as_deref().map(str::parse::<PublicKey>) {
+                Some(Ok(key)) => {
+                    let port = endpoint.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(51820);
+                    endpoints.wireguard = Some(WireguardEndpoint { key, port });
+                }
+                Some(Err(error)) => fault(error.to_string()),
+                None => fault("it publishes a wireguard end point without a key".to_owned()),
+            },
             BackendType::Vxlan => match endpoint.vtep_mac.as_deref().map(str::parse::<Mac>) {
                 Some(Ok(mac)) if is_unicast(mac) => endpoints.vxlan = Some(mac),
                 Some(Ok(mac)) => fault(format!("its tunnel end point {mac} is no address of one node")),

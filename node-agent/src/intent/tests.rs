@@ -26,7 +26,7 @@ fn a_node_alone_is_programmed_with_its_own_side() {
     assert_eq!(local.uplink.name, "eth0");
     assert_eq!(local.mtu, 1450);
     assert_eq!(local.side.public_ips, ["192.0.2.11".parse::<IpAddr>().unwrap()]);
-    assert_eq!(local.side.endpoints, Endpoints { vxlan: Some(local.vxlan_mac), ipip: false, host_gw: false });
+    assert_eq!(local.side.endpoints, Endpoints { vxlan: Some(local.vxlan_mac), ..Endpoints::default() });
     assert_ne!(local.vxlan_mac, local.bridge_mac);
     let protected: Vec<String> =
         built.intent.protected.iter().map(|p| format!("{} {}", p.address, p.what)).collect();

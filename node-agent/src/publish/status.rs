@@ -44,14 +44,18 @@ pub fn lease(intent: &Intent, lost: &BTreeSet<Backend>) -> SubnetLeaseStatus {
         .filter_map(|backend| match backend {
             Backend::Vxlan => {
                 let mac = side.endpoints.vxlan?;
-                Some(Endpoint { kind: BackendType::Vxlan, vtep_mac: Some(mac.to_string()) })
+                Some(Endpoint { vtep_mac: Some(mac.to_string()), ..Endpoint::plain(BackendType::Vxlan) })
             }
-            Backend::Ipip => {
-                side.endpoints.ipip.then_some(Endpoint { kind: BackendType::Ipip, vtep_mac: None })
+            Backend::Wireguard => {
+                let own = side.endpoints.wireguard?;
+                Some(Endpoint {
+                    public_key: Some(own.key.to_string()),
+                    port: Some(own.port.into()),
+                    ..Endpoint::plain(BackendType::Wireguard)
+                })
             }
-            Backend::HostGw => {
-                side.endpoints.host_gw.then_some(Endpoint { kind: BackendType::HostGw, vtep_mac: None })
-            }
+            Backend::Ipip => side.endpoints.ipip.then_some(Endpoint::plain(BackendType::Ipip)),
+            Backend::HostGw => side.endpoints.host_gw.then_some(Endpoint::plain(BackendType::HostGw)),
         })
         .collect();
     SubnetLeaseStatus {
@@ -162,6 +166,7 @@ fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
         let key = match path.pairing.path {
             Path::Vxlan { .. } => (BackendType::Vxlan, false),
             Path::Ipip { .. } => (BackendType::Ipip, false),
+            Path::Wireguard { .. } => (BackendType::Wireguard, false),
             // A plain route of an overlay node is that overlay's direct routing.
             Path::Direct { .. } => match overlay {
                 Some(backend) => (backend_type(backend), true),

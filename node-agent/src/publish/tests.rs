@@ -140,3 +140,23 @@ fn the_node_says_that_its_network_is_gone_once_and_that_it_is_back_once() {
     assert!(say(Some(Availability::Unavailable(NotReady::new("ForeignObject", "another tartan0")))));
     assert!(say(Some(Availability::Available)));
 }
+
+#[test]
+fn a_node_that_receives_wireguard_publishes_its_key_and_one_without_a_key_says_why() {
+    let mut known = known();
+    let lease = known.leases.get_mut("10.244.1.0-24").unwrap();
+    lease.backend.accepts.push(BackendType::Wireguard);
+    let key: tartan_datapath::model::PublicKey =
+        "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".parse().unwrap();
+    known.wireguard_key = Some(Ok(key));
+    let built = known.build().unwrap();
+    let endpoints = status::lease(&built.intent, &BTreeSet::new()).endpoints;
+    let own = endpoints.iter().find(|endpoint| endpoint.kind == BackendType::Wireguard).unwrap();
+    assert_eq!((own.public_key.clone(), own.port), (Some(key.to_string()), Some(51820)));
+    assert_eq!(built.intent.local.mtu, 1440, "room for the larger header");
+    known.wireguard_key = Some(Err("no WireGuard key: the file may be read by others".into()));
+    let built = known.build().unwrap();
+    assert!(built.no_key.unwrap().contains("may be read by others"));
+    let endpoints = status::lease(&built.intent, &BTreeSet::new()).endpoints;
+    assert!(endpoints.iter().all(|endpoint| endpoint.kind != BackendType::Wireguard));
+}

@@ -232,7 +232,7 @@ fn overlays(world: &World, layout: &Layout<'_>) -> BTreeSet<BackendType> {
 }
 
 fn is_direct(selection: BackendSelection) -> bool {
-    selection.direct_routing && selection.kind.is_overlay()
+    selection.direct_routing && selection.kind.is_overlay() && !selection.kind.encrypts()
 }
 
 fn count(number: usize) -> i64 {
