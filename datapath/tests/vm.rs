@@ -26,3 +26,13 @@ fn nothing_is_lost_while_nodes_go_through_all_backends_of_linux_6_12() {
     assert!(report.console.contains("nothing lost"), "{}", report.console);
     assert!(!report.console.contains("goes without"), "{}", report.console);
 }
+
+#[test]
+fn wireguard_is_made_and_repaired_on_both_kernels() {
+    let test = static_test("tartan-datapath", "kernel_wireguard").unwrap();
+    for kernel in Kernel::ALL {
+        let machine = Machine::new(kernel, &test).arguments(&["--include-ignored", "--test-threads", "1"]);
+        let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
+        assert!(report.console.contains("3 passed"), "{}", report.console);
+    }
+}

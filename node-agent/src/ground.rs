@@ -12,7 +12,7 @@ use tartan_datapath::{
 use crate::{
     brakes::{Programmed, Verdict, judge},
     inputs::Snapshot,
-    intent::{self, Built, NotReady, Sources},
+    intent::{self, Built, NotReady, Sources, WireguardKey},
     round::Memory,
 };
 
@@ -51,8 +51,10 @@ pub async fn find(
         Some(target) => kernel.route_get(target).await.ok().flatten(),
         None => None,
     };
-    let wireguard_key = intent::wants_key(node, &snapshot)
-        .then(|| kernel.wireguard_key().map_err(|error| format!("no WireGuard key: {}", chain(&error))));
+    let wireguard_key = match intent::wants_key(node, &snapshot) {
+        true => Some(wireguard_key(kernel).await),
+        false => None,
+    };
     let sources = Sources {
         node,
         snapshot,
@@ -70,6 +72,17 @@ pub async fn find(
         }
         (Err(why), Some(built)) => Ground::Held { facts, built: built.clone(), why },
         (Err(why), None) => Ground::None { facts, why, again: false },
+    }
+}
+
+/// From its file, else of the link that is there: what works goes on, and the trouble is told.
+async fn wireguard_key(kernel: &mut Kernel) -> WireguardKey {
+    match kernel.wireguard_key() {
+        Ok(key) => WireguardKey { key: Some(key), problem: None },
+        Err(error) => WireguardKey {
+            key: kernel.wireguard_key_in_use().await,
+            problem: Some(format!("no WireGuard key: {}", chain(&error))),
+        },
     }
 }
 

@@ -6,13 +6,11 @@ use tartan_crds::{
     BackendType, Endpoint, LeaseBackend, Masquerade, NodeNetworkSpec, SubnetLeaseStatus, VxlanParameters,
     WireguardParameters,
 };
-use tartan_datapath::model::{
-    AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, PublicKey, Subnet,
-};
+use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
 
 use crate::{
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
-    intent::{Built, NotReady, Sources, build},
+    intent::{Built, NotReady, Sources, WireguardKey, build},
 };
 
 pub const UID: &str = "uid-of-node1";
@@ -28,7 +26,7 @@ pub struct Known {
     pub unreadable: BTreeMap<String, String>,
     pub reach_link: Option<u32>,
     pub lost: BTreeSet<Backend>,
-    pub wireguard_key: Option<Result<PublicKey, String>>,
+    pub wireguard_key: Option<WireguardKey>,
 }
 
 pub fn known() -> Known {

@@ -38,7 +38,10 @@ use socket::Socket;
 use sysctl::Sysctls;
 use wireguard::PrivateKey;
 
-use crate::model::{ForwardException, Key, PublicKey, Value};
+use crate::{
+    mark,
+    model::{ForwardException, Key, PublicKey, Value},
+};
 
 /// Where the host's things are.
 #[derive(Clone, Debug)]
@@ -121,6 +124,13 @@ impl Kernel {
             self.key = Some(PrivateKey::load_or_create(&self.options.wireguard_key)?);
         }
         Ok(self.key.as_ref().map_or(PublicKey([0; 32]), PrivateKey::public))
+    }
+
+    /// The key of our WireGuard link as it is, where there is one: it goes on although the file can't be used.
+    pub async fn wireguard_key_in_use(&self) -> Option<PublicKey> {
+        let links = self.links().await.ok()?;
+        let ours = links.values().any(|link| link.is_ours() && link.name == mark::WIREGUARD);
+        ours.then(|| wireguard::key_of(mark::WIREGUARD)).flatten()
     }
 
     /// Packets and bytes of our table's named counters.

@@ -124,6 +124,14 @@ pub(super) fn observe(
     Ok(())
 }
 
+/// The public key of a link.
+pub(super) fn key_of(link: &str) -> Option<PublicKey> {
+    let mut seen = Seen::default();
+    let parts = Generic::open(FAMILY).ok()??.dump(message(WireguardCmd::GetDevice, link, vec![])).ok()?;
+    parts.into_iter().for_each(|part| seen.take(part));
+    seen.key
+}
+
 /// Sets key and port of a link.
 pub(super) fn set_device(link: &str, device: &WireguardDevice, key: &PrivateKey) -> Result<(), RequestError> {
     let attributes =

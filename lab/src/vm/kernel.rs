@@ -19,7 +19,7 @@ pub enum Kernel {
 }
 
 /// What pod networks need beyond what is built in: tunnels, encryption, filters, links, and traffic shaping for tests.
-const MODULES: [&str; 42] = [
+const MODULES: [&str; 43] = [
     "aes_generic",
     "aesni_intel",
     "authenc",
@@ -48,6 +48,7 @@ const MODULES: [&str; 42] = [
     "nft_fib_ipv6",
     "nft_masq",
     "nft_nat",
+    "nft_objref",
     "nft_redir",
     "nft_reject_inet",
     "nft_reject_ipv4",

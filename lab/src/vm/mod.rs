@@ -162,6 +162,10 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 mkdir -p /root /run/netns
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 while read module; do insmod \"/modules/$module\" || echo \"insmod $module failed\"; done < /modules/order
 ip link set lo up
 # Ends the line that the firmware left open.

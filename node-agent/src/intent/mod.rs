@@ -39,8 +39,16 @@ pub struct Sources<'a> {
     pub reach_link: Option<u32>,
     /// Backends that could not be set up.
     pub lost: &'a BTreeSet<Backend>,
-    /// This node's WireGuard key, or why it can't be had; `None` where no lease asks for it.
-    pub wireguard_key: Option<&'a Result<PublicKey, String>>,
+    /// `None` where no lease asks for it.
+    pub wireguard_key: Option<&'a WireguardKey>,
+}
+
+/// This node's WireGuard key.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct WireguardKey {
+    pub key: Option<PublicKey>,
+    /// Why it can't be had from its file.
+    pub problem: Option<String>,
 }
 
 /// Why this node can't be programmed.
@@ -142,7 +150,16 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     };
     let primary_leases =
         own.iter().filter(|(_, lease)| lease.primary).map(|(name, _)| (*name).to_owned()).collect();
-    let no_key = sources.wireguard_key.and_then(|key| key.as_ref().err().cloned());
+    let mut no_key = None;
+    if let Some(WireguardKey { key, problem: Some(problem) }) = sources.wireguard_key {
+        match key {
+            None => no_key = Some(problem.clone()),
+            Some(_) => troubles.push(NotReady::new(
+                reason::BACKEND_UNAVAILABLE,
+                format!("{problem}; the link goes on with the key that it has, until it must be made anew"),
+            )),
+        }
+    }
     Ok(Built { intent, faults, primary_leases, troubles, no_key })
 }
 
@@ -246,10 +263,10 @@ fn local(
         host_gw: receives(Backend::HostGw),
         wireguard: sources
             .wireguard_key
-            .and_then(|key| key.as_ref().ok())
+            .and_then(|own| own.key)
             .filter(|_| receives(Backend::Wireguard))
             .map(|key| WireguardEndpoint {
-                key: *key,
+                key,
                 // Admission bounds it.
                 port: u16::try_from(network.wireguard.port).unwrap_or(51820),
             }),

@@ -1,0 +1,154 @@
+//! WireGuard on the real kernel, with `wg` as oracle.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use common::{assert_clean, in_namespace, intent, ip, remote, round, run, settle};
+use tartan_datapath::{
+    kernel::{Kernel, Options},
+    model::{Backend, Deletions, Intent, PublicKey, Side, WireguardEndpoint},
+};
+
+fn open(folder: &tempfile::TempDir) -> Kernel {
+    let (restore_dir, wireguard_key) = (folder.path().join("restore"), folder.path().join("wireguard.key"));
+    Kernel::open(Options { restore_dir, wireguard_key, ..Options::default() }).expect("sockets")
+}
+
+fn encrypting(side: &mut Side, key: PublicKey, port: u16) {
+    side.backend = Backend::Wireguard;
+    side.accepts.insert(Backend::Wireguard);
+    side.endpoints.wireguard = Some(WireguardEndpoint { key, port });
+}
+
+/// This node, which encrypts, with peers that do: peer N has the key of N times 32.
+fn encrypted(own: PublicKey, peers: &[u8]) -> Intent {
+    let peers = peers.iter().map(|number| {
+        let mut peer = remote(u32::from(*number));
+        encrypting(&mut peer.side, PublicKey([*number; 32]), 51820 + u16::from(*number));
+        peer
+    });
+    let mut intent = intent(peers.collect());
+    encrypting(&mut intent.local.side, own, 51820);
+    intent
+}
+
+/// Peers as `wg` tells them, without what changes by itself: key, end point, allowed addresses, keepalive.
+fn peers() -> Vec<String> {
+    let mut peers: Vec<String> = run("wg show tartan-wg0 dump")
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let field: Vec<&str> = line.split('\t').collect();
+            format!("{} {} {} {}", field[0], field[2], field[3], field[7])
+        })
+        .collect();
+    peers.sort();
+    peers
+}
+
+fn peer(number: u8, allowed: &str) -> String {
+    let key = PublicKey([number; 32]);
+    format!("{key} 198.51.0.{number}:{} {allowed} off", 51820 + u16::from(number))
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm.rs runs it on two"]
+fn a_device_and_its_peers_are_made_kept_and_repaired() {
+    in_namespace(async || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kernel = open(&folder);
+        let own = kernel.wireguard_key().unwrap();
+        let mut intent = encrypted(own, &[1, 2]);
+        settle(&mut kernel, &intent).await;
+        assert_eq!(run("wg show tartan-wg0 public-key").trim(), own.to_string());
+        assert_eq!(run("wg show tartan-wg0 listen-port").trim(), "51820");
+        assert_eq!(run("wg show tartan-wg0 private-key | wg pubkey").trim(), own.to_string());
+        let mut expected = vec![peer(1, "10.64.1.0/24"), peer(2, "10.64.2.0/24")];
+        expected.sort();
+        assert_eq!(peers(), expected);
+        let route = run("ip route show 10.64.1.0/24");
+        assert!(route.contains("dev tartan-wg0 proto 84 scope link src 10.251.1.0 mtu 1450"), "{route}");
+
+        // Altered, removed, and one that nobody asked for.
+        let key = |number: u8| PublicKey([number; 32]);
+        run(&format!("wg set tartan-wg0 peer {} allowed-ips 10.64.99.0/24", key(1)));
+        run(&format!("wg set tartan-wg0 peer {} remove", key(2)));
+        run(&format!("wg set tartan-wg0 peer {} allowed-ips 10.64.77.0/24", key(9)));
+        run("wg set tartan-wg0 listen-port 4000");
+        settle(&mut kernel, &intent).await;
+        assert_eq!(peers(), expected);
+        assert_eq!(run("wg show tartan-wg0 listen-port").trim(), "51820");
+
+        // Another process finds nothing to do, with the same key.
+        let mut next = open(&folder);
+        assert_eq!(next.wireguard_key().unwrap(), own);
+        let again = round(&mut next, &intent, Deletions::Allowed).await;
+        assert_clean(&again);
+        assert!(again.1.steps.is_empty(), "{:?}", again.1.steps);
+
+        // The device is taken away: all of it comes back.
+        run("ip link delete tartan-wg0");
+        settle(&mut kernel, &intent).await;
+        assert_eq!(peers(), expected);
+
+        // A peer goes, another is set up anew with another key and address.
+        intent.peers.remove(0);
+        encrypting(&mut intent.peers[0].side, key(7), 4242);
+        intent.peers[0].side.public_ips = vec![ip("198.51.0.7")];
+        settle(&mut kernel, &intent).await;
+        assert_eq!(peers(), [format!("{} 198.51.0.7:4242 10.64.2.0/24 off", key(7))]);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm.rs runs it on two"]
+fn a_key_file_that_others_may_read_stops_nothing_that_works() {
+    in_namespace(async || {
+        let folder = tempfile::tempdir().unwrap();
+        let own = {
+            let mut kernel = open(&folder);
+            let own = kernel.wireguard_key().unwrap();
+            settle(&mut kernel, &encrypted(own, &[1])).await;
+            own
+        };
+        let file = folder.path().join("wireguard.key");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let mut kernel = open(&folder);
+        assert!(kernel.wireguard_key().unwrap_err().to_string().contains("may be read by others"));
+        assert_eq!(kernel.wireguard_key_in_use().await, Some(own));
+        let again = round(&mut kernel, &encrypted(own, &[1]), Deletions::Allowed).await;
+        assert_clean(&again);
+        assert!(again.1.steps.is_empty(), "{:?}", again.1.steps);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm.rs runs it on two"]
+fn what_stands_in_the_way_is_reported_and_left_alone() {
+    in_namespace(async || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kernel = open(&folder);
+        let own = kernel.wireguard_key().unwrap();
+        let intent = encrypted(own, &[1]);
+        run("ip link add tartan-wg0 type wireguard && ip link set tartan-wg0 up");
+        let (_, plan, outcome) = round(&mut kernel, &intent, Deletions::Allowed).await;
+        assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+        assert!(
+            plan.conflicts.iter().any(|conflict| conflict.to_string().contains("tartan-wg0")),
+            "{plan:?}"
+        );
+        assert_eq!(run("wg show tartan-wg0 peers").trim(), "");
+        run("ip link delete tartan-wg0");
+
+        // Another program has the port.
+        run("ip link add other type wireguard && wg set other listen-port 51820 && ip link set other up");
+        let (_, _, outcome) = round(&mut kernel, &intent, Deletions::Allowed).await;
+        let failed: Vec<String> =
+            outcome.failures.iter().map(|failure| failure.step.key.to_string()).collect();
+        assert_eq!(failed, ["wireguard tartan-wg0"]);
+        run("ip link delete other");
+        settle(&mut kernel, &intent).await;
+    });
+}
