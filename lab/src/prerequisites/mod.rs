@@ -66,6 +66,7 @@ impl Tool {
             Self::Machines => &[
                 "busybox-static",
                 "conntrack",
+                "ethtool",
                 "iproute2",
                 "iputils-ping",
                 "kmod",

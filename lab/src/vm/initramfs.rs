@@ -13,7 +13,8 @@ use super::kernel::Unpacked;
 use crate::run::{command, run};
 
 /// Programs of the host's, with the libraries that they need. busybox gives the rest.
-const TOOLS: [&str; 9] = ["bridge", "conntrack", "dash", "ip", "nft", "ping", "sysctl", "tc", "wg"];
+const TOOLS: [&str; 10] =
+    ["bridge", "conntrack", "dash", "ethtool", "ip", "nft", "ping", "sysctl", "tc", "wg"];
 
 const DIRECTORY: u32 = 0o040_755;
 const REGULAR: u32 = 0o100_000;
