@@ -121,6 +121,23 @@ pub struct Backends {
     pub vxlan: VxlanParameters,
     #[serde(default)]
     pub wireguard: WireguardParameters,
+    #[serde(default)]
+    pub udp: UdpParameters,
+}
+
+/// Packets in UDP, by a forwarder in user space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UdpParameters {
+    /// UDP port that nodes receive at.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+impl Default for UdpParameters {
+    fn default() -> Self {
+        Self { port: 8285 }
+    }
 }
 
 /// WireGuard, as in `wg` (8).

@@ -79,12 +79,29 @@ pub enum BackendType {
     Ipip,
     /// WireGuard: encrypted, in both families over either.
     Wireguard,
+    /// ESP in tunnel mode (RFC 4303), keyed by IKEv2 (RFC 7296): encrypted, in both families over either.
+    Ipsec,
+    /// Bare IPv4 packets in UDP, forwarded in user space: where nothing else gets through.
+    Udp,
     /// A plain route by the peer's address; both nodes on one link.
     HostGw,
+    /// A lease and nothing else: how packets get from node to node is somebody else's business.
+    Alloc,
+    /// As `alloc`, with commands of the administrator's that are told of leases.
+    Extension,
 }
 
 impl BackendType {
-    pub const ALL: [Self; 4] = [Self::Vxlan, Self::Ipip, Self::Wireguard, Self::HostGw];
+    pub const ALL: [Self; 8] = [
+        Self::Vxlan,
+        Self::Ipip,
+        Self::Wireguard,
+        Self::Ipsec,
+        Self::Udp,
+        Self::HostGw,
+        Self::Alloc,
+        Self::Extension,
+    ];
 
     /// As written in the API, in metrics and in logs.
     pub fn as_str(self) -> &'static str {
@@ -92,24 +109,33 @@ impl BackendType {
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
             Self::Wireguard => "wireguard",
+            Self::Ipsec => "ipsec",
+            Self::Udp => "udp",
             Self::HostGw => "host-gw",
+            Self::Alloc => "alloc",
+            Self::Extension => "extension",
         }
     }
 
     /// Whether packets are wrapped, so that the path needs no common link.
     pub fn is_overlay(self) -> bool {
         match self {
-            Self::Vxlan | Self::Ipip | Self::Wireguard => true,
-            Self::HostGw => false,
+            Self::Vxlan | Self::Ipip | Self::Wireguard | Self::Ipsec | Self::Udp => true,
+            Self::HostGw | Self::Alloc | Self::Extension => false,
         }
     }
 
     /// Whether nobody on the way can read or make its packets.
     pub fn encrypts(self) -> bool {
         match self {
-            Self::Wireguard => true,
-            Self::Vxlan | Self::Ipip | Self::HostGw => false,
+            Self::Wireguard | Self::Ipsec => true,
+            Self::Vxlan | Self::Ipip | Self::Udp | Self::HostGw | Self::Alloc | Self::Extension => false,
         }
+    }
+
+    /// Whether tartan makes the paths of its nodes.
+    pub fn has_paths(self) -> bool {
+        !matches!(self, Self::Alloc | Self::Extension)
     }
 }
 
@@ -122,8 +148,12 @@ impl std::fmt::Display for BackendType {
 /// A backend as an administrator asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.type != 'wireguard' || !has(self.directRouting) || !self.directRouting")
-    .message("wireguard has no directRouting: a plain route would carry pods' packets in clear"))]
+#[x_kube(
+    validation = Rule::new("!(self.type in ['wireguard', 'ipsec']) || !has(self.directRouting) || !self.directRouting")
+        .message("wireguard and ipsec have no directRouting: a plain route would carry pods' packets in clear"),
+    validation = Rule::new("!(self.type in ['alloc', 'extension']) || !has(self.directRouting) || !self.directRouting")
+        .message("alloc and extension have no directRouting: tartan makes no paths there"),
+)]
 pub struct BackendSelection {
     #[serde(rename = "type")]
     pub kind: BackendType,
@@ -145,6 +175,10 @@ pub struct LeaseBackend {
     /// Overlays only: a plain route towards nodes on the same link.
     #[serde(default)]
     pub direct_routing: bool,
+    /// Encrypting backends only: every node of the pool sends encrypted, so what comes in clear from a pair of
+    /// this node's is dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
 }
 
 /// What peers must know to reach the node, written by its agent, on its primary leases only.
@@ -191,7 +225,7 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 44), regex(pattern = r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"))]
     pub public_key: Option<String>,
-    /// wireguard: the UDP port.
+    /// wireguard, udp: the UDP port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,

@@ -111,7 +111,7 @@ fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
         (
             "unknown backend",
             json!({ "defaultBackend": { "type": "gre" } }),
-            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"ipsec\", \"udp\", \"host-gw\", \"alloc\", \"extension\"",
         ),
         (
             "a fallback that needs a link",
@@ -237,6 +237,7 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
             "cidrs": [{ "name": "a", "cidr": "10.244.0.0/16", "nodeMaskSize": 24, "drain": false }],
             "backends": { "vxlan": { "vni": 1, "port": 8472, "learning": false, "gbp": false, "txChecksumOffload": true },
                 "wireguard": { "port": 51820, "persistentKeepalive": 0 },
+                "udp": { "port": 8285 },
             },
             "defaultBackend": { "type": "vxlan", "directRouting": false },
             "fallbackBackend": "vxlan",
@@ -272,12 +273,12 @@ fn a_pool_that_makes_no_sense_is_refused_with_the_reason() {
         (
             "unknown backend",
             json!({ "backend": { "type": "bgp" } }),
-            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"ipsec\", \"udp\", \"host-gw\", \"alloc\", \"extension\"",
         ),
         (
             "plain routes beside encryption",
             json!({ "backend": { "type": "wireguard", "directRouting": true } }),
-            "wireguard has no directRouting",
+            "wireguard and ipsec have no directRouting",
         ),
         ("an entry claimed twice", json!({ "cidrs": ["a", "a"] }), "entry names must be unique"),
         ("an uplink without a rule", json!({ "uplink": {} }), exactly_one),
@@ -347,7 +348,7 @@ fn a_lease_is_bound_to_its_block_by_its_name() {
         (
             "unknown backend",
             json!({ "backend": { "type": "gre" } }),
-            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"ipsec\", \"udp\", \"host-gw\", \"alloc\", \"extension\"",
         ),
         ("MTU 70000", json!({ "mtu": 70_000 }), "spec.mtu"),
     ];

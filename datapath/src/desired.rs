@@ -58,10 +58,14 @@ pub fn desired(intent: &Intent) -> Desired {
             if !allowed.key && matches!(pairing.path, Path::Wireguard { .. }) {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
-            if let Path::Direct { .. } = pairing.path {
+            // Whoever makes the paths of an unmanaged pair sends as he likes.
+            let unmanaged = pairing.reason == Reason::Unmanaged;
+            if matches!(pairing.path, Path::Direct { .. }) || unmanaged {
                 direct.extend(&subnets);
             }
-            add_peer(intent, peer, &pairing, &subnets, route_mtu, &mut desired.elements);
+            if !unmanaged {
+                add_peer(intent, peer, &pairing, &subnets, route_mtu, &mut desired.elements);
+            }
             desired.paths.push(PeerPath {
                 node: peer.node.clone(),
                 family,
@@ -143,7 +147,10 @@ fn add_peer(
                 let link = intent.local.uplink.name.clone();
                 Route { kind: RouteKind::Via { gateway, link, onlink: false }, source, mtu: Some(mtu) }
             }
-            Path::None => Route { kind: RouteKind::Unreachable, source: None, mtu: None },
+            // Nobody publishes an end point for these yet.
+            Path::Ipsec { .. } | Path::Udp { .. } | Path::None => {
+                Route { kind: RouteKind::Unreachable, source: None, mtu: None }
+            }
         };
         elements.insert(Key::Route { destination: *subnet, metric: metric(subnet) }, Value::Route(route));
     }

@@ -7,18 +7,22 @@
 //! "Direct" below means a plain route by the peer's address. It needs both nodes *on one link*: each
 //! one's public address lies in the other's published uplink prefixes. Its gateway is of the family of the
 //! packets, so a pair is joined family by family. vxlan carries both over either, ipip IPv4 over IPv4 alone.
-//! wireguard carries both and encrypts: where one side asks for it, the pair has it or no path at all.
+//! wireguard and ipsec carry both and encrypt: where one side asks for one, the pair has it or no path at all.
+//! udp carries what ipip does. An alloc or extension node has no path of ours to anyone.
 //! "Direct-capable" is a node whose backend is host-gw, or an overlay with `directRouting`.
 //!
 //! | one side | other side | on one link | not on one link |
 //! | --- | --- | --- | --- |
+//! | alloc, extension | any | none | none |
 //! | wireguard | any | wireguard | wireguard |
+//! | ipsec | any but wireguard | ipsec | ipsec |
 //! | host-gw | host-gw | direct | fallback overlay |
 //! | host-gw | overlay | that overlay | that overlay |
 //! | host-gw | overlay + directRouting | direct | that overlay |
 //! | overlay | the same, with or without directRouting | that overlay | that overlay |
-//! | vxlan | ipip, with or without directRouting | vxlan | vxlan |
-//! | overlay + directRouting | overlay + directRouting | direct | vxlan, unless both are ipip |
+//! | vxlan | ipip or udp, with or without directRouting | vxlan | vxlan |
+//! | ipip | udp, with or without directRouting | ipip | ipip |
+//! | overlay + directRouting | overlay + directRouting | direct | the first of vxlan, ipip, udp that one has |
 //!
 //! Where the overlay of the table does not carry the packets' family, the fallback overlay does.
 //!
@@ -60,6 +64,15 @@ pub enum Path {
         #[serde(flatten)]
         peer: WireguardEndpoint,
     },
+    /// ESP to this underlay address.
+    Ipsec {
+        destination: IpAddr,
+    },
+    /// In UDP to this underlay address and port.
+    Udp {
+        destination: IpAddr,
+        port: u16,
+    },
     None,
 }
 
@@ -71,6 +84,8 @@ impl Path {
             Self::Vxlan { .. } => Some(Backend::Vxlan),
             Self::Ipip { .. } => Some(Backend::Ipip),
             Self::Wireguard { .. } => Some(Backend::Wireguard),
+            Self::Ipsec { .. } => Some(Backend::Ipsec),
+            Self::Udp { .. } => Some(Backend::Udp),
             Self::None => None,
         }
     }
@@ -92,6 +107,8 @@ pub enum Reason {
     Fallback,
     /// The pair's overlay carries no packets of this family: the fallback overlay does.
     OtherFamily,
+    /// The paths of a side are not ours to make.
+    Unmanaged,
     /// A side has not published an address yet.
     NoAddress,
     /// No address family is published by both.
@@ -115,6 +132,7 @@ impl Reason {
             Self::OverlayOnOneSide => "overlay-on-one-side",
             Self::Fallback => "fallback",
             Self::OtherFamily => "other-family",
+            Self::Unmanaged => "unmanaged",
             Self::NoAddress => "no-address",
             Self::NoCommonFamily => "no-common-family",
             Self::SameAddress => "same-address",
@@ -137,6 +155,7 @@ impl Reason {
             Self::OtherFamily => {
                 "the overlay of the nodes carries no packets of this family, so the fallback overlay joins them"
             }
+            Self::Unmanaged => "one of the nodes leaves its paths to others (alloc or extension)",
             Self::NoAddress => "one of the nodes has not published an address yet",
             Self::NoCommonFamily => "the nodes publish addresses of different families only",
             Self::SameAddress => {
@@ -164,12 +183,22 @@ pub struct Pairing {
     pub reason: Reason,
 }
 
+impl Pairing {
+    /// Whether nodes whose paths are ours to make have none.
+    pub fn is_refused(&self) -> bool {
+        self.path == Path::None && self.reason != Reason::Unmanaged
+    }
+}
+
 /// The path from `ours` to `theirs` for packets of `family`. `fallback` is the network's overlay for pairs of
 /// direct backends.
 ///
 /// Symmetric: the other end, asking with the sides swapped, gets a path of the same kind and the same
 /// reason.
 pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pairing {
+    if !(ours.backend.has_paths() && theirs.backend.has_paths()) {
+        return Pairing { path: Path::None, reason: Reason::Unmanaged };
+    }
     let outer = match common_addresses(ours, theirs) {
         Ok((_, theirs)) => theirs,
         Err(reason) => return Pairing { path: Path::None, reason },
@@ -244,6 +273,14 @@ fn path(
         Backend::Ipip => {
             (ours.endpoints.ipip && theirs.endpoints.ipip).then_some(Path::Ipip { destination: outer })
         }
+        Backend::Ipsec => {
+            (ours.endpoints.ipsec && theirs.endpoints.ipsec).then_some(Path::Ipsec { destination: outer })
+        }
+        Backend::Udp => match (ours.endpoints.udp, theirs.endpoints.udp) {
+            (Some(_), Some(port)) => Some(Path::Udp { destination: outer, port }),
+            _ => None,
+        },
+        Backend::Alloc | Backend::Extension => None,
     }
 }
 

@@ -23,12 +23,15 @@ fn side(backend: Backend, direct_routing: bool, number: u8, prefix: &str) -> Sid
             vxlan: Some(Mac([2, 0, 0, 0, 0, number])),
             ipip: true,
             host_gw: true,
+            ipsec: true,
+            udp: Some(8285),
         },
         direct_routing,
         public_ips: vec![format!("192.0.2.{number}").parse().unwrap()],
         tunnel_sources: vec![],
         uplink_prefixes: vec![prefix.parse().unwrap()],
         pairing_version: 1,
+        sealed: false,
     }
 }
 
@@ -39,43 +42,73 @@ fn word(path: Path) -> &'static str {
         Path::Vxlan { .. } => "vxlan",
         Path::Ipip { .. } => "ipip",
         Path::Wireguard { .. } => "wireguard",
+        Path::Ipsec { .. } => "ipsec",
+        Path::Udp { .. } => "udp",
         Path::None => "none",
     }
 }
 
 #[test]
 fn every_pair_of_backends_has_the_path_of_the_table() {
-    use Reason::{Encrypted, Fallback, OnLink, OverlayOnOneSide, SameBackend};
+    use Reason::{Encrypted, Fallback, OnLink, OverlayOnOneSide, SameBackend, Unmanaged};
     let host_gw = (Backend::HostGw, false);
     let vxlan = (Backend::Vxlan, false);
-    let direct = (Backend::Vxlan, true);
-    let wireguard = (Backend::Wireguard, false);
+    let vxlan_direct = (Backend::Vxlan, true);
     let ipip = (Backend::Ipip, false);
     let ipip_direct = (Backend::Ipip, true);
+    let udp = (Backend::Udp, false);
+    let udp_direct = (Backend::Udp, true);
+    let wireguard = (Backend::Wireguard, false);
+    let ipsec = (Backend::Ipsec, false);
+    let alloc = (Backend::Alloc, false);
+    let extension = (Backend::Extension, false);
     // One side, other side, path on one link, path elsewhere.
-    let table = [
+    let mut table = vec![
         (host_gw, host_gw, ("direct", SameBackend), ("vxlan", Fallback)),
         (host_gw, vxlan, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
-        (host_gw, direct, ("direct", OnLink), ("vxlan", OverlayOnOneSide)),
-        (vxlan, vxlan, ("vxlan", SameBackend), ("vxlan", SameBackend)),
-        (vxlan, direct, ("vxlan", SameBackend), ("vxlan", SameBackend)),
-        (direct, direct, ("direct", OnLink), ("vxlan", SameBackend)),
+        (host_gw, vxlan_direct, ("direct", OnLink), ("vxlan", OverlayOnOneSide)),
         (host_gw, ipip, ("ipip", OverlayOnOneSide), ("ipip", OverlayOnOneSide)),
         (host_gw, ipip_direct, ("direct", OnLink), ("ipip", OverlayOnOneSide)),
+        (host_gw, udp, ("udp", OverlayOnOneSide), ("udp", OverlayOnOneSide)),
+        (host_gw, udp_direct, ("direct", OnLink), ("udp", OverlayOnOneSide)),
+        (vxlan, vxlan, ("vxlan", SameBackend), ("vxlan", SameBackend)),
+        (vxlan, vxlan_direct, ("vxlan", SameBackend), ("vxlan", SameBackend)),
+        (vxlan_direct, vxlan_direct, ("direct", OnLink), ("vxlan", SameBackend)),
         (vxlan, ipip, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
         (vxlan, ipip_direct, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
-        (direct, ipip, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
-        (direct, ipip_direct, ("direct", OnLink), ("vxlan", OverlayOnOneSide)),
+        (vxlan_direct, ipip, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (vxlan_direct, ipip_direct, ("direct", OnLink), ("vxlan", OverlayOnOneSide)),
+        (vxlan, udp, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (vxlan, udp_direct, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (vxlan_direct, udp, ("vxlan", OverlayOnOneSide), ("vxlan", OverlayOnOneSide)),
+        (vxlan_direct, udp_direct, ("direct", OnLink), ("vxlan", OverlayOnOneSide)),
         (ipip, ipip, ("ipip", SameBackend), ("ipip", SameBackend)),
         (ipip, ipip_direct, ("ipip", SameBackend), ("ipip", SameBackend)),
         (ipip_direct, ipip_direct, ("direct", OnLink), ("ipip", SameBackend)),
+        (ipip, udp, ("ipip", OverlayOnOneSide), ("ipip", OverlayOnOneSide)),
+        (ipip, udp_direct, ("ipip", OverlayOnOneSide), ("ipip", OverlayOnOneSide)),
+        (ipip_direct, udp, ("ipip", OverlayOnOneSide), ("ipip", OverlayOnOneSide)),
+        (ipip_direct, udp_direct, ("direct", OnLink), ("ipip", OverlayOnOneSide)),
+        (udp, udp, ("udp", SameBackend), ("udp", SameBackend)),
+        (udp, udp_direct, ("udp", SameBackend), ("udp", SameBackend)),
+        (udp_direct, udp_direct, ("direct", OnLink), ("udp", SameBackend)),
         (wireguard, wireguard, ("wireguard", SameBackend), ("wireguard", SameBackend)),
-        (wireguard, host_gw, ("wireguard", Encrypted), ("wireguard", Encrypted)),
-        (wireguard, vxlan, ("wireguard", Encrypted), ("wireguard", Encrypted)),
-        (wireguard, direct, ("wireguard", Encrypted), ("wireguard", Encrypted)),
-        (wireguard, ipip, ("wireguard", Encrypted), ("wireguard", Encrypted)),
-        (wireguard, ipip_direct, ("wireguard", Encrypted), ("wireguard", Encrypted)),
+        (wireguard, ipsec, ("wireguard", Encrypted), ("wireguard", Encrypted)),
+        (ipsec, ipsec, ("ipsec", SameBackend), ("ipsec", SameBackend)),
     ];
+    let clear = [host_gw, vxlan, vxlan_direct, ipip, ipip_direct, udp, udp_direct];
+    for other in clear {
+        table.push((wireguard, other, ("wireguard", Encrypted), ("wireguard", Encrypted)));
+        table.push((ipsec, other, ("ipsec", Encrypted), ("ipsec", Encrypted)));
+    }
+    for unmanaged in [alloc, extension] {
+        for other in clear.into_iter().chain([wireguard, ipsec, alloc, extension]) {
+            table.push((unmanaged, other, ("none", Unmanaged), ("none", Unmanaged)));
+        }
+    }
+    let kinds = clear.len() + 4;
+    let pairs: BTreeSet<_> = table.iter().map(|(one, other, ..)| (one.min(other), one.max(other))).collect();
+    assert_eq!(pairs.len(), kinds * (kinds + 1) / 2, "each pair is in the table");
     for (one, other, on_link, elsewhere) in table {
         // Both prefixes cover the other's address; none does; only one does, which is not "on one link".
         let prefixes = [
@@ -122,12 +155,13 @@ fn what_is_missing_is_the_reason_on_both_ends() {
         (|side| side.accepts = BTreeSet::from([Backend::HostGw]), Reason::NotAccepted),
         (|side| side.accepts.clear(), Reason::NotAccepted),
         (|side| side.endpoints = Endpoints::default(), Reason::NoEndpoint),
-        // The others are there, but there is no link for one and the other isn't received.
+        // Of the others one is received but there is no link for it, and two have no end point.
         (
             |side| {
-                side.endpoints.vxlan = None;
+                side.endpoints =
+                    Endpoints { ipip: true, host_gw: true, udp: Some(1), ..Endpoints::default() };
                 side.accepts.remove(&Backend::Ipip);
-                side.endpoints.wireguard = None;
+                side.accepts.remove(&Backend::Udp);
                 side.uplink_prefixes.clear();
             },
             Reason::NoEndpoint,
@@ -203,7 +237,7 @@ fn where_one_side_encrypts_nothing_stands_in_for_it() {
         (|side| _ = side.accepts.remove(&Backend::Wireguard), Reason::NotAccepted),
     ];
     for (spoil, reason) in spoils {
-        for other in Backend::ALL {
+        for other in Backend::ALL.into_iter().filter(|backend| backend.has_paths()) {
             let encrypting = side(Backend::Wireguard, false, 1, "192.0.2.0/24");
             let mut other = side(other, false, 2, "192.0.2.0/24");
             spoil(&mut other);
@@ -246,9 +280,8 @@ fn any_side() -> impl Strategy<Value = Side> {
         subsequence(Backend::ALL.to_vec(), 0..=Backend::ALL.len()),
         (
             prop::option::of(any::<[u8; 6]>()),
-            any::<bool>(),
-            any::<bool>(),
-            any::<bool>(),
+            any::<[bool; 4]>(),
+            prop::option::of(any::<u16>()),
             prop::option::of(0u8..3),
         ),
         collection::vec(prop::sample::select(addresses.to_vec()), 0..=2),
@@ -259,19 +292,27 @@ fn any_side() -> impl Strategy<Value = Side> {
             |(
                 backend,
                 accepts,
-                (mac, ipip, host_gw, direct_routing, key),
+                (mac, [ipip, host_gw, ipsec, direct_routing], udp, key),
                 addresses,
                 prefixes,
                 pairing_version,
             )| Side {
                 backend,
                 accepts: accepts.into_iter().collect(),
-                endpoints: Endpoints { wireguard: key.map(wireguard), vxlan: mac.map(Mac), ipip, host_gw },
+                endpoints: Endpoints {
+                    wireguard: key.map(wireguard),
+                    vxlan: mac.map(Mac),
+                    ipip,
+                    host_gw,
+                    ipsec,
+                    udp,
+                },
                 direct_routing,
                 public_ips: addresses.into_iter().map(|a| a.parse().unwrap()).collect(),
                 tunnel_sources: vec![],
                 uplink_prefixes: prefixes.into_iter().map(|p| p.parse::<IpNetwork>().unwrap()).collect(),
                 pairing_version,
+                sealed: false,
             },
         )
 }
@@ -286,14 +327,11 @@ proptest! {
         if let Some(backend) = there.path.backend() {
             for side in [&a, &b] {
                 prop_assert!(side.accepts.contains(&backend));
-                let received = match backend {
-                    Backend::Vxlan => side.endpoints.vxlan.is_some(),
-                    Backend::Wireguard => side.endpoints.wireguard.is_some(),
-                    Backend::Ipip => side.endpoints.ipip,
-                    Backend::HostGw => side.endpoints.host_gw,
-                };
-                prop_assert!(received);
+                prop_assert!(side.endpoints.has(backend));
             }
+        }
+        if [&a, &b].iter().any(|side| !side.backend.has_paths()) {
+            prop_assert_eq!((there.path, there.reason), (Path::None, Reason::Unmanaged));
         }
         if [&a, &b].iter().any(|side| side.backend.encrypts()) {
             prop_assert!(there.path.backend().is_none_or(Backend::encrypts), "in clear: {:?}", there);
@@ -301,8 +339,8 @@ proptest! {
         match there.path {
             // The kernel takes no gateway of the other family for IPv6.
             Path::Direct { gateway } if Family::of_address(gateway) != family => prop_assert!(false, "{:?}", there),
-            Path::Ipip { destination } if family == Family::V6 || destination.is_ipv6() => prop_assert!(false, "{:?}", there),
-            Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } | Path::Ipip { destination: to } | Path::Wireguard { destination: to, .. } => prop_assert!(b.public_ips.contains(&to)),
+            Path::Ipip { destination } | Path::Udp { destination, .. } if family == Family::V6 || destination.is_ipv6() => prop_assert!(false, "{:?}", there),
+            Path::Direct { gateway: to } | Path::Vxlan { destination: to, .. } | Path::Ipip { destination: to } | Path::Wireguard { destination: to, .. } | Path::Ipsec { destination: to } | Path::Udp { destination: to, .. } => prop_assert!(b.public_ips.contains(&to)),
             Path::None => {}
         }
     }

@@ -10,7 +10,7 @@ use tartan_datapath::{
     desired::PeerPath,
     mark,
     model::{Backend, Conflict, Facts, Key, Step},
-    pair::{Path, Reason},
+    pair::Reason,
     problem::{Problem, ProblemKind},
 };
 
@@ -194,8 +194,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     troubles.extend(unmet.iter().cloned());
     // One that waits for a peer's first word is no trouble yet: every new node is such a peer.
     let refused = |path: &&PeerPath| {
-        path.pairing.path == Path::None
-            && !matches!(path.pairing.reason, Reason::NoAddress | Reason::NoEndpoint)
+        path.pairing.is_refused() && !matches!(path.pairing.reason, Reason::NoAddress | Reason::NoEndpoint)
     };
     let refused = paths.iter().filter(refused);
     troubles.extend(quote(

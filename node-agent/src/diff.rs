@@ -87,6 +87,8 @@ fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> Str
             Path::Wireguard { destination, peer } => {
                 format!("wireguard to {destination} port {} ({})", peer.port, peer.key)
             }
+            Path::Ipsec { destination } => format!("ipsec to {destination}"),
+            Path::Udp { destination, port } => format!("udp to {destination} port {port}"),
             Path::None => "no path".to_owned(),
         };
         let subnets: Vec<String> = path.subnets.iter().map(ToString::to_string).collect();

@@ -103,6 +103,7 @@ pub fn lease(n: u8, node: &str) -> Lease {
             kind: BackendType::Vxlan,
             accepts: vec![BackendType::Vxlan],
             direct_routing: false,
+            sealed: false,
         },
         mtu: None,
         released: false,

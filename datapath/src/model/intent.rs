@@ -13,46 +13,71 @@ use super::{ForwardException, WireguardEndpoint};
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     Wireguard,
+    Ipsec,
     Vxlan,
     Ipip,
+    Udp,
     HostGw,
+    /// Somebody else makes the paths.
+    Alloc,
+    /// The administrator's commands make the paths.
+    Extension,
 }
 
 impl Backend {
-    pub const ALL: [Self; 4] = [Self::Wireguard, Self::Vxlan, Self::Ipip, Self::HostGw];
+    pub const ALL: [Self; 8] = [
+        Self::Wireguard,
+        Self::Ipsec,
+        Self::Vxlan,
+        Self::Ipip,
+        Self::Udp,
+        Self::HostGw,
+        Self::Alloc,
+        Self::Extension,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wireguard => "wireguard",
+            Self::Ipsec => "ipsec",
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
+            Self::Udp => "udp",
             Self::HostGw => "host-gw",
+            Self::Alloc => "alloc",
+            Self::Extension => "extension",
         }
     }
 
     /// Whether packets are wrapped, so that the path needs no common link.
     pub fn is_overlay(self) -> bool {
         match self {
-            Self::Wireguard | Self::Vxlan | Self::Ipip => true,
-            Self::HostGw => false,
+            Self::Wireguard | Self::Ipsec | Self::Vxlan | Self::Ipip | Self::Udp => true,
+            Self::HostGw | Self::Alloc | Self::Extension => false,
         }
     }
 
     /// Whether nobody on the way can read or make its packets.
     pub fn encrypts(self) -> bool {
         match self {
-            Self::Wireguard => true,
-            Self::Vxlan | Self::Ipip | Self::HostGw => false,
+            Self::Wireguard | Self::Ipsec => true,
+            Self::Vxlan | Self::Ipip | Self::Udp | Self::HostGw | Self::Alloc | Self::Extension => false,
         }
+    }
+
+    /// Whether we make the paths of its nodes.
+    pub fn has_paths(self) -> bool {
+        !matches!(self, Self::Alloc | Self::Extension)
     }
 
     /// Whether it carries packets of `inner` between nodes whose addresses are of `outer`.
     pub fn carries(self, inner: Family, outer: Family) -> bool {
         match self {
-            Self::Wireguard | Self::Vxlan => true,
-            // RFC 2003: IPv4 in IPv4.
-            Self::Ipip => inner == Family::V4 && outer == Family::V4,
+            Self::Wireguard | Self::Ipsec | Self::Vxlan => true,
+            // RFC 2003: IPv4 in IPv4. So does the wire format of udp.
+            Self::Ipip | Self::Udp => inner == Family::V4 && outer == Family::V4,
             Self::HostGw => inner == outer,
+            Self::Alloc | Self::Extension => false,
         }
     }
 }
@@ -197,6 +222,8 @@ pub struct Side {
     pub uplink_prefixes: Vec<IpNetwork>,
     /// Rules by which this node's agent chooses; the lower one of both rules.
     pub pairing_version: u32,
+    /// Encrypting backends: every node of its pool sends encrypted, so nothing of its pairs may come in clear.
+    pub sealed: bool,
 }
 
 /// Backends that are ready to receive, with what a sender needs.
@@ -207,17 +234,36 @@ pub struct Endpoints {
     pub vxlan: Option<Mac>,
     pub ipip: bool,
     pub host_gw: bool,
+    pub ipsec: bool,
+    /// UDP port of the forwarder.
+    pub udp: Option<u16>,
 }
 
 impl Endpoints {
+    /// Whether one for `backend` is there. What has no paths needs none.
+    pub fn has(&self, backend: Backend) -> bool {
+        match backend {
+            Backend::Wireguard => self.wireguard.is_some(),
+            Backend::Ipsec => self.ipsec,
+            Backend::Vxlan => self.vxlan.is_some(),
+            Backend::Ipip => self.ipip,
+            Backend::Udp => self.udp.is_some(),
+            Backend::HostGw => self.host_gw,
+            Backend::Alloc | Backend::Extension => true,
+        }
+    }
+
     /// Without these.
     pub fn lose(&mut self, lost: &BTreeSet<Backend>) {
         for backend in lost {
             match backend {
                 Backend::Wireguard => self.wireguard = None,
+                Backend::Ipsec => self.ipsec = false,
                 Backend::Vxlan => self.vxlan = None,
                 Backend::Ipip => self.ipip = false,
+                Backend::Udp => self.udp = None,
                 Backend::HostGw => self.host_gw = false,
+                Backend::Alloc | Backend::Extension => {}
             }
         }
     }

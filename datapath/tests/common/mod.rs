@@ -73,6 +73,7 @@ fn side(backend: Backend, address: &str, mac: u32) -> Side {
         tunnel_sources: vec![],
         uplink_prefixes: vec![net("192.0.2.0/24")],
         pairing_version: 1,
+        sealed: false,
     }
 }
 

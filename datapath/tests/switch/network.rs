@@ -233,6 +233,7 @@ impl Node {
             tunnel_sources: vec![],
             uplink_prefixes: vec![format!("198.18.{link}.0/24").parse().unwrap()],
             pairing_version: 1,
+            sealed: false,
         };
         Self { name, number, link, key, side, orders: Some(orders), task: Some(task) }
     }
@@ -260,6 +261,7 @@ impl Node {
             vxlan: accepts.contains(&Backend::Vxlan).then(|| mac(self.number)),
             ipip: accepts.contains(&Backend::Ipip),
             host_gw: accepts.contains(&Backend::HostGw),
+            ..Endpoints::default()
         }
     }
 

@@ -1,6 +1,6 @@
 use tartan_datapath::{
     model::{Action, Family, Value},
-    pair::Pairing,
+    pair::{Pairing, Path},
 };
 
 use super::*;

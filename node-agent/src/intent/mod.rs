@@ -261,6 +261,8 @@ fn local(
         vxlan: receives(Backend::Vxlan).then_some(vxlan_mac),
         ipip: receives(Backend::Ipip),
         host_gw: receives(Backend::HostGw),
+        ipsec: false,
+        udp: None,
         wireguard: sources
             .wireguard_key
             .and_then(|own| own.key)
@@ -282,6 +284,7 @@ fn local(
         tunnel_sources: vec![],
         uplink_prefixes: uplink.prefixes.clone(),
         pairing_version: PAIRING_VERSION,
+        sealed: send.sealed,
     };
     Local {
         node: sources.node.to_owned(),
@@ -333,7 +336,11 @@ pub fn backend(kind: BackendType) -> Backend {
         BackendType::Vxlan => Backend::Vxlan,
         BackendType::Ipip => Backend::Ipip,
         BackendType::Wireguard => Backend::Wireguard,
+        BackendType::Ipsec => Backend::Ipsec,
+        BackendType::Udp => Backend::Udp,
         BackendType::HostGw => Backend::HostGw,
+        BackendType::Alloc => Backend::Alloc,
+        BackendType::Extension => Backend::Extension,
     }
 }
 
@@ -343,7 +350,11 @@ pub fn backend_type(backend: Backend) -> BackendType {
         Backend::Vxlan => BackendType::Vxlan,
         Backend::Ipip => BackendType::Ipip,
         Backend::Wireguard => BackendType::Wireguard,
+        Backend::Ipsec => BackendType::Ipsec,
+        Backend::Udp => BackendType::Udp,
         Backend::HostGw => BackendType::HostGw,
+        Backend::Alloc => BackendType::Alloc,
+        Backend::Extension => BackendType::Extension,
     }
 }
 

@@ -108,6 +108,7 @@ fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<P
             pairing_version: status
                 .and_then(|status| u32::try_from(status.pairing_version).ok())
                 .unwrap_or_default(),
+            sealed: primary.is_some_and(|lease| lease.backend.sealed),
         },
         subnets: leases
             .iter()
@@ -123,6 +124,12 @@ fn endpoints(status: &SubnetLeaseStatus, fault: &mut impl FnMut(String)) -> Endp
         match endpoint.kind {
             BackendType::HostGw => endpoints.host_gw = true,
             BackendType::Ipip => endpoints.ipip = true,
+            BackendType::Ipsec => endpoints.ipsec = true,
+            BackendType::Udp => match endpoint.port.and_then(|port| u16::try_from(port).ok()) {
+                Some(port) => endpoints.udp = Some(port),
+                None => fault("it publishes a udp end point without a port".to_owned()),
+            },
+            BackendType::Alloc | BackendType::Extension => {}
             BackendType::Wireguard => match endpoint.public_key.as_deref().map(str::parse::<PublicKey>) {
                 Some(Ok(key)) => {
                     let port = endpoint.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(51820);

@@ -56,6 +56,12 @@ pub fn lease(intent: &Intent, lost: &BTreeSet<Backend>) -> SubnetLeaseStatus {
             }
             Backend::Ipip => side.endpoints.ipip.then_some(Endpoint::plain(BackendType::Ipip)),
             Backend::HostGw => side.endpoints.host_gw.then_some(Endpoint::plain(BackendType::HostGw)),
+            Backend::Ipsec => side.endpoints.ipsec.then_some(Endpoint::plain(BackendType::Ipsec)),
+            Backend::Udp => {
+                let port = side.endpoints.udp?;
+                Some(Endpoint { port: Some(port.into()), ..Endpoint::plain(BackendType::Udp) })
+            }
+            Backend::Alloc | Backend::Extension => None,
         })
         .collect();
     SubnetLeaseStatus {
@@ -107,7 +113,7 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
     } = *view;
     // By node: a peer of two families has two paths.
     let mut without: BTreeMap<&str, PeerWithoutPath> = BTreeMap::new();
-    for path in paths.iter().filter(|path| path.pairing.path == Path::None) {
+    for path in paths.iter().filter(|path| path.pairing.is_refused()) {
         let reason = path.pairing.reason.sentence().to_owned();
         without.entry(&path.node).or_insert(PeerWithoutPath { node: path.node.clone(), reason });
     }
@@ -147,8 +153,9 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         receives: intent
             .filter(|_| receives)
             .map(|intent| {
-                let received = intent.local.side.accepts.iter().filter(|backend| !lost.contains(backend));
-                received.map(|backend| backend_type(*backend)).collect()
+                let side = &intent.local.side;
+                let ready = |backend: &&Backend| side.endpoints.has(**backend) && !lost.contains(backend);
+                side.accepts.iter().filter(ready).map(|backend| backend_type(*backend)).collect()
             })
             .unwrap_or_default(),
         paths: path_counts(paths, intent),
@@ -167,6 +174,8 @@ fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
             Path::Vxlan { .. } => (BackendType::Vxlan, false),
             Path::Ipip { .. } => (BackendType::Ipip, false),
             Path::Wireguard { .. } => (BackendType::Wireguard, false),
+            Path::Ipsec { .. } => (BackendType::Ipsec, false),
+            Path::Udp { .. } => (BackendType::Udp, false),
             // A plain route of an overlay node is that overlay's direct routing.
             Path::Direct { .. } => match overlay {
                 Some(backend) => (backend_type(backend), true),

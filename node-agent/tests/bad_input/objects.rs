@@ -90,7 +90,7 @@ fn admission() -> Vec<Row> {
         refused(
             "an unknown backend",
             "spec.defaultBackend.type",
-            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"host-gw\"",
+            "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"ipsec\", \"udp\", \"host-gw\", \"alloc\", \"extension\"",
             |scene| scene.network_refusal(&json!({ "defaultBackend": { "type": "gre" } })),
         ),
         refused(

@@ -74,6 +74,10 @@ impl<'a> Transitions<'a> {
         let wanted = layout.selection(membership);
         let (kind, direct_routing) =
             self.behind.get(node).copied().unwrap_or((wanted.kind, is_direct(wanted)));
+        if !kind.has_paths() && wanted.kind == kind {
+            // Nobody sends to it.
+            return LeaseBackend { kind, accepts: vec![kind], direct_routing: false, sealed: false };
+        }
         let mut accepts = vec![kind, layout.spec.fallback_backend, wanted.kind];
         if direct_routing || is_direct(wanted) {
             accepts.push(BackendType::HostGw);
@@ -81,7 +85,7 @@ impl<'a> Transitions<'a> {
         accepts.extend(&self.overlays);
         let mut seen = BTreeSet::new();
         accepts.retain(|kind| seen.insert(*kind));
-        LeaseBackend { kind, accepts, direct_routing }
+        LeaseBackend { kind, accepts, direct_routing, sealed: false }
     }
 
     fn plan_pool(

@@ -67,11 +67,7 @@ fn lease_two_blocks(store: &mut Store, node: &str) {
             subnet: subnet.parse().unwrap(),
             pool: "default".into(),
             primary: true,
-            backend: LeaseBackend {
-                kind: BackendType::Vxlan,
-                accepts: vec![BackendType::Vxlan],
-                direct_routing: false,
-            },
+            backend: LeaseBackend { accepts: vec![BackendType::Vxlan], ..LeaseBackend::default() },
             mtu: None,
             released_at: None,
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tartan_crds::{
-    BackendType::{self, HostGw, Ipip, Vxlan},
+    BackendType::{self, Alloc, HostGw, Ipip, Vxlan},
     TransitionPhase,
 };
 
@@ -164,4 +164,32 @@ fn leases_that_nobody_uses_yet_change_at_once() {
     store.settle();
     assert_eq!(backend_of(&store, "a"), (Ipip, [Vxlan, Ipip].into()));
     assert_eq!(store.network_condition("Progressing"), "False AsExpected");
+}
+
+#[test]
+fn nobody_sends_to_a_node_whose_paths_are_anothers_and_it_receives_nothing() {
+    let mut store = pool_of_three("vxlan", json!({}));
+    set_backend(&mut store, "alloc", json!({}));
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan; 4], "their agents have not said yet that they follow");
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Alloc]);
+    }
+    store.settle();
+    assert_eq!(kinds(&store), [Alloc, Alloc, Alloc, Vxlan]);
+    assert_eq!(backend_of(&store, "a"), (Alloc, [Alloc].into()));
+    assert_eq!(backend_of(&store, "d"), (Vxlan, [Vxlan].into()));
+    // And back.
+    report(&mut store, "d", Vxlan, &[Vxlan]);
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Alloc, &[Alloc]);
+    }
+    set_backend(&mut store, "vxlan", json!({}));
+    store.settle();
+    assert_eq!(backend_of(&store, "a"), (Alloc, [Alloc, Vxlan].into()), "reception comes first");
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Alloc, &[Alloc, Vxlan]);
+    }
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan; 4]);
 }
