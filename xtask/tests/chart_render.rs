@@ -84,7 +84,10 @@ fn values_that_make_no_sense_are_refused_with_the_reason() {
         ("network.podCIDRMode=Steal", "value must be one of 'Auto', 'Adopt', 'Mirror', 'Ignore'"),
         ("network.reclaimAfter=1d", "at '/network/reclaimAfter': '1d' does not match pattern"),
         ("network.fallbackBackend=host-gw", "value must be one of 'vxlan'"),
-        ("pools.edge.backend.type=gre", "value must be one of 'vxlan', 'ipip', 'wireguard', 'host-gw'"),
+        (
+            "pools.edge.backend.type=gre",
+            "value must be one of 'vxlan', 'ipip', 'wireguard', 'ipsec', 'udp', 'host-gw'",
+        ),
         ("pools.edge.backend.type=vxlan", "at '/pools/edge': missing property 'nodeSelector'"),
         ("pools.default.backend.type=vxlan", "invalid propertyName 'default'"),
         ("operator.replicas=3", "at '/operator/replicas': maximum: got 3, want 2"),
