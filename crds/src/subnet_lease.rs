@@ -177,7 +177,7 @@ pub struct LeaseBackend {
     pub direct_routing: bool,
     /// Encrypting backends only: every node of the pool sends encrypted, so what comes in clear from a pair of
     /// this node's is dropped.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub sealed: bool,
 }
 
