@@ -57,6 +57,11 @@ pub struct SubnetLeaseSpec {
     pub primary: bool,
     /// How the node sends, and what it receives.
     pub backend: LeaseBackend,
+    /// Addresses of the node itself, by its Node's status and annotation: agents believe no other node that claims
+    /// one of them. On primary leases only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub node_addresses: Vec<IpAddr>,
     /// Pod MTU that the pool asks for, in bytes. Absent: the agent computes it from its uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 576, max = 65535))]

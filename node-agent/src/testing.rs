@@ -105,6 +105,7 @@ pub fn lease(n: u8, node: &str) -> Lease {
             direct_routing: false,
             sealed: false,
         },
+        node_addresses: vec![],
         mtu: None,
         released: false,
         created: i64::from(n),

@@ -39,6 +39,8 @@ pub struct Lease {
     pub subnet: Cidr,
     pub primary: bool,
     pub backend: LeaseBackend,
+    /// The node's own, by the operator's word.
+    pub node_addresses: Vec<IpAddr>,
     /// In bytes.
     pub mtu: Option<i32>,
     pub released: bool,

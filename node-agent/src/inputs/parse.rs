@@ -31,6 +31,7 @@ impl From<SubnetLease> for Lease {
             subnet: spec.subnet,
             primary: spec.primary,
             backend: spec.backend,
+            node_addresses: spec.node_addresses,
             mtu: spec.mtu,
             released: spec.released_at.is_some(),
             created: object.metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),

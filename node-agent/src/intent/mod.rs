@@ -3,6 +3,7 @@
 //! What concerns this node must be right, or there is no intent and the reason is a condition. What
 //! concerns a peer is contained to that peer.
 
+mod holders;
 mod identity;
 mod peers;
 mod uplink;
@@ -120,7 +121,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             ),
         ));
     }
-    let (peers, faults) = peers::peers(name, &snapshot);
+    let (peers, faults) = peers::peers(name, &snapshot, api_server);
     let mut entries: Vec<IpNetwork> = network.entries.iter().map(|entry| entry.network()).collect();
     let kept = kept_entries(&entries, facts, &local, &peers);
     if let Some(subnet) = kept.first() {

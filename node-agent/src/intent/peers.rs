@@ -8,18 +8,18 @@ use std::{
 use tartan_crds::{BackendType, SubnetLeaseStatus};
 use tartan_datapath::model::{Backend, Endpoints, Mac, Peer, PublicKey, Side, Subnet, WireguardEndpoint};
 
-use super::{PeerFault, Role, accepts, backend, mac};
+use super::{
+    PeerFault, accepts, backend,
+    holders::{Holders, Refusal},
+};
 use crate::inputs::{Lease, Snapshot};
 
-/// To whom that belongs which nodes publish themselves.
-struct Holders<'a> {
-    addresses: BTreeMap<IpAddr, &'a str>,
-    /// Tunnel end points that derive from Nodes' UIDs, which the operator writes.
-    macs: BTreeMap<Mac, &'a str>,
-}
-
 /// Every other node that holds a lease, in the order of names.
-pub(super) fn peers(own: &str, snapshot: &Snapshot<'_>) -> (Vec<Peer>, Vec<PeerFault>) {
+pub(super) fn peers(
+    own: &str,
+    snapshot: &Snapshot<'_>,
+    api_server: &[IpAddr],
+) -> (Vec<Peer>, Vec<PeerFault>) {
     let mut faults: Vec<PeerFault> = snapshot
         .unreadable
         .iter()
@@ -32,33 +32,9 @@ pub(super) fn peers(own: &str, snapshot: &Snapshot<'_>) -> (Vec<Peer>, Vec<PeerF
     for lease in snapshot.leases.values().filter(|lease| !lease.released && lease.node != own) {
         nodes.entry(&lease.node).or_default().push(lease);
     }
-    let holders = Holders {
-        addresses: newest_holders(&nodes),
-        macs: nodes
-            .iter()
-            .filter_map(|(name, leases)| Some((mac(&leases.first()?.node_uid, Role::Vtep), *name)))
-            .collect(),
-    };
+    let holders = Holders::of(*snapshot, &nodes, api_server);
     let peers = nodes.iter().map(|(name, leases)| peer(name, leases, &holders, &mut faults)).collect();
     (peers, faults)
-}
-
-/// Who publishes an address: the node whose lease is the newest, since a machine that was set up anew
-/// under another name leaves its old lease behind for a while.
-fn newest_holders<'a>(nodes: &BTreeMap<&'a str, Vec<&Lease>>) -> BTreeMap<IpAddr, &'a str> {
-    let mut newest: BTreeMap<IpAddr, (i64, &str)> = BTreeMap::new();
-    for (name, leases) in nodes {
-        for lease in leases {
-            for address in lease.status.iter().flat_map(|status| &status.public_ips) {
-                let candidate = (lease.created, *name);
-                newest
-                    .entry(*address)
-                    .and_modify(|holder| *holder = (*holder).max(candidate))
-                    .or_insert(candidate);
-            }
-        }
-    }
-    newest.into_iter().map(|(address, (_, name))| (address, name)).collect()
 }
 
 fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<PeerFault>) -> Peer {
@@ -71,23 +47,25 @@ fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<P
         .or(leases.first());
     let status = primary.and_then(|lease| lease.status.as_ref());
     let mut public_ips = status.map(|status| status.public_ips.clone()).unwrap_or_default();
-    public_ips.retain(|address| {
-        let usable = !(address.is_unspecified() || address.is_loopback() || address.is_multicast());
-        if !usable {
-            fault(format!("its public address {address} is none that packets can be sent to"));
+    public_ips.retain(|address| match holders.judge(name, *address) {
+        Ok(()) => true,
+        Err(Refusal::Anothers(why) | Refusal::Nobodys(why)) => {
+            fault(format!("its address {address} {why}"));
+            false
         }
-        let holder = holders.addresses.get(address).copied();
-        let own = holder.is_none_or(|holder| holder == name);
-        if !own {
-            fault(format!(
-                "its address {address} is published by the newer lease of node {} too, which is believed",
-                holder.unwrap_or_default()
-            ));
+    });
+    let mut tunnel_sources = status.map(|status| status.tunnel_sources.clone()).unwrap_or_default();
+    tunnel_sources.retain(|address| match holders.judge(name, *address) {
+        Ok(()) => true,
+        // Behind translation two nodes may have one, and packets from it are taken for the other's sake.
+        Err(Refusal::Anothers(_)) => false,
+        Err(Refusal::Nobodys(why)) => {
+            fault(format!("its tunnel source {address} {why}"));
+            false
         }
-        usable && own
     });
     let mut endpoints = status.map(|status| endpoints(status, &mut fault)).unwrap_or_default();
-    let holder = endpoints.vxlan.and_then(|mac| holders.macs.get(&mac)).filter(|holder| **holder != name);
+    let holder = endpoints.vxlan.and_then(|mac| holders.other_end_point(name, mac));
     if let (Some(mac), Some(holder)) = (endpoints.vxlan, holder) {
         fault(format!("its tunnel end point {mac} is that of node {holder}: it gets no tunnel"));
         endpoints.vxlan = None;
@@ -101,7 +79,7 @@ fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<P
             endpoints,
             direct_routing: primary.is_some_and(|lease| lease.backend.direct_routing),
             public_ips,
-            tunnel_sources: status.map(|status| status.tunnel_sources.clone()).unwrap_or_default(),
+            tunnel_sources,
             uplink_prefixes: status
                 .map(|status| status.uplink_prefixes.iter().map(|prefix| prefix.network()).collect())
                 .unwrap_or_default(),

@@ -12,6 +12,7 @@ use super::{
     Action, DeleteGrounds, DeleteReason, Problem, UpdateReason,
     blocks::{Search, Taken},
     layout::{Layout, Membership},
+    node_addresses::NodeAddresses,
     transition::Transitions,
 };
 use crate::world::{Lease, Node, World};
@@ -35,6 +36,7 @@ pub struct Draft<'a> {
     pub verdicts: BTreeMap<&'a str, (Option<usize>, Verdict)>,
     pub wake_at: Option<Timestamp>,
     pub transitions: Transitions<'a>,
+    node_addresses: NodeAddresses<'a>,
     by_node: BTreeMap<&'a str, Vec<&'a Lease>>,
     /// Held for nodes that are gone, the longest first.
     held: Vec<&'a Lease>,
@@ -72,6 +74,7 @@ impl<'a> Draft<'a> {
             verdicts: BTreeMap::new(),
             wake_at: transitions.wake_at,
             transitions,
+            node_addresses: NodeAddresses::of(world),
             by_node,
             held,
             doubtful: world.leases.doubtful().collect(),
@@ -239,6 +242,7 @@ impl<'a> Draft<'a> {
             pool: membership.pool.to_owned(),
             primary,
             backend: self.transitions.backend(self.layout, membership, &node.meta.name),
+            node_addresses: if primary { self.node_addresses.of_node(&node.meta.name) } else { vec![] },
             mtu: self.layout.mtu(membership),
             released_at: None,
         }

@@ -10,6 +10,7 @@ mod draft;
 mod layout;
 mod mode;
 mod node;
+mod node_addresses;
 mod node_networks;
 mod reclaim;
 mod selector;

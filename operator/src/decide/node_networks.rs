@@ -88,7 +88,7 @@ fn parse_uplink(text: &str) -> Result<UplinkSelection, String> {
     Ok(uplink)
 }
 
-fn parse_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+pub(super) fn parse_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
     let mut addresses: Vec<IpAddr> = vec![];
     for part in text.split(',').map(str::trim) {
         let address: IpAddr = part.parse().map_err(|_| format!("{part:?} is not an IP address"))?;

@@ -62,7 +62,7 @@ impl Executor {
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
         let mut wanted = json!(spec);
-        for optional in ["mtu", "releasedAt"] {
+        for optional in ["mtu", "nodeAddresses", "releasedAt"] {
             // A merge patch removes what is null and keeps what is absent.
             if let Some(fields) = wanted.as_object_mut() {
                 fields.entry(optional).or_insert(Value::Null);

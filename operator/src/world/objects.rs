@@ -10,7 +10,7 @@ use std::{
 
 use k8s_openapi::{
     api::{
-        core::v1::{ConfigMap, Node as KubeNode},
+        core::v1::{ConfigMap, Node as KubeNode, NodeCondition},
         networking::v1::ServiceCIDR,
     },
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
@@ -44,6 +44,9 @@ pub struct Node {
     pub uplink: Option<String>,
     /// Internal and external addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its kubelet is known to be alive.
+    pub ready: bool,
+    pub created: Timestamp,
 }
 
 impl Node {
@@ -55,8 +58,12 @@ impl Node {
             pod_cidrs.push(only);
         }
         let mut annotations = metadata.annotations.clone().unwrap_or_default();
-        let addresses = status.and_then(|status| status.addresses).unwrap_or_default();
+        let status = status.unwrap_or_default();
+        let addresses = status.addresses.unwrap_or_default();
+        let is_ready = |condition: &NodeCondition| condition.type_ == "Ready" && condition.status == "True";
         Self {
+            ready: status.conditions.unwrap_or_default().iter().any(is_ready),
+            created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             labels: metadata.labels.clone().unwrap_or_default(),
             meta: meta(&metadata),
             pod_cidrs,

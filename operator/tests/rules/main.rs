@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod node_addresses;
 mod pod_cidrs;
 #[path = "../store/mod.rs"]
 mod store;

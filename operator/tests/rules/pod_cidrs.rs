@@ -68,6 +68,7 @@ fn lease_two_blocks(store: &mut Store, node: &str) {
             pool: "default".into(),
             primary: true,
             backend: LeaseBackend { accepts: vec![BackendType::Vxlan], ..LeaseBackend::default() },
+            node_addresses: vec![],
             mtu: None,
             released_at: None,
         };
