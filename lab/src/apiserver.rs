@@ -147,6 +147,19 @@ impl ApiServer {
         self.write_kubeconfig(&file_name(name), &Credentials::Token(token.trim().to_owned()))
     }
 
+    /// The administrator's, for a virtual machine of this host's.
+    pub(crate) fn kubeconfig_for_machines(&self) -> Result<PathBuf> {
+        if !self.settings.address.is_loopback() {
+            bail!("a virtual machine reaches what listens on the host's loopback, not {}", self.url());
+        }
+        let path = self.home.join("machines.kubeconfig");
+        let pki = self.home.join("pki");
+        let admin = Leaf { certificate: pki.join("admin.crt"), key: pki.join("admin.key") };
+        let url = format!("https://{}:{}", crate::vm::HOST, self.settings.port);
+        kubeconfig::write(&path, &url, &self.ca(), &Credentials::Certificate(admin))?;
+        Ok(path)
+    }
+
     /// Runs kubectl as the administrator.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
         self.kubectl_as(&self.kubeconfig(), arguments)
@@ -315,6 +328,7 @@ fn make_identities(home: &Home, settings: &Settings) -> Result<()> {
     let mut names: Vec<String> =
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"].map(dns).into();
     names.extend(["IP:127.0.0.1".to_owned(), "IP:10.96.0.1".to_owned(), format!("IP:{}", settings.address)]);
+    names.push(format!("IP:{}", crate::vm::HOST));
     authority.sign("apiserver", "kube-apiserver", &[], &names)?;
     authority.signing_key()?;
     let admin: Leaf = authority.sign("admin", "admin", &["system:masters"], &[])?;

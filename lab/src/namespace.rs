@@ -16,6 +16,9 @@ use crate::process::{Identity, Process, dying_with_us};
 use crate::run::{Output, command, run};
 use crate::wait::{eventually, eventually_ok};
 
+/// Where Debian puts the standard CNI plugins.
+pub(crate) const PACKAGED_PLUGINS: &str = "/usr/lib/cni";
+
 /// What a node has of its own: written there, it is written below the node's disk, and the host's stays as it is.
 const OWN_DIRECTORIES: [&str; 4] = ["/etc", "/opt", "/var/lib", "/var/log"];
 

@@ -12,7 +12,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tartan_lab::{ApiServerOptions, Fabric, FabricOptions, Namespace, Node, eventually};
+use tartan_lab::{ApiServerOptions, Fabric, FabricOptions, Namespace, Node, Tapped, eventually};
 
 fn reaches(from: &Namespace, to: impl Into<IpAddr>) -> bool {
     from.exec(&["ping", "-n", "-c1", "-W1", &to.into().to_string()]).unwrap().success()
@@ -134,4 +134,28 @@ fn the_host_is_the_same_when_a_fabric_is_gone() {
     assert_eq!(with[2], after[2], "forwarding");
     assert_eq!(with[3], after[3], "mounts");
     assert!(!after[0].contains("seg0") && !after[0].contains("to-node1"), "{}", after[0]);
+}
+
+#[test]
+fn a_tap_tells_pods_packets_and_tunnels_apart_and_outlives_a_reboot() {
+    let mut fabric = Fabric::start(FabricOptions::with_segments(&[2])).unwrap();
+    fabric.tap("10.244.0.0/16").unwrap();
+    fabric.reboot_node("node1").unwrap();
+    let two = fabric.node("node2").address();
+    let script = format!(
+        "ip address add 10.244.1.1/32 dev lo
+         ping -n -c1 -W1 {two} > /dev/null
+         ping -n -c2 -i0.2 -W1 -I 10.244.1.1 {two} > /dev/null || true
+         for port in 8472 8472 8285 51820 4500; do echo x > /dev/udp/{two}/$port; done"
+    );
+    fabric.node("node1").exec(&["bash", "-euc", &script]).unwrap().ok().unwrap();
+
+    let seen = fabric.tapped("node1").unwrap();
+
+    assert_eq!(seen, Tapped { plain: 2, vxlan: 2, udp: 1, wireguard: 1, esp: 1, ipip: 0 });
+    assert_eq!((seen.clear(), seen.encrypted()), (5, 2));
+    // Answers to an address that it has no route to go to the router, as a node's would.
+    assert_eq!(fabric.tapped("node2").unwrap().clear(), 2);
+    fabric.tap("10.244.0.0/16").unwrap();
+    assert_eq!(fabric.tapped("node1").unwrap(), Tapped::default());
 }

@@ -17,9 +17,6 @@ use crate::process::{Identity, Process};
 
 const MACHINE: &str = include_str!("machine.sh");
 
-/// The interface that pods hang on: kube-proxy takes what comes from it for a pod's traffic.
-pub const POD_BRIDGE: &str = "tartan0";
-
 /// Starts containerd and kubelet on `node`. They end together with the process that is returned.
 pub(super) fn start(home: &Home, api: &ApiServer, node: &Node) -> Result<Process> {
     let config = node.disk().join("config");
@@ -47,27 +44,12 @@ pub(super) fn start(home: &Home, api: &ApiServer, node: &Node) -> Result<Process
     node.start("machine", &machine)
 }
 
-/// Starts kube-proxy on `node`, which recognizes pods by [`POD_BRIDGE`].
+/// Starts kube-proxy on `node`, which recognizes pods by [`crate::POD_BRIDGE`].
 pub(super) fn start_proxy(api: &ApiServer, node: &Node) -> Result<Process> {
     let name = format!("{}-kube-proxy", node.name());
     let leaf = api.authority().sign(&name, "system:kube-proxy", &["system:node-proxier"], &[])?;
     let kubeconfig = api.write_kubeconfig(&name, &Credentials::Certificate(leaf))?;
-    let config = json!({
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
-        "hostnameOverride": node.name(),
-        "clientConnection": { "kubeconfig": kubeconfig },
-        "detectLocalMode": "BridgeInterface",
-        "detectLocal": { "bridgeInterface": POD_BRIDGE },
-        // Limits of connection tracking belong to the machine, not to a namespace.
-        "conntrack": { "maxPerCore": 0 },
-    });
-    let path = node.disk().join("config/kube-proxy.json");
-    fs::write(&path, config.to_string())?;
-    let mut command = node.command(&Program::kubernetes("kube-proxy")?.display().to_string());
-    command.arg("--config").arg(path);
-    node.start("kube-proxy", &command)
+    crate::proxy::start(&kubeconfig, node)
 }
 
 /// Where containerd and kubelet of this node log.

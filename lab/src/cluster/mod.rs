@@ -28,8 +28,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use machine::POD_BRIDGE;
-
 use crate::apiserver::{ApiServer, ApiServerOptions};
 use crate::fabric::{Fabric, FabricOptions, Node};
 use crate::home::{Home, Lifetime, demolish_named};

@@ -1,5 +1,7 @@
 //! The namespace of the control plane: behind the router for the nodes, one veth away for the host.
 //!
+//! In a virtual machine the control plane is the host's, and the namespace has the machine's network device instead.
+//!
 //! This veth is the only thing of a lab in the host's network namespace. The kernel removes it with the namespace.
 
 use std::net::Ipv4Addr;
@@ -11,6 +13,7 @@ use crate::apiserver::Place;
 use crate::home::Home;
 use crate::namespace::{Namespace, on_host};
 use crate::run::{command, run};
+use crate::vm::{HOST, NIC, OWN_ADDRESS};
 
 #[derive(Debug)]
 pub(super) struct Control {
@@ -55,6 +58,21 @@ impl Control {
         let Some(namespace) = Namespace::find(home, "control") else { return Ok(None) };
         let address = std::fs::read_to_string(home.join("control"))?.parse()?;
         Ok(Some(Self { namespace, address }))
+    }
+
+    /// In a virtual machine: takes the machine's network device, and leads the nodes and the machine to the host by it.
+    pub(super) fn lead_to_host(&self, router: &Namespace) -> Result<()> {
+        let Self { namespace, address } = self;
+        on_host(&format!("ip link set {NIC} netns {}", namespace.pid()))?;
+        namespace.script(&format!(
+            "echo 1 > /proc/sys/net/ipv4/ip_forward
+             ip address add {OWN_ADDRESS} dev {NIC}
+             ip link set {NIC} up
+             nft 'table ip host {{ chain out {{ type nat hook postrouting priority srcnat; oifname {NIC} masquerade; }}; }}'"
+        ))?;
+        namespace.wait_up(&[NIC])?;
+        router.script(&format!("ip route add {HOST}/32 via 198.18.255.2"))?;
+        on_host(&format!("ip route add {HOST}/32 via {address}"))
     }
 
     pub(super) fn namespace(&self) -> &Namespace {

@@ -22,20 +22,25 @@
 mod control;
 mod node;
 mod pod;
+mod tap;
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 pub use node::Node;
 pub use pod::{Pod, PodOptions};
+pub use tap::Tapped;
 
 use crate::apiserver::{ApiServer, ApiServerOptions};
 use crate::home::{Home, Lifetime};
 use crate::namespace::Namespace;
 use crate::prerequisites::{Tool, require};
+use crate::process::Process;
+use crate::vm;
 use control::Control;
 
 /// One L2 network.
@@ -154,9 +159,18 @@ impl Fabric {
 
     /// Stops a node hard and starts it again: an empty `/run`, no process, fresh devices, the same disk.
     pub fn reboot_node(&mut self, name: &str) -> Result<()> {
+        self.power_off_node(name)?;
+        self.power_on_node(name)
+    }
+
+    /// Stops a node hard. Until it is started again nothing can be asked of it.
+    pub fn power_off_node(&mut self, name: &str) -> Result<()> {
+        self.nodes.iter_mut().find(|node| node.name() == name).context("there is no such node")?.power_off()
+    }
+
+    pub fn power_on_node(&mut self, name: &str) -> Result<()> {
         let Self { nodes, router, .. } = self;
         let node = nodes.iter_mut().find(|node| node.name() == name).context("there is no such node")?;
-        node.power_off()?;
         node.power_on(router)
     }
 
@@ -222,6 +236,53 @@ impl Fabric {
         let control = self.control.as_ref().context("it was made above")?;
         options.place = Some(control.place());
         ApiServer::start_in(Arc::clone(&self.home), options)
+    }
+
+    /// In a virtual machine that reaches an API server of its host's: leads everybody to it. The answer is the
+    /// administrator's kubeconfig, for the nodes and for the machine itself.
+    pub fn host_api_server(&mut self) -> Result<PathBuf> {
+        ensure!(vm::is_inside(), "only a virtual machine has a host");
+        let control = Control::create(&self.home, &self.router)?;
+        control.lead_to_host(&self.router)?;
+        self.control = Some(control);
+        Ok(vm::kubeconfig())
+    }
+
+    /// Takes the control plane away from every node: connections are reset, answers are lost. Whoever is on no node
+    /// still reaches it.
+    pub fn cut_control(&self) -> Result<()> {
+        self.router.script(
+            "nft -f - <<'END'
+             table inet cut {
+                 chain forward {
+                     type filter hook forward priority 0;
+                     oifname control meta l4proto tcp reject with tcp reset
+                     iifname control drop
+                 }
+             }
+             END",
+        )?;
+        Ok(())
+    }
+
+    pub fn restore_control(&self) -> Result<()> {
+        self.router.script("nft delete table inet cut")?;
+        Ok(())
+    }
+
+    /// Runs kube-proxy on a node.
+    pub fn start_proxy(&self, kubeconfig: &std::path::Path, node: &str) -> Result<Process> {
+        crate::proxy::start(kubeconfig, self.node(node))
+    }
+
+    /// Counts what comes from each node's cable from now on, with pod addresses in `pods`.
+    pub fn tap(&self, pods: &str) -> Result<()> {
+        tap::place(&self.router, &self.nodes, pods)
+    }
+
+    /// What came from this node's cable since [`Fabric::tap`].
+    pub fn tapped(&self, node: &str) -> Result<Tapped> {
+        tap::read(&self.router, node)
     }
 
     /// The namespace of the control plane, once there is one.

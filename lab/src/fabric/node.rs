@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::pod::{Pod, PodOptions};
 use crate::home::Home;
-use crate::namespace::{Namespace, own_files};
+use crate::namespace::{Namespace, PACKAGED_PLUGINS, own_files};
 
-/// Where Debian puts the standard CNI plugins, and where everybody looks for them.
-const PACKAGED_PLUGINS: &str = "/usr/lib/cni";
+/// Where everybody looks for CNI plugins.
 const PLUGINS: &str = "/opt/cni/bin";
 
 /// A machine of the fabric. It is also a [`Namespace`]: `node.exec`, `node.spawn` and the rest work on it.

@@ -112,6 +112,9 @@ impl Program {
 
     /// One of the names of [`Program::Kubernetes`], such as `kubectl`.
     pub(crate) fn kubernetes(name: &str) -> Result<PathBuf> {
+        if crate::vm::is_inside() {
+            return Ok(crate::vm::program(name));
+        }
         Ok(Self::Kubernetes.path()?.with_file_name(name))
     }
 }

@@ -13,8 +13,30 @@ use super::kernel::Unpacked;
 use crate::run::{command, run};
 
 /// Programs of the host's, with the libraries that they need. busybox gives the rest.
-const TOOLS: [&str; 10] =
-    ["bridge", "conntrack", "dash", "ethtool", "ip", "nft", "ping", "sysctl", "tc", "wg"];
+const TOOLS: [&str; 17] = [
+    "bridge",
+    "conntrack",
+    "dash",
+    "ethtool",
+    "ip",
+    "mount",
+    "nft",
+    "nsenter",
+    "ping",
+    "setpriv",
+    "setsid",
+    "sleep",
+    "sysctl",
+    "tc",
+    "umount",
+    "unshare",
+    "wg",
+];
+
+const DIRECTORIES: [&str; 13] = [
+    "dev", "etc", "opt", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "sbin", "var/lib",
+    "var/log",
+];
 
 const DIRECTORY: u32 = 0o040_755;
 const REGULAR: u32 = 0o100_000;
@@ -32,7 +54,7 @@ impl Initramfs {
 
     /// busybox, the tools, and empty directories to mount on.
     pub(super) fn add_tools(&mut self) -> Result<()> {
-        for directory in ["dev", "etc", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "sbin"] {
+        for directory in DIRECTORIES {
             self.add_directories(&Path::new("/").join(directory).join("x"))?;
         }
         self.add_file(Path::new("/bin/busybox"), Path::new("/bin/busybox"))?;
@@ -40,10 +62,7 @@ impl Initramfs {
             let found =
                 run(&mut command(&["sh", "-c", &format!("PATH=$PATH:/usr/sbin:/sbin command -v {tool}")]))?;
             let path = PathBuf::from(found.ok().with_context(|| format!("find {tool}"))?.stdout.trim());
-            let listing = run(command(&["ldd"]).arg(&path))?.stdout;
-            for library in listing.split_whitespace().filter(|word| word.starts_with('/')) {
-                self.add_file(Path::new(library), Path::new(library))?;
-            }
+            self.add_libraries(&path)?;
             self.add_file(&path, &Path::new("/usr/sbin").join(tool))?;
             if tool == "dash" {
                 // busybox's shell would take its own `ip` before the one in PATH.
@@ -72,6 +91,24 @@ impl Initramfs {
             order.push('\n');
         }
         self.add_text("/modules/order", &order, 0o644)
+    }
+
+    /// A program with the libraries that it needs, and without what only a debugger needs: it all lies in memory.
+    pub(super) fn add_program(&mut self, source: &Path, target: &Path) -> Result<()> {
+        self.add_libraries(source)?;
+        let small = tempfile::NamedTempFile::new()?;
+        run(command(&["strip", "--strip-debug", "-o"]).arg(small.path()).arg(source))?.ok()?;
+        let bytes = fs::read(small.path())?;
+        self.add(target, REGULAR | 0o755, &bytes)
+    }
+
+    /// None, for a program that is linked statically.
+    fn add_libraries(&mut self, program: &Path) -> Result<()> {
+        let listing = run(command(&["ldd"]).arg(program))?.stdout;
+        for library in listing.split_whitespace().filter(|word| word.starts_with('/')) {
+            self.add_file(Path::new(library), Path::new(library))?;
+        }
+        Ok(())
     }
 
     pub(super) fn add_file(&mut self, source: &Path, target: &Path) -> Result<()> {

@@ -18,8 +18,9 @@ pub enum Kernel {
     V6_12,
 }
 
-/// What pod networks need beyond what is built in: tunnels, encryption, filters, links, and traffic shaping for tests.
-const MODULES: [&str; 43] = [
+/// What pod networks need beyond what is built in: tunnels, encryption, filters, links, traffic shaping for
+/// tests, and what the lab itself needs.
+const MODULES: [&str; 47] = [
     "aes_generic",
     "aesni_intel",
     "authenc",
@@ -48,17 +49,21 @@ const MODULES: [&str; 43] = [
     "nft_fib_ipv6",
     "nft_masq",
     "nft_nat",
+    "nft_numgen",
     "nft_objref",
     "nft_redir",
     "nft_reject_inet",
     "nft_reject_ipv4",
     "nft_reject_ipv6",
+    "overlay",
     "sch_netem",
     "seqiv",
     "sha256_generic",
     "sha512_generic",
     "tun",
     "veth",
+    "virtio_net",
+    "virtio_pci",
     "vxlan",
     "wireguard",
     "xfrm_interface",

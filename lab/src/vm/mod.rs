@@ -1,11 +1,15 @@
 //! [`Machine`]: a program in a virtual machine, for what this host's kernel lacks.
 //!
 //! A Debian kernel boots under qemu (without hardware support: nested machines have none), loads what pod networks
-//! need, runs one statically linked program and ends. User space is there after a few seconds, so it is an ordinary
-//! test runner. The machine has no disk and no network device: what happens in it stays in it.
+//! need, runs one program and ends. User space is there after a few seconds, so it is an ordinary test runner. The
+//! machine has no disk, and no network device unless it is to reach an API server of this host
+//! ([`Machine::reaching`]): what happens in it stays in it.
+//!
+//! The program may itself use this crate: [`crate::Fabric`] works there as it does here.
 
 mod backports;
 mod initramfs;
+mod inside;
 mod kernel;
 
 use std::fs::File;
@@ -15,13 +19,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+pub(crate) use inside::{HOST, HOSTS_NETWORK, NIC, OWN_ADDRESS};
+pub use inside::{is_inside, kubeconfig, program};
 pub use kernel::Kernel;
 
+use crate::apiserver::ApiServer;
 use crate::home::Home;
-use crate::prerequisites::{Tool, require};
+use crate::namespace::PACKAGED_PLUGINS;
+use crate::prerequisites::{Program, Tool, require};
 use crate::process::Process;
 use crate::wait::eventually;
 use initramfs::Initramfs;
+use inside::{INSIDE, PROGRAMS};
 
 /// What the init program prints when the program has ended, before its exit status.
 const ENDED: &str = "tartan-vm: ended with ";
@@ -34,6 +43,9 @@ pub struct Machine {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(PathBuf, PathBuf)>,
+    /// With the libraries that they need.
+    programs: Vec<(PathBuf, PathBuf)>,
+    reaches_host: bool,
     memory: u32,
 }
 
@@ -58,7 +70,7 @@ impl Report {
 }
 
 impl Machine {
-    /// `program` must need no shared library: see [`crate::static_test`].
+    /// The shared libraries that `program` needs come with it.
     pub fn new(kernel: Kernel, program: impl Into<PathBuf>) -> Self {
         Self {
             kernel,
@@ -66,8 +78,31 @@ impl Machine {
             arguments: Vec::new(),
             environment: Vec::new(),
             files: Vec::new(),
+            programs: Vec::new(),
+            reaches_host: false,
             memory: 1024,
         }
+    }
+
+    /// For a program that uses this crate: everything that a fabric with nodes, pods, Services and traffic needs.
+    pub fn with_lab(mut self) -> Result<Self> {
+        require(&[Tool::Network, Tool::Kubernetes])?;
+        for plugin in ["bridge", "host-local", "loopback", "portmap"] {
+            let path = Path::new(PACKAGED_PLUGINS).join(plugin);
+            self = self.program(&path, &path);
+        }
+        let traffic = crate::traffic::program()?;
+        let proxy = Program::kubernetes("kube-proxy")?;
+        Ok(self
+            .program(traffic, Path::new(PROGRAMS).join("tartan-lab-traffic"))
+            .program(proxy, Path::new(PROGRAMS).join("kube-proxy")))
+    }
+
+    /// Lets everything in the machine reach this API server of the host's: see [`crate::Fabric::host_api_server`].
+    pub fn reaching(mut self, api: &ApiServer) -> Result<Self> {
+        self.files.push((api.kubeconfig_for_machines()?, PathBuf::from(inside::KUBECONFIG)));
+        self.reaches_host = true;
+        Ok(self)
     }
 
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
@@ -83,6 +118,12 @@ impl Machine {
     /// Puts a file of the host's there, with its mode.
     pub fn file(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         self.files.push((source.into(), target.into()));
+        self
+    }
+
+    /// Puts a program of the host's there, with the libraries that it needs.
+    pub fn program(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.programs.push((source.into(), target.into()));
         self
     }
 
@@ -106,7 +147,10 @@ impl Machine {
         initramfs.add_modules(&kernel)?;
         let name =
             self.program.file_name().context("the program has no name")?.to_string_lossy().into_owned();
-        initramfs.add_file(&self.program, &Path::new("/program").join(&name))?;
+        initramfs.add_program(&self.program, &Path::new(PROGRAMS).join(&name))?;
+        for (source, target) in &self.programs {
+            initramfs.add_program(source, target)?;
+        }
         for (source, target) in &self.files {
             initramfs.add_file(source, target)?;
         }
@@ -121,6 +165,10 @@ impl Machine {
         command.args(["-M", "q35", "-cpu", "max", "-smp", "2", "-accel", "tcg,thread=multi"]);
         command.args(["-m", &self.memory.to_string(), "-nographic", "-no-reboot", "-nodefaults"]);
         command.args(["-serial", "stdio", "-monitor", "none"]);
+        if self.reaches_host {
+            let network = format!("user,id=host,ipv6=off,net={HOSTS_NETWORK},host={HOST}");
+            command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=host,romfile="]);
+        }
         command.arg("-kernel").arg(kernel.image).arg("-initrd").arg(&image);
         command.args(["-append", "console=ttyS0 quiet panic=-1"]);
         let qemu = Process::start("qemu", &command, &console, false)?;
@@ -155,7 +203,7 @@ impl Machine {
         format!(
             "#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root {INSIDE}=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -171,7 +219,7 @@ ip link set lo up
 # Ends the line that the firmware left open.
 echo
 {environment}cd /root
-/program/{program} {}
+{PROGRAMS}/{program} {}
 echo \"{ENDED}$?\"
 poweroff -f
 ",
