@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendSelection, BackendType, Cidr, Family, TransitionPolicy, TransitionStatus};
+use crate::{
+    BackendSelection, BackendType, Cidr, Family, Forecast, TransitionPolicy, TransitionStatus, UsageSample,
+};
 
 /// The pod network of the cluster.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -23,7 +25,9 @@ use crate::{BackendSelection, BackendType, Cidr, Family, TransitionPolicy, Trans
     printcolumn(name = "Backend", type_ = "string", json_path = ".spec.defaultBackend.type"),
     printcolumn(name = "Capacity", type_ = "integer", json_path = ".status.capacity"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.used"),
+    printcolumn(name = "Held", type_ = "integer", json_path = ".status.held"),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.free"),
+    printcolumn(name = "Exhausted-In", type_ = "string", json_path = ".status.forecast.exhaustedIn"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name == 'default'").message("the only ClusterNetwork is named default"),
@@ -246,6 +250,9 @@ pub struct ClusterNetworkStatus {
     pub held: i64,
     #[serde(default)]
     pub free: i64,
+    /// That of the pool, or of the nodes in no pool, whose blocks are the first to be exhausted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub cidrs: Vec<CidrUsage>,
@@ -274,4 +281,10 @@ pub struct CidrUsage {
     pub free: i64,
     #[serde(default)]
     pub draining: bool,
+    #[serde(default)]
+    pub forecast: Forecast,
+    /// Its use half a day ago and a day ago: what the rate of the forecast is measured from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub samples: Vec<UsageSample>,
 }

@@ -6,6 +6,8 @@ pub mod kind {
     pub const ACCEPTED: &str = "Accepted";
     /// Every node that wants a block has one (ClusterNetwork, NetworkPool).
     pub const ALLOCATED: &str = "Allocated";
+    /// Blocks are left, and will be for days at the present rate (ClusterNetwork, NetworkPool).
+    pub const HAS_ROOM: &str = "HasRoom";
     /// The operator's invariants hold among all objects (ClusterNetwork).
     pub const CONSISTENT: &str = "Consistent";
     /// The values of the chart are in force (ClusterNetwork, NetworkPool).
@@ -37,7 +39,10 @@ pub mod reason {
     pub const NO_NODES: &str = "NoNodesMatch";
     pub const INVALID_SELECTOR: &str = "InvalidSelector";
     pub const EXHAUSTED: &str = "Exhausted";
+    pub const NEARLY_EXHAUSTED: &str = "NearlyExhausted";
     pub const LEASES_OVERLAP: &str = "LeasesOverlap";
+    pub const LEASE_MISNAMED: &str = "LeaseMisnamed";
+    pub const LEASE_EDITED: &str = "LeaseEdited";
     pub const FIELD_CONFLICT: &str = "FieldConflict";
     pub const INVALID_VALUES: &str = "InvalidValues";
     pub const SECOND_IPAM: &str = "SecondIPAM";

@@ -15,6 +15,7 @@ mod cluster_network;
 pub mod conditions;
 mod network_pool;
 mod node_network;
+mod room;
 mod schema;
 mod subnet_lease;
 mod transition;
@@ -30,6 +31,7 @@ pub use node_network::{
     AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, PathCount, PeerWithoutPath, Uplink,
     UplinkSelection,
 };
+pub use room::{Forecast, Room, UsageSample};
 pub use schema::{crd_yaml, crds};
 pub use subnet_lease::{
     BackendSelection, BackendType, Endpoint, LeaseBackend, SubnetLease, SubnetLeaseSpec, SubnetLeaseStatus,

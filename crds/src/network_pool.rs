@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendSelection, TransitionPolicy, TransitionStatus, UplinkSelection};
+use crate::{BackendSelection, Forecast, TransitionPolicy, TransitionStatus, UplinkSelection};
 
 /// A group of nodes, chosen by their labels.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -23,6 +23,11 @@ use crate::{BackendSelection, TransitionPolicy, TransitionStatus, UplinkSelectio
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Leases", type_ = "integer", json_path = ".status.leases"),
+    printcolumn(name = "Capacity", type_ = "integer", json_path = ".status.capacity"),
+    printcolumn(name = "Used", type_ = "integer", json_path = ".status.used"),
+    printcolumn(name = "Held", type_ = "integer", json_path = ".status.held"),
+    printcolumn(name = "Free", type_ = "integer", json_path = ".status.free"),
+    printcolumn(name = "Exhausted-In", type_ = "string", json_path = ".status.forecast.exhaustedIn"),
     printcolumn(name = "Changing", type_ = "string", json_path = ".status.transition.phase"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -75,6 +80,17 @@ pub struct NetworkPoolStatus {
     /// Leases that these hold.
     #[serde(default)]
     pub leases: i64,
+    /// Blocks of the entries that the pool's nodes can get blocks of, also those that other pools use.
+    #[serde(default)]
+    pub capacity: i64,
+    #[serde(default)]
+    pub used: i64,
+    #[serde(default)]
+    pub held: i64,
+    #[serde(default)]
+    pub free: i64,
+    #[serde(default)]
+    pub forecast: Forecast,
     /// The change to another backend that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transition: Option<TransitionStatus>,

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use tartan_daemon::logging::LogFormat;
 
@@ -21,6 +21,42 @@ pub struct Cli {
 pub enum Command {
     /// Run until SIGTERM. Several may run: one leads and writes, the others stand by.
     Run(Run),
+    /// Say why a node has its subnet, pool and backend, or why it has none. Reads the objects and writes nothing.
+    ///
+    /// Exit code 0: the node has, or is about to get, what it needs. 1: it gets none. 2: it could not be found out,
+    /// or there is no such Node.
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Name of the Node.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+
+    /// How to reach the API server. Without it: the in-cluster account, or ~/.kube/config.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// What a Node of this name would get if these were its labels.
+    #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+
+    /// Text for people, or JSON.
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let label = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = label.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Args)]

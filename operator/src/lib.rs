@@ -21,6 +21,7 @@ pub mod decide;
 pub mod election;
 pub mod events;
 pub mod execute;
+pub mod explain;
 pub mod http;
 pub mod metrics;
 pub mod run;

@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::decide::Figures;
+use crate::decide::{EntryFigures, Figures, PoolFigures};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
@@ -200,7 +200,7 @@ impl Collector for StateCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let State { figures, incomplete, idle } = &*state;
-        let Figures { nodes, leases, node_networks, entries, pools, waiting } = figures;
+        let Figures { nodes, leases, node_networks, entries, pools, waiting, violations } = figures;
         let mut gauge = |name: &str, help: &str, series: Vec<(Vec<(&str, String)>, u64)>| {
             let none = ConstGauge::new(0u64);
             let mut family = encoder.encode_descriptor(name, help, None, none.metric_type())?;
@@ -236,11 +236,29 @@ impl Collector for StateCollector {
             "Nodes that wait for a lease",
             waiting.iter().map(|(reason, count)| (vec![("reason", (*reason).to_owned())], *count)).collect(),
         )?;
+        gauge(
+            "tartan_invariant_violations",
+            "How often what must hold among all objects doesn't",
+            violations
+                .iter()
+                .map(|(invariant, count)| (vec![("invariant", (*invariant).to_owned())], *count))
+                .collect(),
+        )?;
+        gauge(
+            "tartan_cidr_exhaustion_seconds",
+            "Until a CIDR entry has no block left at the present rate; absent where that is not foreseen",
+            entries.iter().filter_map(|entry| Some((entry_labels(entry), entry.outlook.seconds?))).collect(),
+        )?;
+        gauge(
+            "tartan_pool_exhaustion_seconds",
+            "Until no block is left for a pool's nodes at the present rate; absent where that is not foreseen",
+            pools
+                .iter()
+                .filter_map(|pool| Some((vec![("pool", pool.pool.clone())], pool.outlook.seconds?)))
+                .collect(),
+        )?;
         for (name, help, figure) in ENTRY_GAUGES {
-            let label = |entry: &crate::decide::EntryFigures| {
-                vec![("entry", entry.entry.clone()), ("cidr", entry.cidr.to_string())]
-            };
-            gauge(name, help, entries.iter().map(|entry| (label(entry), figure(entry))).collect())?;
+            gauge(name, help, entries.iter().map(|entry| (entry_labels(entry), figure(entry))).collect())?;
         }
         for (name, help, figure) in POOL_GAUGES {
             gauge(
@@ -253,21 +271,28 @@ impl Collector for StateCollector {
     }
 }
 
+fn entry_labels(entry: &EntryFigures) -> Vec<(&'static str, String)> {
+    vec![("entry", entry.entry.clone()), ("cidr", entry.cidr.to_string())]
+}
+
 type GaugeOf<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const ENTRY_GAUGES: [GaugeOf<crate::decide::EntryFigures>; 5] = [
+const ENTRY_GAUGES: [GaugeOf<EntryFigures>; 6] = [
     ("tartan_cidr_blocks_capacity", "Blocks of a CIDR entry", |entry| entry.capacity),
     ("tartan_cidr_blocks_used", "Blocks leased to nodes that exist", |entry| entry.used),
     ("tartan_cidr_blocks_held", "Blocks held for nodes that are gone", |entry| entry.held),
     ("tartan_cidr_blocks_free", "Blocks that a node can get", |entry| entry.free),
+    ("tartan_cidr_growth_per_day", "Blocks by which use grows in a day at the present rate", |entry| {
+        entry.outlook.blocks_per_day.round() as u64
+    }),
     ("tartan_cidr_draining", "1 where an entry gives out no more blocks", |entry| entry.draining.into()),
 ];
 
-const POOL_GAUGES: [GaugeOf<crate::decide::PoolFigures>; 6] = [
+const POOL_GAUGES: [GaugeOf<PoolFigures>; 6] = [
     ("tartan_pool_nodes", "Nodes in a pool", |pool| pool.nodes),
     ("tartan_pool_leases", "Leases of a pool's nodes", |pool| pool.leases),
     ("tartan_pool_blocks_capacity", "Blocks of the entries in a pool's reach", |pool| pool.capacity),
-    ("tartan_pool_blocks_used", "Blocks that the pool's nodes use", |pool| pool.used),
-    ("tartan_pool_blocks_held", "Blocks held for gone nodes of the pool", |pool| pool.held),
+    ("tartan_pool_blocks_used", "Used blocks of these entries, also by other pools", |pool| pool.used),
+    ("tartan_pool_blocks_held", "Held blocks of these entries", |pool| pool.held),
     ("tartan_pool_blocks_free", "Blocks that a node of the pool can get", |pool| pool.free),
 ];

@@ -11,6 +11,7 @@ use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, wellknown::
 use super::{
     Action, DeleteGrounds, DeleteReason, Problem, UpdateReason,
     blocks::{Search, Taken},
+    contested::Contested,
     layout::{Layout, Membership},
     node_addresses::NodeAddresses,
     transition::Transitions,
@@ -37,6 +38,7 @@ pub struct Draft<'a> {
     pub wake_at: Option<Timestamp>,
     pub transitions: Transitions<'a>,
     node_addresses: NodeAddresses<'a>,
+    pub contested: Contested<'a>,
     by_node: BTreeMap<&'a str, Vec<&'a Lease>>,
     /// Held for nodes that are gone, the longest first.
     held: Vec<&'a Lease>,
@@ -54,15 +56,17 @@ impl<'a> Draft<'a> {
     pub fn new(world: &'a World, layout: &'a Layout<'a>, mode: PodCidrModeInForce, now: Timestamp) -> Self {
         let mut by_node: BTreeMap<&'a str, Vec<&'a Lease>> = BTreeMap::new();
         let mut held = vec![];
+        let contested = Contested::find(world);
         for lease in world.leases.iter() {
-            let Some(node) = lease.node() else { continue };
+            let Some(node) = lease.node().filter(|_| !contested.contains(lease)) else { continue };
             by_node.entry(node).or_default().push(lease);
             if lease.released_at().is_some() && !world.nodes.contains(node) {
                 held.push(lease);
             }
         }
         held.sort_by_key(|lease| (lease.released_at(), lease.subnet));
-        let leased: Taken = world.leases.iter().map(|lease| lease.subnet).collect();
+        let names = world.leases.iter().filter_map(|lease| lease.traces.name_locks);
+        let leased: Taken = world.leases.iter().map(|lease| lease.subnet).chain(names).collect();
         let mut blocked = leased.clone();
         reserved(world).for_each(|cidr| blocked.insert(cidr));
         let transitions = Transitions::plan(world, layout, now);
@@ -75,6 +79,7 @@ impl<'a> Draft<'a> {
             wake_at: transitions.wake_at,
             transitions,
             node_addresses: NodeAddresses::of(world),
+            contested,
             by_node,
             held,
             doubtful: world.leases.doubtful().collect(),
@@ -96,6 +101,11 @@ impl<'a> Draft<'a> {
         self.by_node.get(node).cloned().unwrap_or_default()
     }
 
+    /// The leases of each node that any lease names.
+    pub fn leases_by_node(&self) -> impl Iterator<Item = &[&'a Lease]> {
+        self.by_node.values().map(Vec::as_slice)
+    }
+
     pub fn is_settled(&self, lease: &Lease) -> bool {
         self.settled.contains(lease.meta.name.as_str())
     }
@@ -106,7 +116,11 @@ impl<'a> Draft<'a> {
 
     /// Whether the lease's state is known well enough to change it.
     pub fn may_touch(&self, lease: &Lease) -> bool {
-        !lease.deleting && !self.doubtful.contains(lease.meta.name.as_str()) && !self.is_settled(lease)
+        !lease.deleting
+            && lease.traces.name_locks.is_none()
+            && !self.contested.contains(lease)
+            && !self.doubtful.contains(lease.meta.name.as_str())
+            && !self.is_settled(lease)
     }
 
     /// A block of this family for a node of this pool: the wished one, else the lowest free one. It counts
@@ -178,6 +192,8 @@ impl<'a> Draft<'a> {
         if *current != spec || lease.labels != labels {
             let why = if returned {
                 UpdateReason::Returned
+            } else if lease.traces.edited_by.is_some() {
+                UpdateReason::Edited
             } else if current.primary != primary {
                 UpdateReason::Demoted
             } else {
@@ -227,6 +243,10 @@ impl<'a> Draft<'a> {
     /// Asks to be woken at `at`, or earlier.
     pub fn wake_at(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+        self.actions.iter()
     }
 
     pub fn into_actions(mut self) -> Vec<Action> {

@@ -145,7 +145,7 @@ impl<'a> Layout<'a> {
 }
 
 impl PoolPlan<'_> {
-    fn selects(&self, node: &Node) -> bool {
+    pub fn selects(&self, node: &Node) -> bool {
         self.selector.as_ref().is_some_and(|selector| selector.matches(&node.labels))
     }
 }

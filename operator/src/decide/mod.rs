@@ -6,13 +6,18 @@
 //! what is out of date.
 
 mod blocks;
+mod contested;
 mod draft;
+mod explain;
+mod forecast;
+mod invariants;
 mod layout;
 mod mode;
 mod node;
 mod node_addresses;
 mod node_networks;
 mod reclaim;
+mod room;
 mod selector;
 mod status;
 mod transition;
@@ -26,6 +31,10 @@ use tartan_crds::{
     conditions::reason,
 };
 
+pub use explain::{
+    BackendAnswer, EntryAnswer, Explanation, LeaseAnswer, PoolAnswer, State, Waiting, explain,
+};
+pub use forecast::Outlook;
 pub use mode::mode_in_force;
 pub use reclaim::{is_still_free_to_take, is_still_gone};
 pub use usage::{EntryFigures, Figures, PoolFigures};
@@ -63,6 +72,23 @@ pub enum Action {
     ReportLeased { node: Meta, condition: Box<Condition>, before: Option<Box<Condition>> },
 }
 
+impl Action {
+    /// Whether it writes or reads a lease, which nodes wait for, and is no report.
+    pub fn is_about_a_lease(&self) -> bool {
+        match self {
+            Self::CreateLease { .. }
+            | Self::UpdateLease { .. }
+            | Self::ReleaseLease { .. }
+            | Self::DeleteLease { .. }
+            | Self::RereadLease { .. } => true,
+            Self::MirrorPodCidrs { .. }
+            | Self::ApplyNodeNetwork { .. }
+            | Self::DeleteNodeNetwork { .. }
+            | Self::ReportLeased { .. } => false,
+        }
+    }
+}
+
 /// On what a lease's deletion was decided; asked again with what the API server says then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteGrounds {
@@ -82,6 +108,8 @@ pub enum UpdateReason {
     Returned,
     /// The node has another primary lease.
     Demoted,
+    /// Somebody changed what the operator had written.
+    Edited,
 }
 
 /// Why a lease is deleted.
@@ -105,6 +133,7 @@ impl UpdateReason {
             Self::Pool => "pool",
             Self::Returned => "returned",
             Self::Demoted => "demoted",
+            Self::Edited => "edited",
         }
     }
 }
@@ -188,20 +217,32 @@ pub fn decide(world: &World, now: Timestamp) -> Decisions {
     };
     let layout = Layout::resolve(world, network, spec);
     let mode = mode_in_force(spec.pod_cidr_mode, network.status.pod_cidr_mode, world.nodes.iter());
-    let mut draft = Draft::new(world, &layout, mode, now);
+    let draft = deliberate(world, &layout, mode, now);
+
+    let usage = usage::count(&draft);
+    decisions.network_status = status::network(&draft, network, &usage);
+    decisions.pool_statuses = status::pools(&draft, &usage);
+    decisions.figures.add_usage(&usage);
+    decisions.figures.violations = invariants::violations(&draft, &usage);
+    decisions.mode = Some(mode);
+    decisions.wake_at = draft.wake_at;
+    decisions.actions = draft.into_actions();
+    decisions
+}
+
+/// Decides over every node, and over what belongs to none.
+fn deliberate<'a>(
+    world: &'a World,
+    layout: &'a Layout<'a>,
+    mode: PodCidrModeInForce,
+    now: Timestamp,
+) -> Draft<'a> {
+    let mut draft = Draft::new(world, layout, mode, now);
     draft.reread_doubtful();
     for node in world.nodes.iter() {
         node::decide_node(&mut draft, node);
     }
     reclaim::decide_unclaimed(&mut draft);
     node_networks::decide_all(&mut draft);
-
-    let usage = usage::count(&draft);
-    decisions.network_status = status::network(&draft, network, &usage);
-    decisions.pool_statuses = status::pools(&draft, &usage);
-    decisions.figures.add_usage(&usage);
-    decisions.mode = Some(mode);
-    decisions.wake_at = draft.wake_at;
-    decisions.actions = draft.into_actions();
-    decisions
+    draft
 }

@@ -6,7 +6,7 @@
 use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, conditions::reason};
 
 use super::{
-    Action, DeleteReason, Problem,
+    Action, DeleteReason, Problem, contested,
     draft::{Draft, Verdict},
     layout::Membership,
 };
@@ -16,6 +16,7 @@ pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
     let layout = draft.layout;
     let membership = layout.membership(node);
     let verdict = match draft.mode {
+        _ if draft.contested.lease_before(node).is_some() => wait_for_owner(draft, node),
         PodCidrModeInForce::Adopt | PodCidrModeInForce::Mirror if !node.pod_cidrs.is_empty() => {
             follow_pod_cidrs(draft, node, membership)
         }
@@ -30,6 +31,14 @@ pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
         PodCidrModeInForce::Ignore => allocate(draft, node, membership),
     };
     draft.verdicts.insert(&node.meta.name, (membership.place, verdict));
+}
+
+/// A lease may be this node's and may be another's: no other block until somebody has said whose it is.
+fn wait_for_owner(draft: &Draft<'_>, node: &Node) -> Verdict {
+    let lease = draft.contested.lease_before(node);
+    let what = lease.map(|lease| contested::describe(draft.world, lease)).unwrap_or_default();
+    let remedy = contested::REMEDY;
+    Verdict::Waiting(Problem::new(reason::LEASE_EDITED, format!("{what}; left as it is: {remedy}")))
 }
 
 /// Leases exactly the blocks that the Node has been given.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tartan_crds::{
-    Family, NodeNetworkSpec, UplinkSelection,
+    Cidr, Family, NodeNetworkSpec, UplinkSelection,
     conditions::{kind, reason},
     wellknown::{NO_POOL, annotation},
 };
@@ -108,8 +108,7 @@ fn report(draft: &mut Draft<'_>, node: &Node, existing: &NodeNet, annotation_pro
         Verdict::Pending => return,
         Verdict::Waiting(problem) => ("False", problem.clone()),
         Verdict::Leased { subnets, remark } => {
-            let subnets: Vec<String> = subnets.iter().map(ToString::to_string).collect();
-            let held = Problem::new(reason::OK, format!("holds {}", subnets.join(", ")));
+            let held = Problem::new(reason::OK, what_it_holds(draft, node, subnets));
             ("True", annotation_problem.or(remark.clone()).unwrap_or(held))
         }
     };
@@ -134,6 +133,19 @@ fn report(draft: &mut Draft<'_>, node: &Node, existing: &NodeNet, annotation_pro
         condition: Box::new(condition),
         before: existing.leased.clone().map(Box::new),
     });
+}
+
+/// Such as `holds 10.244.1.0/24 of entry main; pool rack; sends by host-gw`.
+fn what_it_holds(draft: &Draft<'_>, node: &Node, subnets: &[Cidr]) -> String {
+    let membership = draft.layout.membership(node);
+    let of_entry = |subnet: &Cidr| match draft.layout.entry_of(*subnet) {
+        Some((_, entry)) => format!("{subnet} of entry {}", entry.name),
+        None => format!("{subnet} of no entry"),
+    };
+    let held: Vec<String> = subnets.iter().map(of_entry).collect();
+    let pool = membership.place.map_or("no pool".to_owned(), |_| format!("pool {}", membership.pool));
+    let backend = draft.transitions.backend(draft.layout, membership, &node.meta.name).kind;
+    format!("holds {}; {pool}; sends by {backend}", held.join(", "))
 }
 
 #[cfg(test)]

@@ -7,11 +7,19 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use tartan_crds::{
-    CidrUsage, ClusterNetworkStatus, NetworkPoolStatus, PodCidrModeInForce, TransitionStatus,
+    CidrUsage, ClusterNetworkStatus, NetworkPoolStatus, TransitionStatus,
     conditions::{kind, reason},
 };
 
-use super::{LISTED, Problem, draft::Draft, layout::PoolPlan, listed, plural, usage::Usage};
+use super::{
+    Problem,
+    draft::Draft,
+    forecast::samples,
+    invariants,
+    layout::PoolPlan,
+    listed, plural, room,
+    usage::{PoolFigures, Usage, signed},
+};
 use crate::{
     chart_values,
     world::{Network, Pool, World},
@@ -30,14 +38,22 @@ pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Optio
             held: signed(entry.held),
             free: signed(entry.free),
             draining: entry.draining,
+            forecast: room::of_entry(entry, &network.status.cidrs),
+            samples: samples(&network.status.cidrs, entry, draft.now),
         })
         .collect();
+    let first = room::first_exhausted(draft, usage, network.status.forecast.as_ref());
     let mut accepted = draft.layout.problems.clone();
     accepted.extend(node_address_problem(draft));
     let mut conditions = vec![
         claim(kind::ACCEPTED, first_of(accepted), "the network is in force"),
         claim(kind::ALLOCATED, waiting(usage), "every node has its leases"),
-        claim(kind::CONSISTENT, inconsistency(draft, usage), "leases, entries and podCIDRs agree"),
+        claim(kind::HAS_ROOM, room::network_problem(first.as_ref()), room::AMPLE),
+        claim(
+            kind::CONSISTENT,
+            first_of(invariants::problems(draft, usage)),
+            "leases, entries and podCIDRs agree",
+        ),
         progressing(draft, None),
     ];
     conditions.extend(chart_condition(draft.world, chart_values::NETWORK));
@@ -49,6 +65,7 @@ pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Optio
         used: sum(|entry| entry.used),
         held: sum(|entry| entry.held),
         free: sum(|entry| entry.free),
+        forecast: first.map(|(_, forecast)| forecast),
         conditions: dated(conditions, &network.status.conditions, network.generation, draft.now),
         cidrs,
         transition: transition(draft, None),
@@ -86,7 +103,8 @@ pub fn pools(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<String, NetworkPo
 fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPlan<'_>) -> NetworkPoolStatus {
     let name = plan.pool.meta.name.as_str();
     let figures = usage.pools.iter().find(|figures| figures.pool == name);
-    let nodes = figures.map_or(0, |figures| figures.nodes);
+    let figure = |get: fn(&PoolFigures) -> u64| figures.map_or(0, |figures| signed(get(figures)));
+    let nodes = figure(|figures| figures.nodes);
     let accepted = match first_of(plan.problems.clone()) {
         Some(problem) => claim(kind::ACCEPTED, Some(problem), ""),
         None if nodes == 0 => Claim {
@@ -118,17 +136,24 @@ fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPl
         let reason = reason.unwrap_or(reason::EXHAUSTED);
         Problem::new(reason, format!("{} without a lease: {}", plural(nodes.len(), "node"), listed(nodes)))
     });
+    let forecast = room::of_pool(figures, &plan.pool.status);
     let mut conditions = vec![
         accepted,
         claim(kind::ALLOCATED, waiting, "every node of the pool has its leases"),
+        claim(kind::HAS_ROOM, room::pool_problem(&forecast, &plan.spec.cidrs), room::AMPLE),
         claim(kind::CONSISTENT, tie, "no other pool of this priority selects its nodes"),
         progressing(draft, Some(place)),
     ];
     conditions.extend(chart_condition(draft.world, &chart_values::pool_key(name)));
     NetworkPoolStatus {
         observed_generation: plan.pool.generation,
-        nodes: signed(nodes),
-        leases: figures.map_or(0, |figures| signed(figures.leases)),
+        nodes,
+        leases: figure(|figures| figures.leases),
+        capacity: figure(|figures| figures.capacity),
+        used: figure(|figures| figures.used),
+        held: figure(|figures| figures.held),
+        free: figure(|figures| figures.free),
+        forecast,
         transition: transition(draft, Some(place)),
         conditions: dated(conditions, &plan.pool.status.conditions, plan.pool.generation, draft.now),
     }
@@ -192,53 +217,6 @@ fn urgency(reason: &str) -> u8 {
     }
 }
 
-fn inconsistency(draft: &Draft<'_>, usage: &Usage<'_>) -> Option<Problem> {
-    if !usage.overlaps.is_empty() {
-        let pairs: Vec<String> =
-            usage.overlaps.iter().take(LISTED).map(|(one, other)| format!("{one} and {other}")).collect();
-        return Some(Problem::new(
-            reason::LEASES_OVERLAP,
-            format!("leases overlap: {}; delete the one whose node does not use it", pairs.join(", ")),
-        ));
-    }
-    let cut_otherwise = |lease: &&crate::world::Lease| {
-        draft.layout.entries.iter().any(|entry| entry.cidr.overlaps(lease.subnet))
-    };
-    let (changed, outside): (Vec<_>, Vec<_>) = usage.strays.iter().copied().partition(cut_otherwise);
-    for (reason, strays, what) in [
-        (reason::ENTRY_CHANGED, changed, "are no blocks of the entry that they lie in, which was changed"),
-        (reason::ENTRY_IN_USE, outside, "lie in no entry: put the removed entry back with drain: true"),
-    ] {
-        if !strays.is_empty() {
-            let subnets: Vec<String> = strays.iter().map(|lease| lease.subnet.to_string()).collect();
-            let subnets: Vec<&str> = subnets.iter().map(String::as_str).collect();
-            let count = plural(strays.len(), "lease");
-            return Some(Problem::new(reason, format!("{count} {what}: {}", listed(&subnets))));
-        }
-    }
-    if draft.mode == PodCidrModeInForce::Mirror {
-        let foreign: Vec<&str> = draft
-            .world
-            .nodes
-            .iter()
-            .filter(|node| node.has_foreign_pod_cidrs())
-            .map(|node| node.meta.name.as_str())
-            .collect();
-        if !foreign.is_empty() {
-            return Some(Problem::new(
-                reason::SECOND_IPAM,
-                format!(
-                    "podCIDRMode is Mirror but another IPAM wrote the podCIDRs of {}: {}; turn it off \
-                     (kube-controller-manager: --allocate-node-cidrs=false) or set podCIDRMode to Adopt",
-                    plural(foreign.len(), "node"),
-                    listed(&foreign)
-                ),
-            ));
-        }
-    }
-    None
-}
-
 fn chart_condition(world: &World, key: &str) -> Option<Claim> {
     let outcome = world.chart_outcomes.get(key)?;
     Some(claim(kind::CHART_APPLIED, outcome.clone().err(), "the chart's values are in force"))
@@ -285,8 +263,4 @@ fn dated(
             }
         })
         .collect()
-}
-
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

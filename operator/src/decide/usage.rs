@@ -7,6 +7,7 @@ use tartan_crds::{Cidr, Family, wellknown::NO_POOL};
 use super::{
     blocks::Taken,
     draft::{Draft, Verdict, reserved},
+    forecast::{Growth, Outlook, growth},
 };
 use crate::world::{Lease, World};
 
@@ -20,6 +21,8 @@ pub struct Figures {
     pub pools: Vec<PoolFigures>,
     /// Nodes that wait for a lease, by reason.
     pub waiting: BTreeMap<&'static str, u64>,
+    /// How often each invariant is broken.
+    pub violations: BTreeMap<&'static str, u64>,
 }
 
 /// How full an entry is, in blocks.
@@ -32,9 +35,10 @@ pub struct EntryFigures {
     pub held: u64,
     pub free: u64,
     pub draining: bool,
+    pub outlook: Outlook,
 }
 
-/// How full a pool is, in blocks of the entries in its reach.
+/// How full the entries in a pool's reach are, in blocks; they may be others' too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolFigures {
     pub pool: String,
@@ -44,6 +48,7 @@ pub struct PoolFigures {
     pub used: u64,
     pub held: u64,
     pub free: u64,
+    pub outlook: Outlook,
 }
 
 /// What was counted.
@@ -81,17 +86,23 @@ impl Figures {
 
 pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
     let mut usage = Usage { entries: entries_without_use(draft), ..Usage::default() };
-    let mut by_pool: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut by_pool: BTreeMap<&str, u64> = BTreeMap::new();
     for lease in draft.world.leases.iter() {
         match draft.layout.entry_of(lease.subnet).and_then(|(place, _)| usage.entries.get_mut(place)) {
             Some(figures) if lease.released_at().is_some() => figures.held += 1,
             Some(figures) => figures.used += 1,
             None => usage.strays.push(lease),
         }
-        if let Ok(spec) = &lease.spec {
-            let (used, held) = by_pool.entry(spec.pool.as_str()).or_default();
-            *(if spec.released_at.is_some() { held } else { used }) += 1;
+        if let Ok(spec) = &lease.spec
+            && spec.released_at.is_none()
+        {
+            *by_pool.entry(spec.pool.as_str()).or_default() += 1;
         }
+    }
+    let before = draft.world.network().map_or(&[][..], |network| &network.status.cidrs);
+    let growth = growth(draft, before, &usage.entries);
+    for (entry, growth) in usage.entries.iter_mut().zip(&growth) {
+        entry.outlook = Outlook::of_entry(entry, *growth);
     }
     usage.overlaps = overlaps(draft.world);
     let mut nodes_in: BTreeMap<Option<usize>, u64> = BTreeMap::new();
@@ -109,7 +120,7 @@ pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
             }
         }
     }
-    usage.pools = pools(draft, &usage.entries, &nodes_in, &by_pool);
+    usage.pools = pools(draft, (&usage.entries, &growth), &nodes_in, &by_pool);
     usage
 }
 
@@ -131,6 +142,7 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
                 held: 0,
                 free: if entry.drain { 0 } else { free },
                 draining: entry.drain,
+                outlook: Outlook::default(),
             }
         })
         .collect()
@@ -138,9 +150,9 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
 
 fn pools(
     draft: &Draft<'_>,
-    entries: &[EntryFigures],
+    (entries, growth): (&[EntryFigures], &[Growth]),
     nodes_in: &BTreeMap<Option<usize>, u64>,
-    by_pool: &BTreeMap<&str, (u64, u64)>,
+    by_pool: &BTreeMap<&str, u64>,
 ) -> Vec<PoolFigures> {
     let places = (0..draft.layout.pools.len()).map(Some).chain([None]);
     places
@@ -148,16 +160,18 @@ fn pools(
             let plan = place.and_then(|place| draft.layout.pools.get(place));
             let pool = plan.map_or(NO_POOL, |plan| plan.pool.meta.name.as_str());
             let reach = plan.map_or(draft.layout.unclaimed(), |plan| &plan.reach);
-            let reachable = || reach.iter().filter_map(|place| entries.get(*place));
-            let (used, held) = by_pool.get(pool).copied().unwrap_or_default();
+            let reachable =
+                || reach.iter().filter_map(|place| Some((entries.get(*place)?, *growth.get(*place)?)));
+            let sum = |figure: fn(&EntryFigures) -> u64| reachable().map(|(entry, _)| figure(entry)).sum();
             PoolFigures {
                 pool: pool.to_owned(),
                 nodes: nodes_in.get(&place).copied().unwrap_or_default(),
-                leases: used,
-                capacity: reachable().map(|entry| entry.capacity).sum(),
-                used,
-                held,
-                free: reachable().map(|entry| entry.free).sum(),
+                leases: by_pool.get(pool).copied().unwrap_or_default(),
+                capacity: sum(|entry| entry.capacity),
+                used: sum(|entry| entry.used),
+                held: sum(|entry| entry.held),
+                free: sum(|entry| entry.free),
+                outlook: Outlook::of_entries(reachable()),
             }
         })
         .collect()
@@ -184,4 +198,9 @@ fn overlaps(world: &World) -> Vec<(Cidr, Cidr)> {
         }
     }
     found
+}
+
+/// A count as the API has it.
+pub fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -78,6 +78,11 @@ impl Executor {
                 "lease updated"
             );
         }
+        if outcome == Outcome::Done && why == UpdateReason::Edited {
+            let about = events::ours("SubnetLease", &lease.name, &lease.uid);
+            let note = format!("the spec of {} was edited; it says again what was decided", spec.subnet);
+            self.events.warn(about, reason::LEASE_EDITED, "Restore", note);
+        }
         Ok(outcome)
     }
 
@@ -93,7 +98,10 @@ impl Executor {
         let Some(lease) = self.reread_lease(&decided.name, news).await? else {
             return Ok(Outcome::Overtaken);
         };
-        if lease.meta.uid != decided.uid || !is_still_gone(&lease, successor, live_node.as_ref()) {
+        if lease.meta.uid != decided.uid
+            || lease.node() != Some(node)
+            || !is_still_gone(&lease, successor, live_node.as_ref())
+        {
             return Ok(Outcome::Overtaken);
         }
         let released = json!({ "releasedAt": Time(Timestamp::now()) });
@@ -121,6 +129,7 @@ impl Executor {
         let why = grounds.why;
         let rivals = if why == DeleteReason::Duplicate { self.leases_of(node).await? } else { vec![] };
         if lease.meta.uid != decided.uid
+            || lease.node() != Some(node)
             || !is_still_free_to_take(grounds, &lease, live_node.as_ref(), &rivals)
         {
             return Ok(Outcome::Overtaken);

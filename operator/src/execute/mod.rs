@@ -6,6 +6,7 @@
 
 mod leases;
 mod nodes;
+mod room;
 mod status;
 
 use std::time::Instant;

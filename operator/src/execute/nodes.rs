@@ -155,7 +155,7 @@ impl Executor {
         let about = events::node(&node.name, &node.uid);
         if is_news && !is_ordinary {
             self.events.warn(about, &condition.reason, "Lease", condition.message.clone());
-        } else if condition.status == "True" && before.is_some_and(|before| before.status == "False") {
+        } else if condition.status == "True" && before.is_none_or(|before| before.status == "False") {
             self.events.note(about, "Leased", "Lease", condition.message.clone());
         }
         Ok(Outcome::Done)

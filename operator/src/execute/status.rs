@@ -23,7 +23,7 @@ impl Executor {
 
     pub async fn write_network_status(&self, world: &mut World, status: &ClusterNetworkStatus) -> bool {
         let Some(network) = world.network() else { return true };
-        let (uid, before) = (network.meta.uid.clone(), network.status.conditions.clone());
+        let (uid, before) = (network.meta.uid.clone(), network.status.clone());
         let object = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
             "kind": "ClusterNetwork",
@@ -34,7 +34,9 @@ impl Executor {
             Ok(Ok(applied)) => {
                 let network = Network::parse(applied);
                 super::learn(world, News::Network(Box::new(network)), std::time::Instant::now());
-                self.tell_of_changes("ClusterNetwork", CLUSTER_NETWORK, &uid, &before, &status.conditions);
+                let (old, new) = (&before.conditions, &status.conditions);
+                self.tell_of_changes("ClusterNetwork", CLUSTER_NETWORK, &uid, old, new);
+                self.tell_of_room(&uid, &before.cidrs, &status.cidrs);
                 true
             }
             Ok(Err(_)) => true,

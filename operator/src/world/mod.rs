@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, time::Instant};
 
 use tartan_crds::{Cidr, Family, wellknown};
 
-pub use objects::{ChartValues, Lease, Network, Node, NodeNet, Pool, PoolValues, ServiceRange, Unreadable};
+pub use objects::{
+    ChartValues, Lease, Network, Node, NodeNet, Pool, PoolValues, ServiceRange, Traces, Unreadable,
+};
 pub use table::{Change, Meta, Record, Table};
 
 use crate::chart_values::ChartOutcome;

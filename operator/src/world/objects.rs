@@ -23,7 +23,7 @@ use tartan_crds::{
     BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec, NetworkPoolStatus,
     NodeNetworkSpec, PathCount, SubnetLeaseSpec, SubnetLeaseStatus,
     conditions::kind,
-    wellknown::{annotation, label},
+    wellknown::{annotation, field_manager, label},
 };
 
 use super::table::{Meta, Record};
@@ -157,6 +157,16 @@ pub struct Lease {
     pub created: Timestamp,
     /// Being deleted by somebody, held by a finalizer.
     pub deleting: bool,
+    pub traces: Traces,
+}
+
+/// Traces of other hands than the operator's on a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Traces {
+    /// The block that its name locks, where that is another than its own.
+    pub name_locks: Option<Cidr>,
+    /// The field manager of a part of a spec that the operator wrote.
+    pub edited_by: Option<String>,
 }
 
 impl Lease {
@@ -164,9 +174,12 @@ impl Lease {
     pub fn parse(mut object: DynamicObject) -> Option<Self> {
         let spec: Result<SubnetLeaseSpec, Unreadable> = part(&mut object.data, "spec");
         let meta = meta(&object.metadata);
+        let edited_by = edited_by(&object.metadata);
         let subnet =
             spec.as_ref().ok().map(|spec| spec.subnet).or_else(|| Cidr::from_object_name(&meta.name).ok())?;
         let status: SubnetLeaseStatus = part(&mut object.data, "status").unwrap_or_default();
+        let name_locks = Cidr::from_object_name(&meta.name).ok().filter(|locked| *locked != subnet);
+        let traces = Traces { name_locks, edited_by };
         let mut labels = object.metadata.labels.unwrap_or_default();
         labels.retain(|name, _| [label::NODE, label::POOL, label::FAMILY].contains(&name.as_str()));
         Some(Self {
@@ -177,6 +190,7 @@ impl Lease {
             in_use: !status.public_ips.is_empty() || !status.endpoints.is_empty(),
             created: object.metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting: object.metadata.deletion_timestamp.is_some(),
+            traces,
         })
     }
 
@@ -324,6 +338,19 @@ fn meta(metadata: &ObjectMeta) -> Meta {
         uid: metadata.uid.clone().unwrap_or_default(),
         version: metadata.resource_version.clone().unwrap_or_default(),
     }
+}
+
+/// Who else wrote to a spec that the operator has written to. A lease that is altogether another's, such as
+/// one that was restored from a backup, is nobody's edit.
+fn edited_by(metadata: &ObjectMeta) -> Option<String> {
+    let writers = metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some()));
+    let names: BTreeSet<&str> = writers.filter_map(|entry| entry.manager.as_deref()).collect();
+    let ours = names.contains(field_manager::OPERATOR);
+    names.into_iter().find(|name| ours && *name != field_manager::OPERATOR).map(str::to_owned)
 }
 
 /// Takes `spec` or `status` out of an object. An absent one reads as empty.

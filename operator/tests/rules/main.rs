@@ -10,6 +10,9 @@
 )]
 
 mod node_addresses;
+mod edits;
+mod explain;
+mod foresight;
 mod pod_cidrs;
 #[path = "../store/mod.rs"]
 mod store;

@@ -17,7 +17,7 @@ use tartan_crds::{Cidr, Family, SubnetLeaseSpec};
 use tartan_operator::{
     decide::{Action, Decisions, decide, is_still_free_to_take, is_still_gone},
     execute::{News, learn},
-    world::{Change, Delta, Lease, Meta, Network, Node, NodeNet, Pool, ServiceRange, World},
+    world::{Change, Delta, Lease, Meta, Network, Node, NodeNet, Pool, ServiceRange, Traces, World},
 };
 
 pub struct Store {
@@ -174,6 +174,7 @@ impl Store {
             in_use: false,
             created: self.now,
             deleting: false,
+            traces: Traces::default(),
         };
         self.log.push(Delta::Leases(Change::Seen(lease.clone())));
         self.leases.insert(name, lease);

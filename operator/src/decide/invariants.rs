@@ -1,0 +1,134 @@
+//! What must hold among all objects, looked at in every round: for the condition `Consistent` and for metrics.
+//!
+//! The operator breaks none of it. Administrators, other programs and old backups can; then this says what is
+//! broken and how it is mended. What the same round puts right is counted, and is no condition.
+
+use std::collections::BTreeMap;
+
+use tartan_crds::{Family, PodCidrModeInForce, conditions::reason};
+
+use super::{
+    LISTED, Problem,
+    contested::{REMEDY, describe},
+    draft::Draft,
+    listed, plural,
+    usage::Usage,
+};
+use crate::world::Lease;
+
+/// Values of the metric's label.
+const OVERLAP: &str = "leases-overlap";
+const MISNAMED: &str = "lease-misnamed";
+const CONTESTED: &str = "lease-contested";
+const EDITED: &str = "lease-edited";
+const TWO_PRIMARIES: &str = "two-primary-leases";
+const OUTSIDE: &str = "lease-outside-entries";
+const FOREIGN_POD_CIDRS: &str = "foreign-pod-cidrs";
+
+/// How often each invariant is broken.
+pub fn violations(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<&'static str, u64> {
+    let leases = || draft.world.leases.iter();
+    [
+        (OVERLAP, usage.overlaps.len()),
+        (MISNAMED, leases().filter(|lease| lease.traces.name_locks.is_some()).count()),
+        (CONTESTED, draft.contested.leases().count()),
+        (EDITED, leases().filter(|lease| lease.traces.edited_by.is_some()).count()),
+        (TWO_PRIMARIES, draft.leases_by_node().filter(|leases| has_two_primaries(leases)).count()),
+        (OUTSIDE, usage.strays.len()),
+        (FOREIGN_POD_CIDRS, foreign_pod_cidrs(draft).len()),
+    ]
+    .into_iter()
+    .map(|(invariant, count)| (invariant, count as u64))
+    .collect()
+}
+
+/// What is broken and does not mend itself, the most urgent first.
+pub fn problems(draft: &Draft<'_>, usage: &Usage<'_>) -> Vec<Problem> {
+    let mut problems = vec![];
+    if !usage.overlaps.is_empty() {
+        let pairs: Vec<String> =
+            usage.overlaps.iter().take(LISTED).map(|(one, other)| format!("{one} and {other}")).collect();
+        problems.push(Problem::new(
+            reason::LEASES_OVERLAP,
+            format!("leases overlap: {}; delete the one whose node does not use it", pairs.join(", ")),
+        ));
+    }
+    let misnamed: Vec<String> = draft
+        .world
+        .leases
+        .iter()
+        .filter(|lease| lease.traces.name_locks.is_some())
+        .map(|lease| format!("{} says {}", lease.meta.name, lease.subnet))
+        .collect();
+    if !misnamed.is_empty() {
+        let count = plural(misnamed.len(), "lease");
+        problems.push(Problem::new(
+            reason::LEASE_MISNAMED,
+            format!(
+                "{count} with another subnet than its name: {}; neither block is given out: delete it where no \
+                 node uses it, and apply the CRDs of this version, which refuse such a lease",
+                listed_all(&misnamed)
+            ),
+        ));
+    }
+    let contested: Vec<String> = draft.contested.leases().map(|lease| describe(draft.world, lease)).collect();
+    if !contested.is_empty() {
+        problems.push(Problem::new(
+            reason::LEASE_EDITED,
+            format!("{}; left as it is: {REMEDY}", listed_all(&contested)),
+        ));
+    }
+    problems.extend(strays(draft, usage));
+    let foreign = foreign_pod_cidrs(draft);
+    if !foreign.is_empty() {
+        problems.push(Problem::new(
+            reason::SECOND_IPAM,
+            format!(
+                "podCIDRMode is Mirror but another IPAM wrote the podCIDRs of {}: {}; turn it off \
+                 (kube-controller-manager: --allocate-node-cidrs=false) or set podCIDRMode to Adopt",
+                plural(foreign.len(), "node"),
+                listed(&foreign)
+            ),
+        ));
+    }
+    problems
+}
+
+/// Leases that are no block of any entry.
+fn strays(draft: &Draft<'_>, usage: &Usage<'_>) -> Vec<Problem> {
+    let cut_otherwise =
+        |lease: &&Lease| draft.layout.entries.iter().any(|entry| entry.cidr.overlaps(lease.subnet));
+    let (changed, outside): (Vec<_>, Vec<_>) = usage.strays.iter().copied().partition(cut_otherwise);
+    [
+        (reason::ENTRY_CHANGED, changed, "are no blocks of the entry that they lie in, which was changed"),
+        (reason::ENTRY_IN_USE, outside, "lie in no entry: put the removed entry back with drain: true"),
+    ]
+    .into_iter()
+    .filter(|(_, strays, _)| !strays.is_empty())
+    .map(|(reason, strays, what)| {
+        let subnets: Vec<String> = strays.iter().map(|lease| lease.subnet.to_string()).collect();
+        let count = plural(strays.len(), "lease");
+        Problem::new(reason, format!("{count} {what}: {}", listed_all(&subnets)))
+    })
+    .collect()
+}
+
+fn foreign_pod_cidrs<'a>(draft: &Draft<'a>) -> Vec<&'a str> {
+    if draft.mode != PodCidrModeInForce::Mirror {
+        return vec![];
+    }
+    let foreign = draft.world.nodes.iter().filter(|node| node.has_foreign_pod_cidrs());
+    foreign.map(|node| node.meta.name.as_str()).collect()
+}
+
+fn has_two_primaries(leases: &[&Lease]) -> bool {
+    let is_primary =
+        |lease: &&&Lease| lease.spec.as_ref().is_ok_and(|spec| spec.primary && spec.released_at.is_none());
+    Family::ALL.into_iter().any(|family| {
+        leases.iter().filter(|lease| lease.subnet.family() == family).filter(is_primary).count() > 1
+    })
+}
+
+fn listed_all(texts: &[String]) -> String {
+    listed(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+}

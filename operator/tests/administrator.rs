@@ -1,0 +1,159 @@
+//! An administrator beside the operator, at a real API server: who edits leases, and who asks why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod lab;
+
+use std::process::Command;
+
+use kube::api::{Patch, PatchParams};
+use lab::{Lab, entry};
+use serde_json::{Value, json};
+use tartan_crds::{ClusterNetwork, NodeNetwork, SubnetLease};
+
+const OF_A: &str = "10.0.0.0-24";
+
+fn contested(operator: &lab::Operator) -> Option<f64> {
+    operator.metric("tartan_invariant_violations{invariant=\"lease-contested\"}")
+}
+
+/// What the agent of the node publishes once it is up.
+fn publish(lab: &Lab, lease: &str) {
+    let status = json!({
+        "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": lease },
+        "status": { "publicIPs": ["192.0.2.7"], "endpoints": [{ "type": "vxlan" }] },
+    });
+    let leases = lab.all::<SubnetLease>();
+    let params = PatchParams::apply("tartan-node-agent");
+    lab.runtime.block_on(leases.patch_status(lease, &params, &Patch::Apply(&status))).unwrap();
+}
+
+fn kubectl_patch(lab: &Lab, lease: &str, patch: Value) {
+    let arguments = ["patch", "subnetlease", lease, "--type=merge", "-p", &patch.to_string()];
+    lab.api.kubectl(&arguments).unwrap().ok().unwrap();
+}
+
+fn version(lab: &Lab, lease: &str) -> String {
+    lab.get::<SubnetLease>(lease).unwrap().metadata.resource_version.unwrap()
+}
+
+#[test]
+fn a_lease_that_is_given_to_another_node_by_hand_is_reported_and_not_touched_until_it_is_put_right() {
+    let lab = Lab::start();
+    let operator = lab.operator();
+    lab.network(json!({ "cidrs": [entry("main", "10.0.0.0/22", 24)], "reclaimAfter": "1s" }));
+    for (node, subnet) in [("a", "10.0.0.0/24"), ("b", "10.0.1.0/24")] {
+        lab.node(node, json!({}));
+        lab.until_leased(node, subnet);
+    }
+    publish(&lab, OF_A);
+    publish(&lab, "10.0.1.0-24");
+    lab.until("nothing is wrong", || contested(&operator) == Some(0.0));
+
+    kubectl_patch(&lab, OF_A, json!({ "spec": { "nodeName": "b" } }));
+    lab.until("the network says so", || {
+        lab.condition::<ClusterNetwork>("default", "Consistent") == "False LeaseEdited"
+    });
+    assert_eq!(contested(&operator), Some(1.0));
+    let conditions = lab.get::<ClusterNetwork>("default").unwrap().status.unwrap().conditions;
+    let said = &conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
+    for part in ["10.0.0.0-24", "edited by kubectl-patch", "spec.nodeName says b", "that of a"] {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    lab.until("the node says so", || lab.condition::<NodeNetwork>("a", "Leased") == "False LeaseEdited");
+    lab.until("an event tells it", || {
+        lab.events_about("ClusterNetwork", "default").contains(&"LeaseEdited".to_owned())
+    });
+    lab.stays("nobody writes to the lease", || version(&lab, OF_A));
+    lab.node("c", json!({}));
+    lab.until_leased("c", "10.0.2.0/24");
+    assert_eq!(lab.lease_of("a"), None, "and its node gets no other");
+
+    kubectl_patch(&lab, OF_A, json!({ "spec": { "nodeName": "a" } }));
+    lab.until("all is well", || {
+        lab.condition::<ClusterNetwork>("default", "Consistent") == "True AsExpected"
+            && lab.condition::<NodeNetwork>("a", "Leased") == "True AsExpected"
+    });
+    lab.until_leased("a", "10.0.0.0/24");
+    assert_eq!(contested(&operator), Some(0.0));
+}
+
+#[test]
+fn what_is_edited_in_a_lease_without_another_holder_is_put_back_with_an_event() {
+    let lab = Lab::start();
+    let operator = lab.operator();
+    lab.network(json!({ "cidrs": [entry("main", "10.0.0.0/22", 24)] }));
+    lab.node("a", json!({}));
+    lab.until_leased("a", "10.0.0.0/24");
+    let before = lab.get::<SubnetLease>(OF_A).unwrap().spec;
+    kubectl_patch(&lab, OF_A, json!({ "spec": { "mtu": 9000, "primary": false, "nodeUID": "nonsense" } }));
+    lab.until("it says again what was decided", || lab.get::<SubnetLease>(OF_A).unwrap().spec == before);
+    kubectl_patch(&lab, OF_A, json!({ "spec": { "pool": "nowhere" } }));
+    lab.until("the pool too", || lab.get::<SubnetLease>(OF_A).unwrap().spec == before);
+    lab.until("an event tells it", || {
+        lab.events_about("SubnetLease", OF_A).contains(&"LeaseEdited".to_owned())
+    });
+    lab.until("no trace is left", || {
+        operator.metric("tartan_invariant_violations{invariant=\"lease-edited\"}") == Some(0.0)
+    });
+}
+
+#[test]
+fn explain_asks_the_api_server_and_answers_with_words_json_and_an_exit_code() {
+    let lab = Lab::start();
+    let operator = lab.operator();
+    lab.network(json!({ "cidrs": [entry("main", "10.0.0.0/24", 24), entry("edge", "10.1.0.0/24", 26)] }));
+    lab.pool(
+        "edge",
+        json!({ "nodeSelector": { "matchLabels": { "edge": "yes" } }, "backend": { "type": "host-gw" }, "cidrs": ["edge"] }),
+    );
+    lab.node("a", json!({}));
+    lab.until_leased("a", "10.0.0.0/24");
+    lab.node("b", json!({}));
+    lab.until("the second node gets none", || {
+        lab.condition::<NodeNetwork>("b", "Leased") == "False Exhausted"
+    });
+    drop(operator);
+    let explain = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tartan-operator"));
+        let output = command
+            .arg("explain")
+            .args(arguments)
+            .args(["--kubeconfig", lab.api.kubeconfig().to_str().unwrap()])
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let before: Vec<String> =
+        lab.list::<SubnetLease>().into_iter().filter_map(|lease| lease.metadata.resource_version).collect();
+
+    let (code, said, _) = explain(&["a"]);
+    assert!(code == 0 && said.starts_with("node a holds 10.0.0.0/24\n"), "{code} {said}");
+    assert!(
+        said.contains("pool      none: no nodeSelector of the 1 NetworkPools selects the node"),
+        "{said}"
+    );
+    assert!(said.contains("lease     10.0.0.0/24 of entry main, primary"), "{said}");
+    let (code, said, _) = explain(&["b"]);
+    assert!(code == 1 && said.contains("\n  Exhausted: no free IPv4 block is left"), "{code} {said}");
+    let (code, said, _) = explain(&["b", "--labels", "edge=yes", "-o", "json"]);
+    let json: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, json["state"].as_str(), json["pool"].as_str()), (0, Some("pending"), Some("edge")));
+    assert_eq!(json["next"][0], "lease 10.1.0.0/26: the lowest free block of entry edge");
+    let (code, said, error) = explain(&["nobody"]);
+    assert!(code == 2 && said.is_empty() && error.contains("there is no Node nobody"), "{code} {error}");
+    let (code, _, error) = explain(&["a", "--labels", "edge"]);
+    assert!(code == 2 && error.contains("\"edge\" is not KEY=VALUE"), "{code} {error}");
+
+    let after: Vec<String> =
+        lab.list::<SubnetLease>().into_iter().filter_map(|lease| lease.metadata.resource_version).collect();
+    assert_eq!(before, after, "it writes nothing");
+}

@@ -1,0 +1,175 @@
+//! How long blocks last, as status tells it.
+
+use serde_json::json;
+use tartan_crds::{Forecast, Room};
+
+use super::{
+    small,
+    store::{Store, draining, entry, network},
+};
+
+const HOUR: i64 = 3600;
+
+fn add(store: &mut Store, nodes: std::ops::Range<usize>) {
+    for node in nodes {
+        store.add_node(&format!("n{node:04}"));
+    }
+    store.settle();
+}
+
+fn entry_forecast(store: &Store, entry: &str) -> (Room, i64, Option<String>) {
+    let status = &store.network.as_ref().unwrap().status;
+    let usage = status.cidrs.iter().find(|usage| usage.name == entry).unwrap();
+    let Forecast { room, blocks_per_day, exhausted_in } = usage.forecast.clone();
+    (room, blocks_per_day, exhausted_in)
+}
+
+#[test]
+fn growth_over_a_day_foretells_when_an_entry_is_exhausted() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/16", 24)]));
+    add(&mut store, 0..130);
+    store.pass(24 * HOUR);
+    add(&mut store, 130..160);
+    store.pass(2 * HOUR);
+    store.settle();
+    assert_eq!(entry_forecast(&store, "main"), (Room::Low, 30, Some("3d".into())));
+    assert_eq!(store.network_condition("HasRoom"), "False NearlyExhausted");
+    for _ in 0..3 {
+        store.pass(13 * HOUR);
+        store.settle();
+    }
+    assert_eq!(entry_forecast(&store, "main"), (Room::Ample, 0, None), "no more nodes came");
+    assert_eq!(store.network_condition("HasRoom"), "True AsExpected");
+}
+
+#[test]
+fn nodes_that_are_replaced_are_no_growth() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/16", 24)]));
+    add(&mut store, 0..150);
+    store.pass(25 * HOUR);
+    store.settle();
+    for round in 0..10 {
+        for node in 0..15 {
+            store.remove_node(&format!("n{:04}", round * 15 + node));
+        }
+        store.settle();
+        store.pass(60);
+        add(&mut store, 150 + round * 15..165 + round * 15);
+        store.pass(2 * HOUR);
+        store.settle();
+        assert_eq!(entry_forecast(&store, "main").0, Room::Ample, "round {round}");
+        assert_eq!(store.network_condition("HasRoom"), "True AsExpected");
+    }
+}
+
+#[test]
+fn nodes_that_come_back_hours_later_are_no_growth() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/16", 24)]));
+    add(&mut store, 0..150);
+    store.pass(25 * HOUR);
+    store.settle();
+    for node in 0..30 {
+        store.remove_node(&format!("n{node:04}"));
+    }
+    store.settle();
+    store.pass(3 * HOUR);
+    add(&mut store, 150..180);
+    assert_eq!(entry_forecast(&store, "main"), (Room::Ample, 0, None));
+}
+
+#[test]
+fn a_cluster_that_is_set_up_is_no_growth() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/16", 24)]));
+    add(&mut store, 0..90);
+    store.pass(1800);
+    add(&mut store, 90..200);
+    assert_eq!(store.network_condition("HasRoom"), "True AsExpected");
+    store.pass(20 * HOUR);
+    store.settle();
+    assert_eq!(entry_forecast(&store, "main"), (Room::Ample, 0, None));
+}
+
+#[test]
+fn a_burst_that_will_exhaust_an_entry_within_a_day_is_seen_within_the_hour() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/16", 24)]));
+    add(&mut store, 0..100);
+    store.pass(30 * HOUR);
+    store.settle();
+    add(&mut store, 100..180);
+    assert_eq!(entry_forecast(&store, "main"), (Room::Low, 2000, Some("50m".into())));
+    assert_eq!(store.network_condition("HasRoom"), "False NearlyExhausted");
+    add(&mut store, 180..260);
+    assert_eq!(entry_forecast(&store, "main").2.as_deref(), Some("now"));
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
+    let mut spec = network(vec![entry("main", "10.0.0.0/16", 24), entry("more", "10.4.0.0/14", 24)]);
+    spec["reclaimAfter"] = json!("1h");
+    store.set_network(spec);
+    store.pass(2 * HOUR);
+    store.settle();
+    assert_eq!(entry_forecast(&store, "main").0, Room::Exhausted, "the entry is full");
+    assert_eq!(store.network_condition("HasRoom"), "True AsExpected", "but nodes get blocks of the next");
+}
+
+#[test]
+fn the_pool_that_is_exhausted_first_is_the_networks_forecast() {
+    let entries = vec![entry("tiny", "10.1.0.0/30", 32), entry("main", "10.0.0.0/16", 24)];
+    let mut store = Store::default().with_network(network(entries));
+    let mut spec = network(vec![entry("tiny", "10.1.0.0/26", 28), entry("main", "10.0.0.0/16", 24)]);
+    spec["reclaimAfter"] = json!("2h");
+    store.set_network(spec);
+    store.set_pool(
+        "edge",
+        json!({ "nodeSelector": { "matchLabels": { "edge": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["tiny"] }),
+    );
+    store.add_node("plain");
+    for node in ["e1", "e2", "e3", "e4"] {
+        store.add_node_with(node, |node| drop(node.labels.insert("edge".into(), String::new())));
+    }
+    store.settle();
+    let pool = store.pools["edge"].status.clone();
+    assert_eq!((pool.capacity, pool.used, pool.held, pool.free, pool.leases), (4, 4, 0, 0, 4));
+    assert_eq!(pool.forecast.room, Room::Exhausted);
+    assert_eq!(store.pool_condition("edge", "HasRoom"), "False Exhausted");
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
+    let status = &store.network.as_ref().unwrap().status;
+    let message = &status.conditions.iter().find(|condition| condition.type_ == "HasRoom").unwrap().message;
+    assert!(message.contains("pool edge"), "{message}");
+    assert_eq!(status.forecast.as_ref().unwrap().exhausted_in.as_deref(), Some("now"));
+    assert_eq!(entry_forecast(&store, "main").0, Room::Ample);
+}
+
+#[test]
+fn one_exhausted_family_is_exhaustion() {
+    let entries = vec![entry("six", "fd00::/48", 64), entry("four", "10.0.0.0/24", 26)];
+    let mut store = Store::default().with_network(network(entries));
+    add(&mut store, 0..4);
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
+    assert_eq!(entry_forecast(&store, "six").0, Room::Ample);
+}
+
+#[test]
+fn a_draining_entry_has_no_forecast() {
+    let mut store = small();
+    add(&mut store, 0..4);
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
+    store.set_network(network(vec![draining("main", "10.0.0.0/22", 24), entry("new", "10.1.0.0/16", 24)]));
+    store.settle();
+    assert_eq!(entry_forecast(&store, "main"), (Room::Ample, 0, None));
+    assert_eq!(store.network_condition("HasRoom"), "True AsExpected");
+}
+
+/// Every status is delivered to every agent: time alone must not rewrite it each minute.
+#[test]
+fn the_passing_of_time_seldom_rewrites_a_status() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/16", 24)]));
+    add(&mut store, 0..150);
+    store.pass(30 * HOUR);
+    store.settle();
+    add(&mut store, 150..180);
+    let mut writes = 0;
+    for _ in 0..24 * 6 {
+        store.pass(600);
+        writes += usize::from(store.settle().network_status.is_some());
+    }
+    assert!((1..40).contains(&writes), "{writes} writes in a day in which nothing happened");
+}
