@@ -56,6 +56,8 @@ fn the_server_takes_every_object_without_a_warning() {
             "--set",
             "metrics.podMonitor.enabled=false",
             "--set",
+            "metrics.prometheusRule.enabled=false",
+            "--set",
             "namespace.create=false",
         ],
     ] {

@@ -17,7 +17,8 @@ use std::fs;
 
 use serde_json::Value;
 use support::{Helm, NAMESPACE, chart};
-use tartan_lab::prerequisites::KUBERNETES_VERSION;
+use tartan_lab::prerequisites::{KUBERNETES_VERSION, Tool, require};
+use tartan_lab::run;
 use xtask::workspace::root;
 
 fn everything() -> String {
@@ -190,6 +191,29 @@ fn the_chart_gives_the_programs_what_they_understand() {
             "the lab builds another image"
         );
     }
+}
+
+#[test]
+fn promtool_understands_the_alerts_and_the_programs_export_what_they_ask_for() {
+    require(&[Tool::Prometheus]).unwrap();
+    let rules = root().join("charts/tartan/files/alerts.yaml");
+    let mut promtool = std::process::Command::new("promtool");
+    let said = run(promtool.args(["check", "rules"]).arg(&rules)).unwrap().ok().unwrap();
+    assert!(said.stdout.contains("7 rules found"), "{}", said.stdout);
+    let text = fs::read_to_string(&rules).unwrap();
+    let exported = ["operator/src/metrics.rs", "node-agent/src/metrics/view.rs"]
+        .map(|file| fs::read_to_string(root().join(file)).unwrap())
+        .concat();
+    let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names: BTreeSet<&str> = names.filter(|word| word.starts_with("tartan_")).collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        assert!(exported.contains(&format!("\"{name}\"")), "no program exports {name}");
+    }
+    let rendered = render(&[&WITHOUT_CRDS[..], &["--values", &everything()]].concat()).unwrap();
+    let all = objects(&rendered);
+    let rendered = &object(&all, "PrometheusRule", "tartan")["spec"];
+    assert_eq!(*rendered, serde_saphyr::from_str::<Value>(&text).unwrap(), "as promtool has checked it");
 }
 
 #[test]
