@@ -88,7 +88,8 @@ fn a_node_whose_address_changes_is_reached_at_the_new_one() {
         show(&cluster, "node2", "ip -d link show tartan-vxlan").contains("local 198.18.1.77")
     });
     println!("the tunnel has the new address after {took:?}");
-    let took = time_until("pods to be reached again", Duration::from_secs(90), || reaches(&pods[0], &pods[1]));
+    let took =
+        time_until("pods to be reached again", Duration::from_secs(90), || reaches(&pods[0], &pods[1]));
     println!("pods reach each other again after another {took:?}");
     let published = cluster.field("subnetlease", "10.244.2.0-24", ".status.publicIPs");
     assert!(published.starts_with(r#"["198.18.1.77""#), "{published}");

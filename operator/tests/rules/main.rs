@@ -9,10 +9,10 @@
     reason = "tests"
 )]
 
-mod node_addresses;
 mod edits;
 mod explain;
 mod foresight;
+mod node_addresses;
 mod pod_cidrs;
 #[path = "../store/mod.rs"]
 mod store;
