@@ -358,3 +358,37 @@ fn part<T: DeserializeOwned>(data: &mut Value, name: &str) -> Result<T, Unreadab
     let value = data.get_mut(name).map_or_else(|| Value::Object(Default::default()), Value::take);
     serde_json::from_value(value).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lease(managers: &[(&str, &str)]) -> Lease {
+        let fields = |(manager, part): &(&str, &str)| json!({ "manager": manager, "operation": "Update", "fieldsV1": { *part: {} } });
+        let object = json!({
+            "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease",
+            "metadata": { "name": "10.0.1.0-24", "managedFields": managers.iter().map(fields).collect::<Vec<_>>() },
+            "spec": {
+                "nodeName": "a", "nodeUID": "u", "subnet": "10.0.0.0/24", "pool": "default",
+                "backend": { "type": "vxlan", "accepts": [] },
+            },
+        });
+        Lease::parse(serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn who_else_wrote_to_a_lease_is_seen_unless_it_is_altogether_anothers() {
+        let edited = |managers| lease(managers).traces.edited_by;
+        assert_eq!(edited(&[("tartan-operator", "f:spec"), ("tartan-node-agent", "f:status")]), None);
+        let edit = [("kubectl-edit", "f:spec"), ("tartan-operator", "f:spec")];
+        assert_eq!(edited(&edit).as_deref(), Some("kubectl-edit"));
+        assert_eq!(edited(&[("restore", "f:spec")]), None);
+    }
+
+    #[test]
+    fn a_name_that_locks_another_block_is_noted() {
+        assert_eq!(lease(&[]).traces.name_locks, "10.0.1.0/24".parse().ok());
+    }
+}
