@@ -31,6 +31,8 @@ use retry::{Outage, Retries};
 
 /// Between two rounds: news that come in a burst are decided on together.
 const PAUSE: Duration = Duration::from_millis(20);
+/// As many times as long as deciding takes: where there are thousands of nodes, it shall not be all there is done.
+const PAUSE_FACTOR: u32 = 2;
 /// The loop goes round at least this often, which is what `/healthz` looks at.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -45,6 +47,8 @@ pub struct Allocator {
     /// When a node without a lease was first seen, for the latency metric.
     seen: HashMap<String, Instant>,
     status_after: Instant,
+    /// How long the last round of deciding took.
+    deciding: Duration,
     outage: Outage,
     idle_told: Option<&'static str>,
     /// The version of the ClusterNetwork (UID and generation) since which all leases were read.
@@ -76,6 +80,7 @@ impl Allocator {
             retries: Retries::default(),
             seen: HashMap::new(),
             status_after: Instant::now(),
+            deciding: Duration::ZERO,
             outage: Outage::default(),
             idle_told: None,
             leases_listed_for: None,
@@ -110,7 +115,7 @@ impl Allocator {
 
     /// Waits for news that matter or for `wake_at`, and takes in everything that has come. `false` to end.
     async fn next_news(&mut self, wake_at: Instant) -> bool {
-        let not_before = tokio::time::Instant::now() + PAUSE;
+        let not_before = tokio::time::Instant::now() + PAUSE.max(self.deciding * PAUSE_FACTOR);
         let deadline = tokio::time::Instant::from_std(wake_at).max(not_before);
         loop {
             let Inputs { deltas, leading, stop } = &mut self.inputs;
@@ -176,7 +181,8 @@ impl Allocator {
     fn decide(&mut self) -> Decisions {
         let start = Instant::now();
         let decisions = decide(&self.world, Timestamp::now());
-        self.metrics.decided(start.elapsed());
+        self.deciding = start.elapsed();
+        self.metrics.decided(self.deciding);
         let idle = decisions.idle.is_some();
         self.metrics.show(decisions.figures.clone(), self.world.incomplete(), idle);
         decisions

@@ -15,8 +15,14 @@ use crate::{
 
 /// Status of the network and of pools is written at most this often.
 const STATUS_PACE: Duration = Duration::from_secs(1);
-/// Writes of one round. Leases come first, so what is left over are reports.
+/// Each agent is sent each status of the network: with so many nodes it is written a second later.
+const NODES_PER_SECOND: u32 = 500;
+/// Writes of one round, after which news are taken in.
 const WRITES: usize = 256;
+/// Where this many leases are to be written, nothing else is: they are what nodes wait for.
+const MANY_LEASES: usize = 64;
+/// Then a round is longer, since each begins with a look at all objects.
+const LEASE_WRITES: usize = 1024;
 
 impl Allocator {
     /// Writes what was decided. Returns when to go round again although no news may come.
@@ -25,7 +31,8 @@ impl Allocator {
         let now = Instant::now();
         let differs = decisions.network_status.is_some() || !decisions.pool_statuses.is_empty();
         if differs && now >= self.status_after {
-            self.status_after = now + STATUS_PACE;
+            let nodes = u32::try_from(self.world.nodes.len()).unwrap_or(u32::MAX);
+            self.status_after = now + STATUS_PACE * (1 + nodes / NODES_PER_SECOND);
             let mut good = true;
             if let Some(status) = &decisions.network_status {
                 good &= self.executor.write_network_status(&mut self.world, status).await;
@@ -54,8 +61,9 @@ impl Allocator {
         let mut actions: Vec<Action> =
             actions.into_iter().filter(|action| self.retries.may_try(&key(action), now)).collect();
         let mut again = self.retries.next(now);
-        if actions.len() > WRITES {
-            actions.truncate(WRITES);
+        let limit = writes_of_a_round(&actions);
+        if actions.len() > limit {
+            actions.truncate(limit);
             again = Some(now);
         }
         if actions.iter().any(|action| matches!(action, Action::CreateLease { .. })) {
@@ -151,6 +159,14 @@ impl Allocator {
             return Ok(false);
         }
         Ok(known == live)
+    }
+}
+
+/// How many of the actions, which are in the order of their urgency, are carried out in one round.
+fn writes_of_a_round(actions: &[Action]) -> usize {
+    match actions.iter().filter(|action| action.is_about_a_lease()).count() {
+        leases if leases >= MANY_LEASES => leases.min(LEASE_WRITES),
+        _ => WRITES,
     }
 }
 
