@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BackendSelection, BackendType, Cidr, Family, Forecast, TransitionPolicy, TransitionStatus, UsageSample,
+    WireguardKeysStatus, WireguardParameters,
 };
 
 /// The pod network of the cluster.
@@ -144,24 +145,6 @@ impl Default for UdpParameters {
     }
 }
 
-/// WireGuard, as in `wg` (8).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct WireguardParameters {
-    /// UDP port that nodes receive at.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-    /// Seconds between packets that keep a NAT on the way open; 0: none are sent.
-    #[schemars(range(min = 0, max = 3600))]
-    pub persistent_keepalive: i32,
-}
-
-impl Default for WireguardParameters {
-    fn default() -> Self {
-        Self { port: 51820, persistent_keepalive: 0 }
-    }
-}
-
 /// VXLAN: kernel attributes `IFLA_VXLAN_*` (linux/if_link.h).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -259,6 +242,9 @@ pub struct ClusterNetworkStatus {
     /// The change of nodes that are in no pool to another backend that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transition: Option<TransitionStatus>,
+    /// Where a node uses wireguard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wireguard_keys: Option<WireguardKeysStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

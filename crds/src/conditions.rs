@@ -18,6 +18,8 @@ pub mod kind {
     pub const DEGRADED: &str = "Degraded";
     /// This node holds the leases that it needs (NodeNetwork; written by the operator).
     pub const LEASED: &str = "Leased";
+    /// Every node uses WireGuard keys of the network's generation (ClusterNetwork).
+    pub const KEYS_CURRENT: &str = "KeysCurrent";
     /// Nodes are changing to another backend.
     pub const PROGRESSING: &str = "Progressing";
 }
@@ -72,6 +74,9 @@ pub mod reason {
     pub const PEER_INVALID: &str = "PeerInvalid";
     pub const PAUSED: &str = "Paused";
     pub const MOVING: &str = "Moving";
+    pub const ROTATING_KEYS: &str = "RotatingKeys";
+    pub const KEY_ROTATION_WAITS: &str = "KeyRotationWaits";
+    pub const PRESHARED_KEY_CHANGED: &str = "PresharedKeyChanged";
     pub const WAITING_FOR_RECEPTION: &str = "WaitingForReception";
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
     pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";

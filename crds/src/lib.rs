@@ -20,11 +20,12 @@ mod schema;
 mod subnet_lease;
 mod transition;
 pub mod wellknown;
+mod wireguard;
 
 pub use cidr::{Cidr, CidrError, Family};
 pub use cluster_network::{
     Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus, Masquerade,
-    PodCidrMode, PodCidrModeInForce, VxlanParameters, WireguardParameters,
+    PodCidrMode, PodCidrModeInForce, VxlanParameters,
 };
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
 pub use node_network::{
@@ -37,3 +38,4 @@ pub use subnet_lease::{
     BackendSelection, BackendType, Endpoint, LeaseBackend, SubnetLease, SubnetLeaseSpec, SubnetLeaseStatus,
 };
 pub use transition::{TransitionPhase, TransitionPolicy, TransitionStatus};
+pub use wireguard::{WireguardKeysStatus, WireguardParameters};

@@ -202,9 +202,9 @@ pub struct SubnetLeaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub uplink_prefixes: Vec<Cidr>,
-    /// One for each backend that is ready to receive.
+    /// One for each backend that is ready to receive; two of wireguard while keys are rotated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 16))]
     pub endpoints: Vec<Endpoint>,
     /// The pod MTU in force on the node, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,11 +234,15 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
+    /// wireguard: the generation of the key. Absent: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub generation: Option<i32>,
 }
 
 impl Endpoint {
     /// One that says no more than that it is there.
     pub fn plain(kind: BackendType) -> Self {
-        Self { kind, vtep_mac: None, public_key: None, port: None }
+        Self { kind, vtep_mac: None, public_key: None, port: None, generation: None }
     }
 }

@@ -9,6 +9,10 @@ pub const CLUSTER_NETWORK: &str = "default";
 /// The name that a lease carries as its pool when its node is in none.
 pub const NO_POOL: &str = "default";
 
+/// The Secret in the release's namespace that holds the preshared key of WireGuard, and its entry.
+pub const WIREGUARD_SECRET: &str = "tartan-wireguard";
+pub const PRESHARED_KEY: &str = "presharedKey";
+
 /// Field managers of server-side apply: one for each writer of a field.
 pub mod field_manager {
     /// The operator's own decisions.

@@ -11,6 +11,7 @@ mod draft;
 mod explain;
 mod forecast;
 mod invariants;
+mod keys;
 mod layout;
 mod mode;
 mod node;
@@ -217,10 +218,12 @@ pub fn decide(world: &World, now: Timestamp) -> Decisions {
     };
     let layout = Layout::resolve(world, network, spec);
     let mode = mode_in_force(spec.pod_cidr_mode, network.status.pod_cidr_mode, world.nodes.iter());
-    let draft = deliberate(world, &layout, mode, now);
+    let mut draft = deliberate(world, &layout, mode, now);
 
     let usage = usage::count(&draft);
-    decisions.network_status = status::network(&draft, network, &usage);
+    let keys = keys::decide(world, network, spec, now);
+    draft.wake_at = [draft.wake_at, keys.wake_at].into_iter().flatten().min();
+    decisions.network_status = status::network(&draft, network, &usage, keys);
     decisions.pool_statuses = status::pools(&draft, &usage);
     decisions.figures.add_usage(&usage);
     decisions.figures.violations = invariants::violations(&draft, &usage);

@@ -16,6 +16,7 @@ use super::{
     draft::Draft,
     forecast::samples,
     invariants,
+    keys::Keys,
     layout::PoolPlan,
     listed, plural, room,
     usage::{PoolFigures, Usage, signed},
@@ -26,7 +27,12 @@ use crate::{
 };
 
 /// The network's status, if it differs from the present one.
-pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Option<ClusterNetworkStatus> {
+pub fn network(
+    draft: &Draft<'_>,
+    network: &Network,
+    usage: &Usage<'_>,
+    keys: Keys,
+) -> Option<ClusterNetworkStatus> {
     let cidrs: Vec<CidrUsage> = usage
         .entries
         .iter()
@@ -56,6 +62,10 @@ pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Optio
         ),
         progressing(draft, None),
     ];
+    let Keys { status: wireguard_keys, problem: rotating, .. } = keys;
+    if wireguard_keys.is_some() {
+        conditions.push(claim(kind::KEYS_CURRENT, rotating, "all nodes use keys of one generation"));
+    }
     conditions.extend(chart_condition(draft.world, chart_values::NETWORK));
     let sum = |figure: fn(&CidrUsage) -> i64| cidrs.iter().map(figure).sum();
     let status = ClusterNetworkStatus {
@@ -69,6 +79,7 @@ pub fn network(draft: &Draft<'_>, network: &Network, usage: &Usage<'_>) -> Optio
         conditions: dated(conditions, &network.status.conditions, network.generation, draft.now),
         cidrs,
         transition: transition(draft, None),
+        wireguard_keys,
     };
     (status != network.status).then_some(status)
 }

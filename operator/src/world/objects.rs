@@ -154,6 +154,8 @@ pub struct Lease {
     pub labels: BTreeMap<String, String>,
     /// The node's agent has written what peers need: pods may have addresses of this block.
     pub in_use: bool,
+    /// Of the WireGuard keys that the agent published.
+    pub key_generations: BTreeSet<i32>,
     pub created: Timestamp,
     /// Being deleted by somebody, held by a finalizer.
     pub deleting: bool,
@@ -188,6 +190,12 @@ impl Lease {
             spec,
             labels,
             in_use: !status.public_ips.is_empty() || !status.endpoints.is_empty(),
+            key_generations: status
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.kind == BackendType::Wireguard)
+                .map(|endpoint| endpoint.generation.unwrap_or(0))
+                .collect(),
             created: object.metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting: object.metadata.deletion_timestamp.is_some(),
             traces,

@@ -12,6 +12,7 @@
 mod edits;
 mod explain;
 mod foresight;
+mod keys;
 mod node_addresses;
 mod pod_cidrs;
 #[path = "../store/mod.rs"]

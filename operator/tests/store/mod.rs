@@ -172,6 +172,7 @@ impl Store {
             spec: Ok(spec),
             labels,
             in_use: false,
+            key_generations: BTreeSet::new(),
             created: self.now,
             deleting: false,
             traces: Traces::default(),
