@@ -13,12 +13,17 @@ use containment::Allowed;
 use crate::{
     mark,
     model::{
-        Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value, WireguardPeer,
+        Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value, Wireguard,
+        WireguardEndpoint, WireguardPeer,
     },
     mtu, nft,
     pair::{self, Pairing, Path, Reason},
     problem::Problem,
+    rotation,
 };
+
+/// Seconds between packets that ask for the first handshake on a new link.
+const PROBE: u16 = 5;
 
 /// All that should be in the kernel, the path of each peer, and what is wrong with the inputs.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -49,14 +54,18 @@ pub fn desired(intent: &Intent) -> Desired {
     let mut direct: Vec<IpNetwork> = Vec::new();
     for (peer, allowed) in intent.peers.iter().zip(contained) {
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
-        add_wireguard_peer(intent, peer, &allowed, &mut desired.elements);
+        add_wireguard_peers(intent, peer, &allowed, &mut desired.elements);
+        let wireguard = wireguard_end(intent, peer, &allowed);
         for (family, subnets) in by_family(intent, allowed.subnets) {
             let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback, family);
             if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
-            if !allowed.key && matches!(pairing.path, Path::Wireguard { .. }) {
-                pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
+            if let Path::Wireguard { destination, .. } = pairing.path {
+                pairing = match wireguard {
+                    Some(peer) => Pairing { path: Path::Wireguard { destination, peer }, ..pairing },
+                    None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
+                };
             }
             // Whoever makes the paths of an unmanaged pair sends as he likes.
             let unmanaged = pairing.reason == Reason::Unmanaged;
@@ -93,20 +102,34 @@ fn by_family(intent: &Intent, subnets: Vec<IpNetwork>) -> Vec<(Family, Vec<IpNet
 }
 
 /// The peer as one whose packets may come, whatever path leads to it: so both ends can change to it in any order.
-fn add_wireguard_peer(intent: &Intent, peer: &Peer, allowed: &Allowed, elements: &mut Elements) {
-    let (Some(_), Some(theirs), true) =
-        (intent.local.side.endpoints.wireguard, peer.side.endpoints.wireguard, allowed.key)
-    else {
-        return;
-    };
+fn add_wireguard_peers(intent: &Intent, peer: &Peer, allowed: &Allowed, elements: &mut Elements) {
     let Some(address) = pair::outer_address(&intent.local.side, &peer.side) else { return };
-    let value = WireguardPeer {
-        endpoint: SocketAddr::new(address, theirs.port),
-        allowed: allowed.subnets.iter().copied().collect(),
-        keepalive: intent.wireguard.keepalive,
-    };
-    let key = Key::WireguardPeer { link: mark::WIREGUARD.to_owned(), key: theirs.key };
-    elements.insert(key, Value::WireguardPeer(value));
+    let Wireguard { keepalive, preshared, sessions, .. } = &intent.wireguard;
+    let common = rotation::common(&host::wireguard_ends(intent), &unshared(peer, allowed));
+    for (place, theirs) in common.iter().enumerate() {
+        // The first handshake on a new link must not wait for packets, since they wait for it.
+        let probed = place == 0 && common.len() > 1 && *keepalive == 0 && !sessions.contains(&theirs.key);
+        let value = WireguardPeer {
+            endpoint: SocketAddr::new(address, theirs.port),
+            allowed: allowed.subnets.iter().copied().collect(),
+            keepalive: if probed { PROBE } else { *keepalive },
+            preshared: *preshared,
+        };
+        let link = mark::wireguard(theirs.generation).to_owned();
+        elements.insert(Key::WireguardPeer { link, key: theirs.key }, Value::WireguardPeer(value));
+    }
+}
+
+/// Where packets to the peer go.
+fn wireguard_end(intent: &Intent, peer: &Peer, allowed: &Allowed) -> Option<WireguardEndpoint> {
+    let ours = &intent.local.side.endpoints.wireguard;
+    rotation::sends_to(ours, &unshared(peer, allowed), &intent.wireguard.sessions)
+}
+
+/// The peer's end points without those whose key is another's.
+fn unshared(peer: &Peer, allowed: &Allowed) -> Vec<WireguardEndpoint> {
+    let all = peer.side.endpoints.wireguard.iter();
+    all.filter(|endpoint| !allowed.refused_keys.contains(&endpoint.key)).copied().collect()
 }
 
 /// Neighbour, forwarding entry and routes of one peer, of one family.
@@ -139,8 +162,8 @@ fn add_peer(
                 let kind = RouteKind::Via { gateway: destination, link: mark::IPIP.to_owned(), onlink: true };
                 Route { kind, source, mtu: Some(mtu) }
             }
-            Path::Wireguard { .. } => {
-                let kind = RouteKind::Device { link: mark::WIREGUARD.to_owned() };
+            Path::Wireguard { peer, .. } => {
+                let kind = RouteKind::Device { link: mark::wireguard(peer.generation).to_owned() };
                 Route { kind, source, mtu: Some(mtu) }
             }
             Path::Direct { gateway } => {

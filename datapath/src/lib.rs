@@ -18,4 +18,5 @@ pub mod nft;
 pub mod pair;
 pub mod plan;
 pub mod problem;
+pub mod rotation;
 pub mod uplink;

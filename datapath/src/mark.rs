@@ -18,12 +18,18 @@ pub const BRIDGE: &str = "tartan0";
 pub const VXLAN: &str = "tartan-vxlan";
 /// The IP-in-IP device.
 pub const IPIP: &str = "tartan-ipip";
-/// The WireGuard device.
-pub const WIREGUARD: &str = "tartan-wg0";
+/// The WireGuard devices: one in use, and a second while keys are rotated. See [`wireguard`].
+pub const WIREGUARD: [&str; 2] = ["tartan-wg0", "tartan-wg1"];
 /// All devices that wrap packets.
-pub const TUNNELS: [&str; 3] = [VXLAN, IPIP, WIREGUARD];
+pub const TUNNELS: [&str; 4] = [VXLAN, IPIP, WIREGUARD[0], WIREGUARD[1]];
 /// An address on each tunnel device that nothing sends from or to. On a device without any, the kernel
 /// takes a loose reverse-path filter as a strict one (`no_addr` in `__fib_validate_source`,
 /// net/ipv4/fib_frontend.c), and drops what comes by the tunnel while our own route already, or still, leads
 /// elsewhere. In 127.0.0.0/8 the kernel gives it scope host, and it can be nobody else's.
 pub const TUNNEL_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 84, 84, 84);
+
+/// The device of a generation of WireGuard keys: even ones have the first, odd ones the second.
+pub fn wireguard(generation: u32) -> &'static str {
+    let [even, odd] = WIREGUARD;
+    if generation.is_multiple_of(2) { even } else { odd }
+}

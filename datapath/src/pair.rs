@@ -35,7 +35,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Backend, Family, Mac, Side, WireguardEndpoint};
+use crate::{
+    model::{Backend, Family, Mac, Side, WireguardEndpoint},
+    rotation,
+};
 
 /// Version of the rules in this file, published in the lease. Where two nodes differ, the lower one's
 /// rules hold for the pair; this is the first version, so there is nothing to choose yet.
@@ -58,7 +61,8 @@ pub enum Path {
     Ipip {
         destination: IpAddr,
     },
-    /// WireGuard to this underlay address and peer.
+    /// WireGuard to this underlay address and peer, with the newest keys that both have; see [`rotation`] for when
+    /// they are used.
     Wireguard {
         destination: IpAddr,
         #[serde(flatten)]
@@ -266,10 +270,10 @@ fn path(
             (Some(_), Some(mac)) => Some(Path::Vxlan { destination: outer, mac }),
             _ => None,
         },
-        Backend::Wireguard => match (ours.endpoints.wireguard, theirs.endpoints.wireguard) {
-            (Some(_), Some(peer)) => Some(Path::Wireguard { destination: outer, peer }),
-            _ => None,
-        },
+        Backend::Wireguard => {
+            let common = rotation::common(&ours.endpoints.wireguard, &theirs.endpoints.wireguard);
+            common.first().map(|peer| Path::Wireguard { destination: outer, peer: *peer })
+        }
         Backend::Ipip => {
             (ours.endpoints.ipip && theirs.endpoints.ipip).then_some(Path::Ipip { destination: outer })
         }

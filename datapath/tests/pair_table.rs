@@ -11,7 +11,7 @@ use tartan_datapath::{
 };
 
 fn wireguard(number: u8) -> WireguardEndpoint {
-    WireguardEndpoint { key: PublicKey([number; 32]), port: 51820 }
+    WireguardEndpoint { generation: 0, key: PublicKey([number; 32]), port: 51820 }
 }
 
 fn side(backend: Backend, direct_routing: bool, number: u8, prefix: &str) -> Side {
@@ -19,7 +19,7 @@ fn side(backend: Backend, direct_routing: bool, number: u8, prefix: &str) -> Sid
         backend,
         accepts: BTreeSet::from(Backend::ALL),
         endpoints: Endpoints {
-            wireguard: Some(wireguard(number)),
+            wireguard: vec![wireguard(number)],
             vxlan: Some(Mac([2, 0, 0, 0, 0, number])),
             ipip: true,
             host_gw: true,
@@ -233,7 +233,7 @@ fn a_plain_route_needs_a_link_of_its_own_family_and_a_tunnel_carries_both() {
 fn where_one_side_encrypts_nothing_stands_in_for_it() {
     type Spoil = fn(&mut Side);
     let spoils: [(Spoil, Reason); 2] = [
-        (|side| side.endpoints.wireguard = None, Reason::NoEndpoint),
+        (|side| side.endpoints.wireguard.clear(), Reason::NoEndpoint),
         (|side| _ = side.accepts.remove(&Backend::Wireguard), Reason::NotAccepted),
     ];
     for (spoil, reason) in spoils {
@@ -282,7 +282,7 @@ fn any_side() -> impl Strategy<Value = Side> {
             prop::option::of(any::<[u8; 6]>()),
             any::<[bool; 4]>(),
             prop::option::of(any::<u16>()),
-            prop::option::of(0u8..3),
+            subsequence(vec![0, 1, 2], 0..=2),
         ),
         collection::vec(prop::sample::select(addresses.to_vec()), 0..=2),
         subsequence(prefixes.to_vec(), 0..=5),
@@ -292,7 +292,7 @@ fn any_side() -> impl Strategy<Value = Side> {
             |(
                 backend,
                 accepts,
-                (mac, [ipip, host_gw, ipsec, direct_routing], udp, key),
+                (mac, [ipip, host_gw, ipsec, direct_routing], udp, generations),
                 addresses,
                 prefixes,
                 pairing_version,
@@ -300,7 +300,10 @@ fn any_side() -> impl Strategy<Value = Side> {
                 backend,
                 accepts: accepts.into_iter().collect(),
                 endpoints: Endpoints {
-                    wireguard: key.map(wireguard),
+                    wireguard: generations
+                        .into_iter()
+                        .map(|generation| WireguardEndpoint { generation, ..wireguard(7) })
+                        .collect(),
                     vxlan: mac.map(Mac),
                     ipip,
                     host_gw,

@@ -52,6 +52,10 @@ pub struct Findings<'a> {
     pub spare: BTreeSet<Backend>,
     /// Why there is no WireGuard key.
     pub no_key: Option<&'a str>,
+    /// The WireGuard links that this node should have: two while keys are rotated.
+    pub wireguard_links: Vec<&'static str>,
+    /// Peers that go on with the preshared key of before.
+    pub outdated_preshared: usize,
 }
 
 /// The verdict.
@@ -65,6 +69,8 @@ pub struct Assessment {
     pub reception: bool,
     /// Backends of which that is not so, though it is of the others.
     pub lost: BTreeSet<Backend>,
+    /// WireGuard links of which that is so, though the other one works.
+    pub lost_links: BTreeSet<&'static str>,
 }
 
 /// Messages of one kind that are quoted; more are counted.
@@ -87,7 +93,21 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         unmet,
         spare,
         no_key,
+        wireguard_links,
+        outdated_preshared,
     } = findings;
+    let mut lost_links = BTreeSet::new();
+    let in_trouble: BTreeSet<&str> = failed
+        .iter()
+        .map(|(_, failed)| &failed.key)
+        .chain(conflicts.iter().map(|conflict| &conflict.key))
+        .filter_map(link_of)
+        .collect();
+    // A link that fails while the other one works costs a rotation of keys, and no more.
+    let beside_another = |key: &Key| {
+        let link = wireguard_links.iter().copied().find(|link| link_of(key) == Some(*link))?;
+        wireguard_links.iter().any(|other| *other != link && !in_trouble.contains(other)).then_some(link)
+    };
     let mut lost = BTreeSet::new();
     let mut lose = |backend: Backend, why: String| {
         lost.insert(backend);
@@ -124,8 +144,17 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let (own, others): (Vec<&Failed>, Vec<&Failed>) =
         failed.iter().map(|(_, failed)| failed).partition(|failed| is_own(&failed.key));
     for failed in own {
+        if let Some(link) = beside_another(&failed.key) {
+            let advice = wireguard_advice(failed);
+            let message =
+                format!("{}: {}{advice}: this node's keys are not rotated", failed.key, failed.message);
+            troubles.push(NotReady::new(reason::BACKEND_UNAVAILABLE, message));
+            lost_links.insert(link);
+            continue;
+        }
         if let Some(backend) = spared(&failed.key) {
-            troubles.push(lose(backend, format!("{}: {}", failed.key, failed.message)));
+            let advice = wireguard_advice(failed);
+            troubles.push(lose(backend, format!("{}: {}{advice}", failed.key, failed.message)));
             continue;
         }
         let (list, advice) = match &failed.key {
@@ -135,7 +164,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             }
             Key::Sysctl(_) => (&mut broken, " (mount the host's /proc/sys/net for writing)"),
             Key::Offload(_) => (&mut troubles, ""),
-            _ => (&mut broken, ""),
+            _ => (&mut broken, wireguard_advice(failed)),
         };
         list.push(NotReady::new(
             api_reason(failed.reason),
@@ -146,6 +175,13 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         troubles.push(NotReady::new(reason::DELETIONS_FROZEN, message.clone()));
     }
     for conflict in conflicts.iter() {
+        if let Some(link) = beside_another(&conflict.key) {
+            let message =
+                format!("{conflict}; remove it or rename it: until then this node's keys are not rotated");
+            troubles.push(NotReady::new(reason::FOREIGN_OBJECT, message));
+            lost_links.insert(link);
+            continue;
+        }
         if let Some(backend) = spared(&conflict.key) {
             troubles.push(lose(backend, conflict.to_string()));
             continue;
@@ -192,6 +228,14 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         ));
     }
     troubles.extend(unmet.iter().cloned());
+    if *outdated_preshared > 0 {
+        troubles.push(NotReady::new(
+            reason::PRESHARED_KEY_CHANGED,
+            format!(
+                "the preshared key of WireGuard was changed, and {outdated_preshared} peers go on with the one of before: change backends.wireguard.rotate in the ClusterNetwork"
+            ),
+        ));
+    }
     // One that waits for a peer's first word is no trouble yet: every new node is such a peer.
     let refused = |path: &&PeerPath| {
         path.pairing.is_refused() && !matches!(path.pairing.reason, Reason::NoAddress | Reason::NoEndpoint)
@@ -211,12 +255,41 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let links = [Key::Link(mark::BRIDGE.into()), Key::Link(mark::VXLAN.into())];
     let link_missing = failed.iter().any(|(_, failed)| links.contains(&failed.key))
         || conflicts.iter().any(|conflict| links.contains(&conflict.key));
-    Assessment { reception: broken.is_empty() && !link_missing, not_ready: join(broken), troubles, lost }
+    Assessment {
+        reception: broken.is_empty() && !link_missing,
+        not_ready: join(broken),
+        troubles,
+        lost,
+        lost_links,
+    }
 }
 
 /// The backend whose device the object is or hangs on.
 fn backend_of(key: &Key) -> Option<Backend> {
-    let link = match key {
+    match link_of(key)? {
+        mark::VXLAN => Some(Backend::Vxlan),
+        mark::IPIP => Some(Backend::Ipip),
+        link if mark::WIREGUARD.contains(&link) => Some(Backend::Wireguard),
+        _ => None,
+    }
+}
+
+/// What usually is behind a failure of WireGuard.
+fn wireguard_advice(failed: &Failed) -> &'static str {
+    match (&failed.key, failed.reason) {
+        (Key::WireguardDevice(_), "in-use") => {
+            " (another program has its UDP port: stop that, or set another backends.wireguard.port in the ClusterNetwork and change backends.wireguard.rotate)"
+        }
+        (Key::Link(link), "unsupported") if mark::WIREGUARD.contains(&link.as_str()) => {
+            " (this node's kernel has no WireGuard: install its module wireguard)"
+        }
+        _ => "",
+    }
+}
+
+/// The link that an object of this node's own is or hangs on.
+fn link_of(key: &Key) -> Option<&str> {
+    Some(match key {
         Key::Link(link) | Key::Offload(link) | Key::WireguardDevice(link) | Key::Address { link, .. } => {
             link.as_str()
         }
@@ -228,13 +301,7 @@ fn backend_of(key: &Key) -> Option<Backend> {
         | Key::Neighbour { .. }
         | Key::Fdb { .. }
         | Key::Route { .. } => return None,
-    };
-    match link {
-        mark::VXLAN => Some(Backend::Vxlan),
-        mark::IPIP => Some(Backend::Ipip),
-        mark::WIREGUARD => Some(Backend::Wireguard),
-        _ => None,
-    }
+    })
 }
 
 /// An object that this node has for itself, not for one peer.

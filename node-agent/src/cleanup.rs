@@ -3,7 +3,7 @@
 //! Files go first, so that the runtime starts no pod on a network that is going; settings come last, when
 //! the links that they were for are gone.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use anyhow::Context as _;
 use tartan_daemon::chain;
@@ -41,6 +41,9 @@ pub async fn cleanup(options: &Options, force: bool) -> anyhow::Result<()> {
         Ok(restored) => tracing::info!(restored, "put settings back"),
         Err(error) => failures.push(format!("cannot put settings back: {error}")),
     }
+    if let Err(error) = kernel.forget_wireguard_keys(&BTreeSet::new()).await {
+        failures.push(format!("cannot remove WireGuard keys: {error}"));
+    }
     if let Err(error) = remove_run_dir(options, lock.is_some()) {
         failures.push(format!("cannot remove {}: {error}", options.run_dir.display()));
     }
@@ -68,7 +71,6 @@ fn remove_run_dir(options: &Options, locked_by_us: bool) -> io::Result<()> {
         // Removing these pods will look for their addresses there.
         tracing::warn!(path = %store.display(), pods = in_use, "left, since pods still hold addresses: run cleanup again without them");
     }
-    absent_is_fine(fs::remove_file(options.wireguard_key()))?;
     if locked_by_us {
         absent_is_fine(fs::remove_file(lock::path(directory)))?;
     }

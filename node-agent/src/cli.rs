@@ -97,6 +97,17 @@ pub struct Options {
     #[arg(long, env = "TARTAN_PROC_SYS", value_name = "DIR", default_value = "/proc/sys", global = true)]
     pub proc_sys: PathBuf,
 
+    /// WireGuard's preshared key, 32 bytes in base64, where the network has one: in a container, where the Secret is
+    /// mounted.
+    #[arg(
+        long,
+        env = "TARTAN_PRESHARED_KEY",
+        value_name = "FILE",
+        default_value = "/etc/tartan/wireguard/presharedKey",
+        global = true
+    )]
+    pub preshared_key: PathBuf,
+
     /// Log format.
     #[arg(long, env = "TARTAN_LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
@@ -122,16 +133,13 @@ impl Options {
         }
     }
 
-    /// Lives as long as the kernel's sessions do: a node that reboots has a new key.
-    pub fn wireguard_key(&self) -> PathBuf {
-        self.run_dir.join("wireguard.key")
-    }
-
     pub fn kernel(&self) -> tartan_datapath::kernel::Options {
         tartan_datapath::kernel::Options {
             proc_sys: self.proc_sys.clone(),
             restore_dir: self.run_dir.join("restore"),
-            wireguard_key: self.wireguard_key(),
+            // They live as long as the kernel's sessions do: a node that reboots has new ones.
+            wireguard_keys: self.run_dir.clone(),
+            preshared_key: self.preshared_key.clone(),
             ..tartan_datapath::kernel::Options::default()
         }
     }

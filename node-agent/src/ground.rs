@@ -2,17 +2,21 @@
 
 use std::net::IpAddr;
 
-use tartan_crds::conditions::reason;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use tartan_crds::{
+    conditions::reason,
+    wellknown::{PRESHARED_KEY, WIREGUARD_SECRET},
+};
 use tartan_daemon::chain;
 use tartan_datapath::{
     kernel::Kernel,
-    model::{Deletions, Facts},
+    model::{Deletions, Facts, Preshared},
 };
 
 use crate::{
     brakes::{Programmed, Verdict, judge},
     inputs::Snapshot,
-    intent::{self, Built, NotReady, Sources, WireguardKey},
+    intent::{self, Built, NotReady, Sources, WireguardKey, WireguardKeys},
     round::Memory,
 };
 
@@ -51,10 +55,7 @@ pub async fn find(
         Some(target) => kernel.route_get(target).await.ok().flatten(),
         None => None,
     };
-    let wireguard_key = match intent::wants_key(node, &snapshot) {
-        true => Some(wireguard_key(kernel).await),
-        false => None,
-    };
+    let wireguard = wireguard_keys(node, &snapshot, kernel).await;
     let sources = Sources {
         node,
         snapshot,
@@ -62,7 +63,8 @@ pub async fn find(
         api_server,
         reach_link,
         lost: &memory.lost,
-        wireguard_key: wireguard_key.as_ref(),
+        lost_links: &memory.lost_links,
+        wireguard: &wireguard,
     };
     match (intent::build(&sources), &memory.held) {
         (Ok(built), _) => {
@@ -75,12 +77,42 @@ pub async fn find(
     }
 }
 
+/// How long nodes may take for new keys before that is worth a word.
+const ROTATION: SignedDuration = SignedDuration::from_mins(2);
+
+async fn wireguard_keys(node: &str, snapshot: &Snapshot<'_>, kernel: &mut Kernel) -> WireguardKeys {
+    let mut found = WireguardKeys::default();
+    let wanted = intent::wanted_keys(node, snapshot);
+    for generation in &wanted {
+        found.keys.insert(*generation, wireguard_key(kernel, *generation).await);
+    }
+    let Some(network) = snapshot.network.filter(|_| !wanted.is_empty()) else { return found };
+    if wanted.len() > 1 {
+        // Unreadable, none is known: then packets go by the keys of before.
+        found.sessions = kernel.wireguard_sessions().unwrap_or_default();
+        let since = network.keys.as_ref().map(|keys| keys.since);
+        found.late = since.is_some_and(|since| Timestamp::now().duration_since(since) > ROTATION);
+    }
+    if network.wireguard.preshared_key {
+        (found.preshared, found.no_preshared) = match kernel.preshared_key() {
+            Ok(key) => (Preshared::Key(key), None),
+            Err(error) => {
+                let remedy =
+                    format!("put one into the entry {PRESHARED_KEY} of the Secret {WIREGUARD_SECRET}");
+                let message = format!("{}: {remedy}, as `wg genpsk` makes them", chain(&error));
+                (Preshared::Missing, Some(message))
+            }
+        };
+    }
+    found
+}
+
 /// From its file, else of the link that is there: what works goes on, and the trouble is told.
-async fn wireguard_key(kernel: &mut Kernel) -> WireguardKey {
-    match kernel.wireguard_key() {
+async fn wireguard_key(kernel: &mut Kernel, generation: u32) -> WireguardKey {
+    match kernel.wireguard_key(generation) {
         Ok(key) => WireguardKey { key: Some(key), problem: None },
         Err(error) => WireguardKey {
-            key: kernel.wireguard_key_in_use().await,
+            key: kernel.wireguard_key_in_use(generation).await,
             problem: Some(format!("no WireGuard key: {}", chain(&error))),
         },
     }

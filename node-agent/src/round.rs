@@ -12,7 +12,8 @@ use tartan_daemon::chain;
 use tartan_datapath::{
     desired::{Desired, desired},
     kernel::Kernel,
-    model::{Action, Backend, Observed, Plan, Step},
+    mark,
+    model::{Action, Backend, Intent, Observed, Plan, PublicKey, Step},
     plan::plan,
 };
 
@@ -58,6 +59,10 @@ pub struct Memory {
     pub texts: Option<Texts>,
     /// Backends that could not be set up.
     pub lost: BTreeSet<Backend>,
+    /// WireGuard links that could not, though the other one works.
+    pub lost_links: BTreeSet<&'static str>,
+    /// Keys of peers that had answered, while keys are rotated: a further one is worth a round.
+    pub sessions: Option<BTreeSet<PublicKey>>,
     address_use: Vec<AddressUse>,
     address_use_read: Option<Instant>,
     /// Since when this node's network doesn't work, for a cause of its own.
@@ -94,6 +99,7 @@ pub async fn round(
     let again = matches!(ground, Ground::None { again: true, .. })
         // The paths of this round still counted on it, or did without.
         || memory.lost != verdict.lost
+        || memory.lost_links != verdict.lost_links
         || (memory.broken_since.is_some() && availability.is_none());
     let published = publish(place, snapshot, &ground, &worked, &verdict, availability, memory);
     let settled = worked.settled() && files.error.is_none() && !again;
@@ -107,7 +113,11 @@ pub async fn round(
         started.elapsed(),
     );
     memory.lost.clone_from(&verdict.lost);
+    memory.lost_links.clone_from(&verdict.lost_links);
     say(verdict, memory);
+    if settled {
+        forget_keys(&ground, kernel).await;
+    }
     let unconfirmed = remember(ground, memory);
     Round {
         published,
@@ -140,6 +150,8 @@ fn availability(verdict: &Assessment, memory: &mut Memory) -> Option<Availabilit
 /// Takes a fresh ground into memory. The leases whose end must be confirmed.
 fn remember(ground: Ground, memory: &mut Memory) -> BTreeSet<String> {
     let Ground::Fresh { built, now, verdict, .. } = ground else { return BTreeSet::new() };
+    let links = wireguard_links(&built).len();
+    memory.sessions = (links > 1).then(|| built.intent.wireguard.sessions.clone());
     memory.held = Some(built);
     match verdict {
         // Not remembered as programmed: what vanished is still there.
@@ -164,6 +176,7 @@ struct Worked {
     owned: BTreeMap<&'static str, u64>,
     /// Parts of the kernel that could not be read.
     unseen: Vec<(&'static str, String)>,
+    outdated_preshared: usize,
 }
 
 impl Worked {
@@ -187,6 +200,7 @@ async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
         applied: outcome.applied,
         failed: failed.collect(),
         owned,
+        outdated_preshared: seen.outdated_preshared,
         unseen: seen.failures.iter().map(|error| (error.reason(), chain(error))).collect(),
         desired,
         plan,
@@ -236,6 +250,25 @@ fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Fin
         unmet: built.map_or(&[], |built| &built.troubles),
         no_key: built.and_then(|built| built.no_key.as_deref()),
         spare: built.map(|built| built.intent.spare_backends()).unwrap_or_default(),
+        wireguard_links: built.map(wireguard_links).unwrap_or_default(),
+        outdated_preshared: worked.outdated_preshared,
+    }
+}
+
+/// The links of this node's keys.
+fn wireguard_links(built: &Built) -> Vec<&'static str> {
+    let Intent { local, wireguard, .. } = &built.intent;
+    let ends = local.side.endpoints.wireguard.iter().chain(&wireguard.leaving);
+    ends.map(|end| mark::wireguard(end.generation)).collect()
+}
+
+/// Keys of links that are gone go too, once everything else is as it should be.
+async fn forget_keys(ground: &Ground, kernel: &mut Kernel) {
+    let Ground::Fresh { built, verdict: Verdict::Go, .. } = ground else { return };
+    match kernel.forget_wireguard_keys(&built.key_generations).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed WireGuard keys of before"),
+        Err(error) => tracing::warn!(%error, "cannot remove WireGuard keys of before"),
     }
 }
 
@@ -299,7 +332,9 @@ fn publish(
         troubles: &verdict.troubles,
     };
     Published {
-        lease: built.filter(|_| verdict.reception).map(|built| status::lease(&built.intent, &verdict.lost)),
+        lease: built
+            .filter(|_| verdict.reception)
+            .map(|built| status::lease(&built.intent, &verdict.lost, &verdict.lost_links)),
         primary_leases: built.map(|built| built.primary_leases.clone()).unwrap_or_default(),
         node_network: status::node_network(&view, Timestamp::now()),
         availability,

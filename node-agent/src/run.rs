@@ -282,12 +282,18 @@ impl Loop {
         news
     }
 
-    /// Someone may have altered our files, or a setting, of which the kernel tells nobody. A few small reads.
+    /// Someone may have altered our files, or a setting, or a peer answered with a new key, of which the kernel tells
+    /// nobody. A few small reads.
     /// True where a round is worth it.
     fn beat(&mut self) -> bool {
         self.metrics.show(|view| view.last_beat = Some(std::time::Instant::now()));
         self.rewrite_files();
-        self.kernel.settings_altered()
+        let answered = self
+            .memory
+            .sessions
+            .as_ref()
+            .is_some_and(|seen| self.kernel.wireguard_sessions().is_ok_and(|now| !now.is_subset(seen)));
+        answered || self.kernel.settings_altered()
     }
 
     fn rewrite_files(&self) {

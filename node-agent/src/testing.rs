@@ -10,7 +10,7 @@ use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent,
 
 use crate::{
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
-    intent::{Built, NotReady, Sources, WireguardKey, build},
+    intent::{Built, NotReady, Sources, WireguardKeys, build},
 };
 
 pub const UID: &str = "uid-of-node1";
@@ -26,7 +26,7 @@ pub struct Known {
     pub unreadable: BTreeMap<String, String>,
     pub reach_link: Option<u32>,
     pub lost: BTreeSet<Backend>,
-    pub wireguard_key: Option<WireguardKey>,
+    pub wireguard: WireguardKeys,
 }
 
 pub fn known() -> Known {
@@ -37,6 +37,7 @@ pub fn known() -> Known {
         fallback: BackendType::Vxlan,
         masquerade: Masquerade::default(),
         mtu: None,
+        keys: None,
         pod_cidrs_ignored: false,
     };
     let node = Node {
@@ -54,7 +55,7 @@ pub fn known() -> Known {
         unreadable: BTreeMap::new(),
         reach_link: None,
         lost: BTreeSet::new(),
-        wireguard_key: None,
+        wireguard: WireguardKeys::default(),
     };
     known.add(lease(1, "node1"));
     known
@@ -87,7 +88,8 @@ impl Known {
             api_server: &["198.51.100.1".parse().unwrap()],
             reach_link: self.reach_link,
             lost: &self.lost,
-            wireguard_key: self.wireguard_key.as_ref(),
+            lost_links: &BTreeSet::new(),
+            wireguard: &self.wireguard,
         })
     }
 }

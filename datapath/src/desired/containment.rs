@@ -4,12 +4,12 @@
 //! other. Hardware and public addresses come from the peers themselves. Where two nodes claim one thing,
 //! the node that sorts first keeps it: any fixed rule will do, as long as it is the same in each round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 
 use crate::{
-    model::{Intent, Peer},
+    model::{Intent, Peer, PublicKey},
     problem::{Problem, ProblemKind},
 };
 
@@ -18,8 +18,8 @@ pub(super) struct Allowed {
     pub(super) subnets: Vec<IpNetwork>,
     /// False where its tunnel end point is another's.
     pub(super) end_point: bool,
-    /// False where its WireGuard key is another's.
-    pub(super) key: bool,
+    /// WireGuard keys of it that are another's.
+    pub(super) refused_keys: BTreeSet<PublicKey>,
 }
 
 /// One answer for each peer, in their order. O(n log n).
@@ -28,7 +28,8 @@ pub(super) fn check(intent: &Intent, problems: &mut Vec<Problem>) -> Vec<Allowed
         .peers
         .iter()
         .map(|peer| {
-            Allowed { subnets: vec![], end_point: true, key: true }.with_subnets(intent, peer, problems)
+            Allowed { subnets: vec![], end_point: true, refused_keys: BTreeSet::new() }
+                .with_subnets(intent, peer, problems)
         })
         .collect();
     refuse_overlaps(intent, &mut allowed, problems);
@@ -134,22 +135,22 @@ fn refuse_shared_macs(intent: &Intent, allowed: &mut [Allowed], problems: &mut V
 
 /// Two peers with one key would be one peer to the kernel, and take each other's packets.
 fn refuse_shared_keys(intent: &Intent, allowed: &mut [Allowed], problems: &mut Vec<Problem>) {
-    let own = intent.local.side.endpoints.wireguard.map(|own| (own.key, intent.local.node.as_str()));
-    let mut holders: BTreeMap<_, &str> = own.into_iter().collect();
+    let own = super::host::wireguard_ends(intent);
+    let mut holders: BTreeMap<PublicKey, &str> =
+        own.iter().map(|own| (own.key, intent.local.node.as_str())).collect();
     for index in in_name_order(intent) {
         let Some(peer) = intent.peers.get(index) else { continue };
-        let Some(theirs) = peer.side.endpoints.wireguard else { continue };
-        if let Some(holder) = holders.get(&theirs.key) {
+        for theirs in &peer.side.endpoints.wireguard {
+            let Some(holder) = holders.insert(theirs.key, &peer.node) else { continue };
+            holders.insert(theirs.key, holder);
             if let Some(allowed) = allowed.get_mut(index) {
-                allowed.key = false;
+                allowed.refused_keys.insert(theirs.key);
             }
             problems.push(problem(
                 ProblemKind::DuplicateKey,
                 peer,
                 format!("its WireGuard key {} is that of node {holder}: it gets no encrypted path until it has its own; remove its key file and restart its agent", theirs.key),
             ));
-        } else {
-            holders.insert(theirs.key, &peer.node);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     mark,
     model::{
         Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Value,
-        WireguardDevice,
+        WireguardDevice, WireguardEndpoint,
     },
     mtu,
     problem::{Problem, ProblemKind},
@@ -34,8 +34,10 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
     if receives(intent, Backend::Ipip) && add_ipip(intent, elements) {
         tunnels.push(mark::IPIP);
     }
-    if receives(intent, Backend::Wireguard) && add_wireguard(intent, elements) {
-        tunnels.push(mark::WIREGUARD);
+    for own in wireguard_ends(intent) {
+        if receives(intent, Backend::Wireguard) && add_wireguard(intent, own, elements) {
+            tunnels.push(mark::wireguard(own.generation));
+        }
     }
     // On the bridge and not on the tunnel: when a link goes, the kernel drops every route whose source was
     // one of its addresses, and plain routes shall outlive the tunnel.
@@ -93,21 +95,23 @@ fn add_ipip(intent: &Intent, elements: &mut Elements) -> bool {
     true
 }
 
-/// False where this node has no key.
-fn add_wireguard(intent: &Intent, elements: &mut Elements) -> bool {
+/// The link of an end point of ours. False where the uplink has no address.
+fn add_wireguard(intent: &Intent, own: WireguardEndpoint, elements: &mut Elements) -> bool {
     let uplink = &intent.local.uplink;
-    let (Some(own), Some(underlay)) =
-        (intent.local.side.endpoints.wireguard, uplink.addresses.first().map(Family::of))
-    else {
-        return false;
-    };
+    let Some(underlay) = uplink.addresses.first().map(Family::of) else { return false };
+    let name = mark::wireguard(own.generation);
     let mtu = mtu::inside(uplink.mtu, Backend::Wireguard, underlay);
     let link = Link { kind: LinkKind::Wireguard, mac: None, mtu, up: true };
-    elements.insert(Key::Link(mark::WIREGUARD.into()), Value::Link(link));
+    elements.insert(Key::Link(name.into()), Value::Link(link));
     let device = WireguardDevice { key: own.key, port: own.port };
-    elements.insert(Key::WireguardDevice(mark::WIREGUARD.into()), Value::WireguardDevice(device));
-    add_address(elements, mark::WIREGUARD, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
+    elements.insert(Key::WireguardDevice(name.into()), Value::WireguardDevice(device));
+    add_address(elements, name, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
     true
+}
+
+/// Where this node receives by WireGuard, published or not.
+pub(super) fn wireguard_ends(intent: &Intent) -> Vec<WireguardEndpoint> {
+    intent.local.side.endpoints.wireguard.iter().chain(&intent.wireguard.leaving).copied().collect()
 }
 
 /// docs/host-footprint.md explains each.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     mark,
-    model::{Action, Key, Plan, Step, Value},
+    model::{Action, Key, Plan, Preshared, Step, Value},
 };
 
 /// What came of a plan.
@@ -105,12 +105,16 @@ impl Kernel {
                 let path = self.sysctls.path(name);
                 self.sysctls.write(name, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
             }
-            (Key::WireguardDevice(link), Value::WireguardDevice(device), _) => match &self.key {
-                Some(key) if key.public() == device.key => {
-                    wireguard::set_device(link, device, key).map_err(ApplyError::Netlink)
-                }
-                _ => Err(ApplyError::Mismatch),
-            },
+            (Key::WireguardDevice(link), Value::WireguardDevice(device), _) => {
+                let key = self.keys.values().find(|key| key.public() == device.key);
+                let set = |key| wireguard::set_device(link, device, key).map_err(ApplyError::Netlink);
+                key.ok_or(ApplyError::NoKey).and_then(set)
+            }
+            (Key::WireguardPeer { .. }, Value::WireguardPeer(peer), Action::Create)
+                if peer.preshared == Preshared::Missing =>
+            {
+                Err(ApplyError::NoPresharedKey)
+            }
             (Key::WireguardPeer { link, key }, Value::WireguardPeer(peer), action) => {
                 let before = match &step.before {
                     Some(Value::WireguardPeer(before)) => Some(before),

@@ -65,6 +65,10 @@ pub enum ApplyError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the link's private key can't be had")]
+    NoKey,
+    #[error("the preshared key can't be had, and without it no peer is added")]
+    NoPresharedKey,
     #[error("the step's value does not belong to its key")]
     Mismatch,
 }
@@ -78,6 +82,8 @@ pub(super) mod errno {
     pub(crate) const EEXIST: i32 = 17;
     pub(crate) const ENODEV: i32 = 19;
     pub(crate) const EROFS: i32 = 30;
+    pub(crate) const EOPNOTSUPP: i32 = 95;
+    pub(crate) const EADDRINUSE: i32 = 98;
     pub(crate) const EADDRNOTAVAIL: i32 = 99;
 }
 
@@ -89,6 +95,8 @@ fn by_errno(code: Option<i32>) -> &'static str {
         Some(errno::ENOENT | errno::ESRCH | errno::EADDRNOTAVAIL) => "not-found",
         Some(errno::ENODEV) => "no-device",
         Some(errno::EROFS) => "read-only",
+        Some(errno::EOPNOTSUPP) => "unsupported",
+        Some(errno::EADDRINUSE) => "in-use",
         Some(_) => "refused",
         None => "no-answer",
     }
@@ -106,6 +114,7 @@ impl ApplyError {
                 other => other,
             },
             Self::Offload { source, .. } => by_errno(source.raw_os_error()),
+            Self::NoKey | Self::NoPresharedKey => "no-key",
             Self::Mismatch => "mismatch",
         }
     }

@@ -10,6 +10,7 @@ mod encode;
 mod error;
 mod facts;
 mod generic;
+mod keys;
 mod monitor;
 mod nft;
 mod observe;
@@ -26,21 +27,21 @@ use std::{
 pub use apply::{Failure, Outcome};
 pub use error::{ApplyError, ObserveError, OpenError};
 pub use facts::LookUpError;
+pub use keys::KeyError;
 pub use monitor::Notice;
 pub use nft::NftError;
 pub use observe::Observation;
 pub use socket::RequestError;
-pub use wireguard::KeyError;
 
+use keys::PrivateKey;
 use monitor::Monitor;
 use nft::{Forward, Nft};
 use socket::Socket;
 use sysctl::Sysctls;
-use wireguard::PrivateKey;
 
 use crate::{
     mark,
-    model::{ForwardException, Key, PublicKey, Value},
+    model::{ForwardException, Key, PresharedKey, PublicKey, Value},
 };
 
 /// Where the host's things are.
@@ -53,8 +54,10 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// The `nft` program.
     pub nft: PathBuf,
-    /// File of this node's WireGuard key, made when it is first asked for.
-    pub wireguard_key: PathBuf,
+    /// Folder of this node's WireGuard keys, each of which is made when it is first asked for.
+    pub wireguard_keys: PathBuf,
+    /// File of the network's preshared key.
+    pub preshared_key: PathBuf,
 }
 
 impl Default for Options {
@@ -64,7 +67,8 @@ impl Default for Options {
             restore_dir: "/run/tartan/restore".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             nft: "nft".into(),
-            wireguard_key: "/run/tartan/wireguard.key".into(),
+            wireguard_keys: "/run/tartan".into(),
+            preshared_key: "/etc/tartan/wireguard/presharedKey".into(),
         }
     }
 }
@@ -83,7 +87,8 @@ pub struct Kernel {
     forward_drop: BTreeSet<ForwardException>,
     /// Settings as they were last seen, and as they were desired.
     settings: Vec<(Key, Value, Value)>,
-    key: Option<PrivateKey>,
+    /// By generation.
+    keys: BTreeMap<u32, PrivateKey>,
     options: Options,
 }
 
@@ -102,7 +107,7 @@ impl Kernel {
             forward_seen: BTreeMap::new(),
             forward_drop: BTreeSet::new(),
             settings: Vec::new(),
-            key: None,
+            keys: BTreeMap::new(),
             options,
         })
     }
@@ -118,19 +123,48 @@ impl Kernel {
         self.sysctls.restore()
     }
 
-    /// This node's WireGuard key: read from its file, or made, when it is first asked for.
-    pub fn wireguard_key(&mut self) -> Result<PublicKey, KeyError> {
-        if self.key.is_none() {
-            self.key = Some(PrivateKey::load_or_create(&self.options.wireguard_key)?);
+    /// This node's WireGuard key of a generation: read from its file, or made, when it is first asked for.
+    pub fn wireguard_key(&mut self, generation: u32) -> Result<PublicKey, KeyError> {
+        if let Some(key) = self.keys.get(&generation) {
+            return Ok(key.public());
         }
-        Ok(self.key.as_ref().map_or(PublicKey([0; 32]), PrivateKey::public))
+        let key = PrivateKey::load_or_create(&keys::file(&self.options.wireguard_keys, generation))?;
+        let public = key.public();
+        self.keys.insert(generation, key);
+        Ok(public)
     }
 
     /// The key of our WireGuard link as it is, where there is one: it goes on although the file can't be used.
-    pub async fn wireguard_key_in_use(&self) -> Option<PublicKey> {
-        let links = self.links().await.ok()?;
-        let ours = links.values().any(|link| link.is_ours() && link.name == mark::WIREGUARD);
-        ours.then(|| wireguard::key_of(mark::WIREGUARD)).flatten()
+    pub async fn wireguard_key_in_use(&self, generation: u32) -> Option<PublicKey> {
+        let name = mark::wireguard(generation);
+        self.wireguard_links().await.contains(&name).then(|| wireguard::key_of(name)).flatten()
+    }
+
+    /// Removes the keys of all other generations whose links are gone; returns how many.
+    pub async fn forget_wireguard_keys(&mut self, kept: &BTreeSet<u32>) -> std::io::Result<usize> {
+        let links = self.wireguard_links().await;
+        let in_use = |generation: u32| {
+            let sibling = kept.iter().any(|kept| kept % 2 == generation % 2);
+            kept.contains(&generation) || (!sibling && links.contains(&mark::wireguard(generation)))
+        };
+        self.keys.retain(|generation, _| in_use(*generation));
+        keys::remove(&self.options.wireguard_keys, in_use)
+    }
+
+    /// Keys of our WireGuard links' peers with which a handshake was ever completed.
+    pub fn wireguard_sessions(&self) -> Result<BTreeSet<PublicKey>, RequestError> {
+        wireguard::sessions(&mark::WIREGUARD)
+    }
+
+    /// The preshared key of the network.
+    pub fn preshared_key(&self) -> Result<PresharedKey, KeyError> {
+        keys::preshared_key(&self.options.preshared_key)
+    }
+
+    async fn wireguard_links(&self) -> Vec<&'static str> {
+        let links = self.links().await.unwrap_or_default();
+        let ours = |name: &&str| links.values().any(|link| link.is_ours() && link.name == **name);
+        mark::WIREGUARD.into_iter().filter(ours).collect()
     }
 
     /// Packets and bytes of our table's named counters.

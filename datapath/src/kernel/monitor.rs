@@ -38,7 +38,7 @@ struct Own {
     bridge: Option<u32>,
     vxlan: Option<u32>,
     ipip: Option<u32>,
-    wireguard: Option<u32>,
+    wireguard: [Option<u32>; 2],
     /// The VXLAN device learns, and tells of what it learned.
     learning: bool,
 }
@@ -72,7 +72,7 @@ impl Monitor {
             bridge: our_bridge(links),
             vxlan: vxlan.map(|link| link.index),
             ipip: named(mark::IPIP).map(|link| link.index),
-            wireguard: named(mark::WIREGUARD).map(|link| link.index),
+            wireguard: mark::WIREGUARD.map(|name| named(name).map(|link| link.index)),
             learning: vxlan.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
         };
     }
@@ -143,7 +143,8 @@ impl Own {
             message.get(BODY + at..BODY + at + 4)?.try_into().ok().map(u32::from_ne_bytes)
         };
         let is_ours = |index: Option<u32>| {
-            index.is_some() && [self.bridge, self.vxlan, self.ipip, self.wireguard].contains(&index)
+            let own = [self.bridge, self.vxlan, self.ipip];
+            index.is_some() && (own.contains(&index) || self.wireguard.contains(&index))
         };
         let ours = |yes: bool| Some(if yes { Notice::Ours } else { Notice::Other });
         match message_type(message)? {
@@ -193,13 +194,20 @@ mod tests {
 
     #[test]
     fn ours_is_told_from_others_and_from_noise() {
-        let own = Own { bridge: Some(7), vxlan: Some(8), ipip: Some(6), wireguard: None, learning: false };
+        let own = Own {
+            bridge: Some(7),
+            vxlan: Some(8),
+            ipip: Some(6),
+            wireguard: [Some(4), None],
+            learning: false,
+        };
         let index = |index: u32| [[0; 4], index.to_ne_bytes()].concat();
         let route = |protocol: u8| vec![2, 24, 0, 0, 254, protocol, 0, 1];
         for (kind, body, expected) in [
             (17, index(7), Some(Notice::Ours)),
             (17, index(9), Some(Notice::Other)),
             (17, index(6), Some(Notice::Ours)),
+            (17, index(4), Some(Notice::Ours)),
             (20, index(8), Some(Notice::Ours)),
             (25, route(84), Some(Notice::Ours)),
             (25, route(4), Some(Notice::Other)),

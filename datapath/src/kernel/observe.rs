@@ -24,6 +24,8 @@ use crate::model::{
 pub struct Observation {
     pub observed: Observed,
     pub failures: Vec<ObserveError>,
+    /// WireGuard peers that go on with another preshared key than is wanted, while their sessions live.
+    pub outdated_preshared: usize,
 }
 
 impl Kernel {
@@ -50,7 +52,7 @@ impl Kernel {
             self.add_fdb(&ours, &mut seen.observed).await,
             self.add_routes(&links, desired, &mut seen.observed).await,
             self.add_nft(desired, &mut seen.observed).await,
-            add_wireguard(&ours, desired, &mut seen.observed),
+            add_wireguard(&ours, desired, &mut seen),
         ] {
             seen.failures.extend(result.err());
         }
@@ -259,12 +261,13 @@ impl Kernel {
 fn add_wireguard(
     ours: &BTreeMap<u32, &SeenLink>,
     desired: &Elements,
-    observed: &mut Observed,
+    seen: &mut Observation,
 ) -> Result<(), ObserveError> {
     let links: Vec<&str> =
         ours.values().filter(|link| link.kind == "wireguard").map(|link| link.name.as_str()).collect();
-    wireguard::observe(&links, desired, observed)
-        .map_err(|source| ObserveError::Dump { what: "WireGuard peers", source })
+    seen.outdated_preshared = wireguard::observe(&links, desired, &mut seen.observed)
+        .map_err(|source| ObserveError::Dump { what: "WireGuard peers", source })?;
+    Ok(())
 }
 
 fn add_ports(links: &BTreeMap<u32, SeenLink>, observed: &mut Observed) {

@@ -13,7 +13,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::{Mac, PublicKey};
+use super::{Mac, Preshared, PublicKey};
 
 /// What identifies an object in the kernel. The order is the order of creation: a link stands before
 /// what hangs on it, and a route comes after all that it needs.
@@ -178,6 +178,7 @@ pub struct WireguardPeer {
     pub allowed: BTreeSet<IpNetwork>,
     /// In seconds; 0: none.
     pub keepalive: u16,
+    pub preshared: Preshared,
 }
 
 /// A permanent neighbour entry.

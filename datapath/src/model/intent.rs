@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::{ForwardException, WireguardEndpoint};
+use super::{ForwardException, Preshared, PublicKey, WireguardEndpoint};
 
 /// A kind of path. The order is the rank of overlays: the first of two is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -229,7 +229,8 @@ pub struct Side {
 /// Backends that are ready to receive, with what a sender needs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Endpoints {
-    pub wireguard: Option<WireguardEndpoint>,
+    /// At most one of each generation.
+    pub wireguard: Vec<WireguardEndpoint>,
     /// Hardware address of the VXLAN tunnel end point.
     pub vxlan: Option<Mac>,
     pub ipip: bool,
@@ -243,7 +244,7 @@ impl Endpoints {
     /// Whether one for `backend` is there. What has no paths needs none.
     pub fn has(&self, backend: Backend) -> bool {
         match backend {
-            Backend::Wireguard => self.wireguard.is_some(),
+            Backend::Wireguard => !self.wireguard.is_empty(),
             Backend::Ipsec => self.ipsec,
             Backend::Vxlan => self.vxlan.is_some(),
             Backend::Ipip => self.ipip,
@@ -257,7 +258,7 @@ impl Endpoints {
     pub fn lose(&mut self, lost: &BTreeSet<Backend>) {
         for backend in lost {
             match backend {
-                Backend::Wireguard => self.wireguard = None,
+                Backend::Wireguard => self.wireguard.clear(),
                 Backend::Ipsec => self.ipsec = false,
                 Backend::Vxlan => self.vxlan = None,
                 Backend::Ipip => self.ipip = false,
@@ -325,11 +326,16 @@ pub struct Vxlan {
     pub tx_checksum_offload: bool,
 }
 
-/// Shared WireGuard parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+/// What WireGuard links need beside the end points that are published.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Wireguard {
     /// Seconds between packets that keep a NAT on the way open; 0: none are sent.
     pub keepalive: u16,
+    pub preshared: Preshared,
+    /// End points of ours that we tell nobody any more and by which peers may still send.
+    pub leaving: Vec<WireguardEndpoint>,
+    /// Keys of peers with which a handshake was completed: they have ours.
+    pub sessions: BTreeSet<PublicKey>,
 }
 
 /// Translation of pod addresses towards the outside.

@@ -16,4 +16,6 @@ pub use intent::{
     Subnet, Uplink, Vxlan, Wireguard,
 };
 pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};
-pub use wireguard::{PublicKey, PublicKeyError, WireguardEndpoint};
+pub use wireguard::{
+    Preshared, PresharedKey, PresharedKeyError, PublicKey, PublicKeyError, WireguardEndpoint,
+};

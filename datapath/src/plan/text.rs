@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{Action, Conflict, ForwardException, Key, LinkKind, RouteKind, Step, Value};
+use crate::model::{Action, Conflict, ForwardException, Key, LinkKind, Preshared, RouteKind, Step, Value};
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,7 +102,11 @@ impl fmt::Display for Value {
                 if peer.keepalive > 0 {
                     write!(f, " persistent-keepalive {}", peer.keepalive)?;
                 }
-                Ok(())
+                f.write_str(match peer.preshared {
+                    Preshared::None => "",
+                    Preshared::Key(_) => " preshared-key (hidden)",
+                    Preshared::Missing => " preshared-key (missing)",
+                })
             }
             Self::Neighbour(neighbour) => write!(f, "lladdr {} nud permanent", neighbour.mac),
             Self::Fdb(fdb) => write!(f, "dst {} self permanent", fdb.destination),

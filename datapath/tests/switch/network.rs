@@ -1,8 +1,8 @@
 //! Nodes as network namespaces, each with a task that does what the agent's loop does, and one pod.
 
 use std::{
-    collections::BTreeSet, fmt, fs::File, net::IpAddr, process::Command, sync::mpsc, thread::JoinHandle,
-    time::Duration,
+    collections::BTreeSet, fmt, fs::File, net::IpAddr, path::Path, process::Command, sync::mpsc,
+    thread::JoinHandle, time::Duration,
 };
 
 use ipnetwork::IpNetwork;
@@ -52,14 +52,27 @@ pub struct Network {
     pub nodes: Vec<Node>,
 }
 
+/// What a node's task is asked, and how it goes about it.
+pub struct Order {
+    intent: Intent,
+    /// The task is another process after each step.
+    torn: bool,
+    /// Peers' keys that have answered.
+    done: mpsc::Sender<BTreeSet<PublicKey>>,
+}
+
 /// A node, as the others know it and as its task has it.
 pub struct Node {
     pub name: &'static str,
     number: u8,
     link: u8,
-    key: PublicKey,
-    side: Side,
-    orders: Option<mpsc::Sender<(Intent, mpsc::Sender<()>)>>,
+    /// WireGuard keys by generation.
+    pub keys: Vec<PublicKey>,
+    pub side: Side,
+    /// What its WireGuard links need beside its end points.
+    pub wireguard: Wireguard,
+    pub torn: bool,
+    orders: Option<mpsc::Sender<Order>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -165,11 +178,13 @@ impl Network {
         }
     }
 
-    fn tell(&self, place: usize) {
+    /// One node hears of the present state; the keys that have answered it by then.
+    pub fn tell(&self, place: usize) -> BTreeSet<PublicKey> {
         let (done, answer) = mpsc::channel();
-        let orders = self.nodes[place].orders.as_ref().unwrap();
-        orders.send((self.intent(place), done)).unwrap();
-        answer.recv_timeout(Duration::from_secs(60)).expect("a round");
+        let node = &self.nodes[place];
+        let order = Order { intent: self.intent(place), torn: node.torn, done };
+        node.orders.as_ref().unwrap().send(order).unwrap();
+        answer.recv_timeout(Duration::from_secs(120)).expect("a round")
     }
 
     fn intent(&self, place: usize) -> Intent {
@@ -204,7 +219,7 @@ impl Network {
                 .collect(),
             entries: vec!["10.244.0.0/16".parse().unwrap()],
             vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
-            wireguard: Wireguard::default(),
+            wireguard: node.wireguard.clone(),
             fallback: Backend::Vxlan,
             masquerade: Some(Masquerade { except: vec![], fully_random: true, v4: true, v6: true }),
             protected: vec![],
@@ -215,15 +230,15 @@ impl Network {
 
 impl Node {
     fn start(name: &'static str, number: u8, link: u8) -> Self {
-        let (orders, inbox) = mpsc::channel::<(Intent, mpsc::Sender<()>)>();
-        let (told, key) = mpsc::channel();
+        let (orders, inbox) = mpsc::channel();
+        let (told, keys) = mpsc::channel();
         let task = std::thread::spawn(move || {
             let namespace = File::open(format!("/run/netns/{name}")).unwrap();
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(serve(inbox, &told));
         });
-        let key = key.recv_timeout(Duration::from_secs(60)).expect("a key");
+        let keys = keys.recv_timeout(Duration::from_secs(60)).expect("keys");
         let side = Side {
             backend: Backend::Vxlan,
             accepts: BTreeSet::new(),
@@ -235,7 +250,18 @@ impl Node {
             pairing_version: 1,
             sealed: false,
         };
-        Self { name, number, link, key, side, orders: Some(orders), task: Some(task) }
+        let wireguard = Wireguard::default();
+        Self {
+            name,
+            number,
+            link,
+            keys,
+            side,
+            wireguard,
+            torn: false,
+            orders: Some(orders),
+            task: Some(task),
+        }
     }
 
     fn side_of(&self, kind: Kind, more: impl IntoIterator<Item = Backend>) -> Side {
@@ -255,14 +281,19 @@ impl Node {
     }
 
     fn endpoints(&self, accepts: &BTreeSet<Backend>) -> Endpoints {
-        let wireguard = WireguardEndpoint { key: self.key, port: 51820 };
+        let wireguard = self.wireguard_end(0);
         Endpoints {
-            wireguard: accepts.contains(&Backend::Wireguard).then_some(wireguard),
+            wireguard: accepts.contains(&Backend::Wireguard).then_some(wireguard).into_iter().collect(),
             vxlan: accepts.contains(&Backend::Vxlan).then(|| mac(self.number)),
             ipip: accepts.contains(&Backend::Ipip),
             host_gw: accepts.contains(&Backend::HostGw),
             ..Endpoints::default()
         }
+    }
+
+    pub fn wireguard_end(&self, generation: u32) -> WireguardEndpoint {
+        let key = self.keys[usize::try_from(generation).unwrap()];
+        WireguardEndpoint { generation, key, port: 51820 + u16::try_from(generation % 2).unwrap() }
     }
 
     pub fn pod(&self) -> (String, IpAddr) {
@@ -279,20 +310,31 @@ impl Drop for Node {
     }
 }
 
-/// A round for each order, and a second that must find nothing to do.
-async fn serve(inbox: mpsc::Receiver<(Intent, mpsc::Sender<()>)>, told: &mpsc::Sender<PublicKey>) {
+fn open(folder: &Path) -> Kernel {
+    let (restore_dir, wireguard_keys) = (folder.join("restore"), folder.to_owned());
+    Kernel::open(Options { restore_dir, wireguard_keys, ..Options::default() }).unwrap()
+}
+
+/// A round for each order, and a second that must find nothing to do; or a round for each step, by a process of its
+/// own, until there is nothing to do.
+async fn serve(inbox: mpsc::Receiver<Order>, told: &mpsc::Sender<Vec<PublicKey>>) {
     let folder = tempfile::tempdir().unwrap();
-    let (restore_dir, wireguard_key) = (folder.path().join("restore"), folder.path().join("wireguard.key"));
-    let mut kernel = Kernel::open(Options { restore_dir, wireguard_key, ..Options::default() }).unwrap();
-    told.send(kernel.wireguard_key().unwrap()).unwrap();
-    while let Ok((intent, done)) = inbox.recv() {
+    let mut kernel = open(folder.path());
+    let keys =
+        |kernel: &mut Kernel| (0..4).map(|generation| kernel.wireguard_key(generation).unwrap()).collect();
+    told.send(keys(&mut kernel)).unwrap();
+    while let Ok(Order { intent, torn, done }) = inbox.recv() {
         let desired = desired(&intent).elements;
-        for again in [false, true] {
+        for round in 0.. {
             let seen = kernel.observe(&desired).await;
             assert!(seen.failures.is_empty(), "{:?}", seen.failures);
-            let plan = plan(&desired, &seen.observed, Deletions::Allowed);
-            assert!(!again || plan.steps.is_empty(), "{}: {:?}", intent.local.node, plan.steps);
+            let mut plan = plan(&desired, &seen.observed, Deletions::Allowed);
+            if plan.steps.is_empty() {
+                break;
+            }
+            assert!(round == 0 || (torn && round < 1000), "{}: {:?}", intent.local.node, plan.steps);
             assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
+            plan.steps.truncate(if torn { 1 } else { usize::MAX });
             let outcome = kernel.apply(&plan).await;
             let failures: Vec<String> = outcome
                 .failures
@@ -300,8 +342,12 @@ async fn serve(inbox: mpsc::Receiver<(Intent, mpsc::Sender<()>)>, told: &mpsc::S
                 .map(|failure| format!("{}: {:?}", failure.step, failure.error))
                 .collect();
             assert!(failures.is_empty(), "{}: {}", intent.local.node, failures.join("; "));
+            if torn {
+                kernel = open(folder.path());
+                let _: Vec<PublicKey> = keys(&mut kernel);
+            }
         }
-        let _ = done.send(());
+        let _ = done.send(kernel.wireguard_sessions().unwrap());
     }
 }
 

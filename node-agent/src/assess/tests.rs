@@ -26,6 +26,8 @@ fn findings(facts: &Facts) -> Findings<'_> {
         unmet: &[],
         spare: BTreeSet::new(),
         no_key: None,
+        wireguard_links: vec![],
+        outdated_preshared: 0,
     }
 }
 
@@ -37,7 +39,7 @@ fn failed(key: Key, reason: &'static str) -> Assessment {
 }
 
 fn summary(assessment: &Assessment) -> (Option<&'static str>, Vec<&'static str>, bool) {
-    let Assessment { not_ready, troubles, reception, lost: _ } = assessment;
+    let Assessment { not_ready, troubles, reception, lost: _, lost_links: _ } = assessment;
     let troubles = troubles.iter().map(|trouble| trouble.reason).collect();
     (not_ready.as_ref().map(|not_ready| not_ready.reason), troubles, *reception)
 }
@@ -84,6 +86,36 @@ fn a_backend_that_only_others_send_by_may_be_missing() {
     let assessment = assess(&Findings { failed: &failed, spare: spare.clone(), ..findings(&good()) });
     assert_eq!(summary(&assessment), (None, vec![reason::BACKEND_UNAVAILABLE], true));
     assert_eq!(assessment.lost, spare);
+}
+
+#[test]
+fn a_kernel_without_wireguard_is_told_with_its_remedy() {
+    let link = || Key::Link(mark::wireguard(0).into());
+    let alone = failed(link(), "unsupported");
+    assert_eq!(summary(&alone), (Some(reason::APPLY_FAILED), vec![], false));
+    assert!(alone.not_ready.unwrap().message.contains("install its module"));
+    let port = failed(Key::WireguardDevice(mark::wireguard(0).into()), "in-use");
+    assert!(port.not_ready.unwrap().message.contains("another program has its UDP port"));
+}
+
+#[test]
+fn a_second_wireguard_link_that_fails_costs_a_rotation_and_nothing_else() {
+    let [first, second] = mark::WIREGUARD;
+    let device = Key::WireguardDevice(second.into());
+    let step =
+        Step { action: Action::Create, key: device.clone(), value: Value::ForwardException, before: None };
+    let failed = [(step, Failed { key: device, reason: "in-use", message: "address in use".into() })];
+    let good = good();
+    let with = |links: Vec<&'static str>| {
+        assess(&Findings { failed: &failed, wireguard_links: links, ..findings(&good) })
+    };
+    let assessment = with(vec![first, second]);
+    assert_eq!(summary(&assessment), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+    assert_eq!(assessment.lost_links, BTreeSet::from([second]));
+    assert!(assessment.lost.is_empty());
+    assert!(assessment.troubles[0].message.contains("UDP port"), "{assessment:?}");
+    let alone = with(vec![second]);
+    assert_eq!(summary(&alone), (Some(reason::APPLY_FAILED), vec![], false));
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod watch;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{
     BackendType, Cidr, LeaseBackend, Masquerade, NodeNetworkSpec, NodeNetworkStatus, SubnetLeaseStatus,
     VxlanParameters, WireguardParameters,
@@ -27,8 +28,17 @@ pub struct Network {
     pub masquerade: Masquerade,
     /// In bytes.
     pub mtu: Option<i32>,
+    /// Of the WireGuard keys that nodes should have.
+    pub keys: Option<KeyGeneration>,
     /// Nodes' podCIDRs say nothing about leases.
     pub pod_cidrs_ignored: bool,
+}
+
+/// Which WireGuard keys nodes should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyGeneration {
+    pub generation: u32,
+    pub since: Timestamp,
 }
 
 /// A SubnetLease.

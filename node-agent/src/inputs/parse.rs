@@ -3,12 +3,17 @@
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use tartan_crds::{ClusterNetwork, NodeNetwork, PodCidrMode, PodCidrModeInForce, SubnetLease};
 
-use super::{Lease, Network, Node, NodeNet};
+use super::{KeyGeneration, Lease, Network, Node, NodeNet};
 
 impl From<ClusterNetwork> for Network {
     fn from(object: ClusterNetwork) -> Self {
         let spec = object.spec;
-        let in_force = object.status.and_then(|status| status.pod_cidr_mode);
+        let status = object.status.unwrap_or_default();
+        let in_force = status.pod_cidr_mode;
+        let keys = status.wireguard_keys.map(|keys| KeyGeneration {
+            generation: u32::try_from(keys.generation).unwrap_or(0),
+            since: keys.since.0,
+        });
         Self {
             entries: spec.cidrs.iter().map(|entry| entry.cidr).collect(),
             vxlan: spec.backends.vxlan,
@@ -16,6 +21,7 @@ impl From<ClusterNetwork> for Network {
             fallback: spec.fallback_backend,
             masquerade: spec.masquerade,
             mtu: spec.mtu,
+            keys,
             pod_cidrs_ignored: in_force
                 .map_or(spec.pod_cidr_mode == PodCidrMode::Ignore, |mode| mode == PodCidrModeInForce::Ignore),
         }

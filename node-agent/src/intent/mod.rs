@@ -5,6 +5,7 @@
 
 mod holders;
 mod identity;
+mod keys;
 mod peers;
 mod uplink;
 
@@ -14,8 +15,8 @@ use ipnetwork::IpNetwork;
 use tartan_crds::{BackendType, Cidr, Family, LeaseBackend, conditions::reason};
 use tartan_datapath::{
     model::{
-        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Peer, Protected, PublicKey, Side, Subnet,
-        Uplink, Vxlan, Wireguard, WireguardEndpoint,
+        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Peer, Protected, Side, Subnet, Uplink,
+        Vxlan, Wireguard,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -23,9 +24,11 @@ use tartan_datapath::{
 };
 
 pub use identity::{Role, mac};
+pub use keys::{WireguardKey, WireguardKeys, wanted as wanted_keys};
 pub use uplink::reach_target;
 
 use crate::inputs::{Lease, Network, Node, NodeNet, Snapshot};
+use keys::Ends;
 
 /// All that an intent is made from.
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +43,9 @@ pub struct Sources<'a> {
     pub reach_link: Option<u32>,
     /// Backends that could not be set up.
     pub lost: &'a BTreeSet<Backend>,
-    /// `None` where no lease asks for it.
-    pub wireguard_key: Option<&'a WireguardKey>,
-}
-
-/// This node's WireGuard key.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct WireguardKey {
-    pub key: Option<PublicKey>,
-    /// Why it can't be had from its file.
-    pub problem: Option<String>,
+    /// WireGuard links of which that is so, though another works.
+    pub lost_links: &'a BTreeSet<&'static str>,
+    pub wireguard: &'a WireguardKeys,
 }
 
 /// Why this node can't be programmed.
@@ -82,6 +78,8 @@ pub struct Built {
     pub primary_leases: Vec<String>,
     /// What was asked of this node and can't be had. Traffic flows all the same.
     pub troubles: Vec<NotReady>,
+    /// Of which this node needs WireGuard keys.
+    pub key_generations: BTreeSet<u32>,
     /// Why there is no WireGuard key, where one is asked for.
     pub no_key: Option<String>,
 }
@@ -109,7 +107,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             select_uplink(facts, &choice).map_err(|error| NotReady::new(reason::NO_UPLINK, error.to_string()))
         })?;
     let wanted_mtu = wanted_mtu(&own, network);
-    let local = local(sources, network, (node, node_net), &own, uplink);
+    let mut local = local(sources, network, (node, node_net), &own, uplink);
     let mut troubles = Vec::new();
     if let Some(wanted) = wanted_mtu.filter(|wanted| *wanted > local.mtu) {
         let Local { mtu, uplink, .. } = &local;
@@ -122,6 +120,9 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         ));
     }
     let (peers, faults) = peers::peers(name, &snapshot, api_server);
+    let Ends { published, leaving, troubles: of_keys, no_key } = keys::ends(sources, network, &local, &peers);
+    local.side.endpoints.wireguard = published;
+    troubles.extend(of_keys);
     let mut entries: Vec<IpNetwork> = network.entries.iter().map(|entry| entry.network()).collect();
     let kept = kept_entries(&entries, facts, &local, &peers);
     if let Some(subnet) = kept.first() {
@@ -141,6 +142,9 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         vxlan: vxlan(network),
         wireguard: Wireguard {
             keepalive: u16::try_from(network.wireguard.persistent_keepalive).unwrap_or(0),
+            preshared: sources.wireguard.preshared,
+            leaving,
+            sessions: sources.wireguard.sessions.clone(),
         },
         fallback: backend(network.fallback),
         masquerade: masquerade(network, node_net),
@@ -151,17 +155,8 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     };
     let primary_leases =
         own.iter().filter(|(_, lease)| lease.primary).map(|(name, _)| (*name).to_owned()).collect();
-    let mut no_key = None;
-    if let Some(WireguardKey { key, problem: Some(problem) }) = sources.wireguard_key {
-        match key {
-            None => no_key = Some(problem.clone()),
-            Some(_) => troubles.push(NotReady::new(
-                reason::BACKEND_UNAVAILABLE,
-                format!("{problem}; the link goes on with the key that it has, until it must be made anew"),
-            )),
-        }
-    }
-    Ok(Built { intent, faults, primary_leases, troubles, no_key })
+    let key_generations = sources.wireguard.keys.keys().copied().collect();
+    Ok(Built { intent, faults, primary_leases, troubles, key_generations, no_key })
 }
 
 /// Leased subnets that lie in no entry though they are in use here: an entry was removed, or the
@@ -178,12 +173,6 @@ fn kept_entries(entries: &[IpNetwork], facts: &Facts, local: &Local, peers: &[Pe
     let own = local.subnets.iter().map(|subnet| subnet.prefix);
     let theirs = peers.iter().flat_map(|peer| &peer.subnets).map(|subnet| subnet.prefix);
     own.chain(theirs.filter(|subnet| facts.routed.contains(subnet))).filter(outside).collect()
-}
-
-/// Whether any lease of this node asks for its WireGuard key.
-pub fn wants_key(name: &str, snapshot: &Snapshot<'_>) -> bool {
-    let own = snapshot.leases.values().filter(|lease| lease.node == name && !lease.released);
-    own.into_iter().any(|lease| accepts(&lease.backend).contains(&Backend::Wireguard))
 }
 
 /// Our leases by name: those of our Node's UID that are not released.
@@ -264,15 +253,8 @@ fn local(
         host_gw: receives(Backend::HostGw),
         ipsec: false,
         udp: None,
-        wireguard: sources
-            .wireguard_key
-            .and_then(|own| own.key)
-            .filter(|_| receives(Backend::Wireguard))
-            .map(|key| WireguardEndpoint {
-                key,
-                // Admission bounds it.
-                port: u16::try_from(network.wireguard.port).unwrap_or(51820),
-            }),
+        // Takes knowing the peers.
+        wireguard: vec![],
     };
     endpoints.lose(sources.lost);
     let side = Side {

@@ -111,7 +111,14 @@ fn endpoints(status: &SubnetLeaseStatus, fault: &mut impl FnMut(String)) -> Endp
             BackendType::Wireguard => match endpoint.public_key.as_deref().map(str::parse::<PublicKey>) {
                 Some(Ok(key)) => {
                     let port = endpoint.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(51820);
-                    endpoints.wireguard = Some(WireguardEndpoint { key, port });
+                    let generation = u32::try_from(endpoint.generation.unwrap_or(0)).unwrap_or(0);
+                    if endpoints.wireguard.iter().any(|other| other.generation == generation) {
+                        fault(format!(
+                            "it publishes two wireguard keys of generation {generation}: the first is taken"
+                        ));
+                    } else {
+                        endpoints.wireguard.push(WireguardEndpoint { generation, key, port });
+                    }
                 }
                 Some(Err(error)) => fault(error.to_string()),
                 None => fault("it publishes a wireguard end point without a key".to_owned()),

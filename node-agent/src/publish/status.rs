@@ -16,6 +16,7 @@ use tartan_crds::{
 };
 use tartan_datapath::{
     desired::PeerPath,
+    mark,
     model::{Backend, Intent},
     pair::Path,
 };
@@ -32,12 +33,16 @@ const MESSAGE: usize = 1024;
 
 /// What peers must know to reach us.
 ///
-/// `lost` are backends that could not be set up.
-pub fn lease(intent: &Intent, lost: &BTreeSet<Backend>) -> SubnetLeaseStatus {
+/// `lost` are backends that could not be set up, `lost_links` WireGuard links.
+pub fn lease(
+    intent: &Intent,
+    lost: &BTreeSet<Backend>,
+    lost_links: &BTreeSet<&'static str>,
+) -> SubnetLeaseStatus {
     let local = &intent.local;
     let side = &local.side;
     let own: Vec<IpAddr> = local.uplink.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
-    let endpoints = side
+    let mut endpoints: Vec<Endpoint> = side
         .accepts
         .iter()
         .filter(|backend| !lost.contains(backend))
@@ -46,14 +51,8 @@ pub fn lease(intent: &Intent, lost: &BTreeSet<Backend>) -> SubnetLeaseStatus {
                 let mac = side.endpoints.vxlan?;
                 Some(Endpoint { vtep_mac: Some(mac.to_string()), ..Endpoint::plain(BackendType::Vxlan) })
             }
-            Backend::Wireguard => {
-                let own = side.endpoints.wireguard?;
-                Some(Endpoint {
-                    public_key: Some(own.key.to_string()),
-                    port: Some(own.port.into()),
-                    ..Endpoint::plain(BackendType::Wireguard)
-                })
-            }
+            // More than one, below.
+            Backend::Wireguard => None,
             Backend::Ipip => side.endpoints.ipip.then_some(Endpoint::plain(BackendType::Ipip)),
             Backend::HostGw => side.endpoints.host_gw.then_some(Endpoint::plain(BackendType::HostGw)),
             Backend::Ipsec => side.endpoints.ipsec.then_some(Endpoint::plain(BackendType::Ipsec)),
@@ -64,6 +63,15 @@ pub fn lease(intent: &Intent, lost: &BTreeSet<Backend>) -> SubnetLeaseStatus {
             Backend::Alloc | Backend::Extension => None,
         })
         .collect();
+    let ends = side.endpoints.wireguard.iter().filter(|end| {
+        !lost.contains(&Backend::Wireguard) && !lost_links.contains(mark::wireguard(end.generation))
+    });
+    endpoints.extend(ends.map(|end| Endpoint {
+        public_key: Some(end.key.to_string()),
+        port: Some(end.port.into()),
+        generation: i32::try_from(end.generation).ok(),
+        ..Endpoint::plain(BackendType::Wireguard)
+    }));
     SubnetLeaseStatus {
         tunnel_sources: own.into_iter().filter(|address| !side.public_ips.contains(address)).collect(),
         public_ips: side.public_ips.clone(),

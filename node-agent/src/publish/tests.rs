@@ -30,7 +30,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
         troubles,
     };
     Published {
-        lease: Some(status::lease(&built.intent, &lost)),
+        lease: Some(status::lease(&built.intent, &lost, &BTreeSet::new())),
         primary_leases: built.primary_leases,
         node_network: status::node_network(&view, at(second)),
         availability: Some(Availability::Available),
@@ -148,26 +148,26 @@ fn a_node_that_receives_wireguard_publishes_its_key_and_one_without_a_key_says_w
     lease.backend.accepts.push(BackendType::Wireguard);
     let key: tartan_datapath::model::PublicKey =
         "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".parse().unwrap();
-    known.wireguard_key = Some(WireguardKey { key: Some(key), problem: None });
+    known.wireguard.keys = [(0, WireguardKey { key: Some(key), problem: None })].into();
     let built = known.build().unwrap();
-    let endpoints = status::lease(&built.intent, &BTreeSet::new()).endpoints;
+    let endpoints = status::lease(&built.intent, &BTreeSet::new(), &BTreeSet::new()).endpoints;
     let own = endpoints.iter().find(|endpoint| endpoint.kind == BackendType::Wireguard).unwrap();
     assert_eq!((own.public_key.clone(), own.port), (Some(key.to_string()), Some(51820)));
     assert_eq!(built.intent.local.mtu, 1440, "room for the larger header");
     let problem = Some("no WireGuard key: the file may be read by others".to_owned());
-    known.wireguard_key = Some(WireguardKey { key: Some(key), problem: problem.clone() });
+    known.wireguard.keys = [(0, WireguardKey { key: Some(key), problem: problem.clone() })].into();
     let built = known.build().unwrap();
     assert_eq!(
-        built.intent.local.side.endpoints.wireguard.map(|own| own.key),
+        built.intent.local.side.endpoints.wireguard.first().map(|own| own.key),
         Some(key),
         "what works goes on"
     );
     assert!(
         built.no_key.is_none() && built.troubles.iter().any(|trouble| trouble.message.contains("others"))
     );
-    known.wireguard_key = Some(WireguardKey { key: None, problem });
+    known.wireguard.keys = [(0, WireguardKey { key: None, problem })].into();
     let built = known.build().unwrap();
     assert!(built.no_key.unwrap().contains("may be read by others"));
-    let endpoints = status::lease(&built.intent, &BTreeSet::new()).endpoints;
+    let endpoints = status::lease(&built.intent, &BTreeSet::new(), &BTreeSet::new()).endpoints;
     assert!(endpoints.iter().all(|endpoint| endpoint.kind != BackendType::Wireguard));
 }
