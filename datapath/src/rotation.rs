@@ -82,8 +82,9 @@ mod tests {
 
     #[test]
     fn a_sender_takes_the_newest_that_has_answered_and_any_rather_than_none() {
-        // Ours, theirs, generations with a handshake, what is sent to.
-        let table: [(&[u32], &[u32], &[u32], Option<u32>); 12] = [
+        /// Ours, theirs, generations with a handshake, what is sent to.
+        type Row = (&'static [u32], &'static [u32], &'static [u32], Option<u32>);
+        let table: [Row; 12] = [
             (&[0], &[0], &[], Some(0)),
             (&[0], &[0], &[0], Some(0)),
             (&[0], &[1], &[], None),

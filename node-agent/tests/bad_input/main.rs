@@ -19,6 +19,7 @@ mod host;
 mod objects;
 mod scene;
 mod table;
+mod wireguard;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -27,7 +28,8 @@ use tartan_lab::traffic::{Echo, Load, LoadOptions};
 
 #[test]
 fn bad_input_is_answered_in_the_right_place_and_what_worked_goes_on() {
-    let rows: Vec<table::Row> = objects::rows().into_iter().chain(host::rows()).collect();
+    let rows: Vec<table::Row> =
+        objects::rows().into_iter().chain(host::rows()).chain(wireguard::rows()).collect();
     let mut scene = Scene::set();
     let _echo = Echo::start(&scene.pods.1, 7000).unwrap();
     // All of them, so that one red run shows all that is red.

@@ -31,6 +31,10 @@ volumeMounts:
     mountPath: /run/tartan
   - name: run-flannel
     mountPath: /run/flannel
+  # WireGuard's preshared key; the agent has no right to read Secrets by the API.
+  - name: wireguard
+    mountPath: /etc/tartan/wireguard
+    readOnly: true
   # At the same path as on the host: links in it must lead to the same files.
   - name: cni-conf
     mountPath: {{ .Values.cniConfDir }}

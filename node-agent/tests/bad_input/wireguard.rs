@@ -1,0 +1,149 @@
+//! Rows about WireGuard's keys. A node that sends by it, and of which there is no more than the Node, makes the others
+//! receive it; so they need keys, whatever their kernel can do.
+
+use serde_json::json;
+
+use super::{
+    scene::Scene,
+    table::{Answer, Row},
+};
+
+const DEGRADED: &str = "condition Degraded of the NodeNetwork";
+const KEY: &str = "/run/tartan/wireguard-0.key";
+
+const fn degraded() -> Answer {
+    Answer::Condition("nodenetwork", "node2", "Degraded", "True")
+}
+
+fn run(scene: &Scene, text: &str) {
+    scene.node2().script(text).unwrap();
+}
+
+/// Makes every node receive wireguard.
+fn ask(scene: &Scene) -> String {
+    scene.pool(
+        "encrypted",
+        &json!({ "nodeSelector": { "matchLabels": { "encrypted": "yes" } }, "backend": { "type": "wireguard" } }),
+    );
+    add_node(scene, "node9");
+    String::new()
+}
+
+fn ask_no_more(scene: &Scene) {
+    scene.kubectl(&["delete", "node", "node9"]);
+    scene.delete_pools();
+    run(scene, &format!("rm -f {KEY}"));
+}
+
+fn add_node(scene: &Scene, name: &str) {
+    let metadata = json!({ "name": name, "labels": { "encrypted": "yes" } });
+    scene.cluster.create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata }));
+}
+
+/// What that node's agent would publish.
+fn publish_key(scene: &Scene, node: &str) {
+    let lease = tartan_lab::eventually_ok("a lease", super::cluster::PATIENCE, || {
+        let label = format!("tartan.network/node={node}");
+        let name = scene.api().kubectl(&["get", "subnetleases", "-l", &label, "-o", "name"])?.ok()?;
+        anyhow::ensure!(!name.stdout.trim().is_empty(), "none of {node}");
+        Ok(name.stdout.trim().to_owned())
+    });
+    let endpoints = json!([{ "type": "wireguard", "publicKey": "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", "port": 51820 }]);
+    let patch = json!({ "status": { "endpoints": endpoints } }).to_string();
+    scene.kubectl(&["patch", &lease.unwrap(), "--subresource=status", "--type=merge", "-p", &patch]);
+}
+
+pub fn rows() -> Vec<Row> {
+    let refused = |input, names, remedy, provoke| Row {
+        input,
+        at: "refused by the API server",
+        answer: Answer::Refused,
+        reason: "",
+        names,
+        remedy,
+        provoke,
+        mend: super::scene::nothing,
+    };
+    let key = |input, names, remedy, provoke| Row {
+        input,
+        at: DEGRADED,
+        answer: degraded(),
+        reason: "BackendUnavailable",
+        names,
+        remedy,
+        provoke,
+        mend: |scene| ask_no_more(scene),
+    };
+    vec![
+        refused(
+            "keys that are to be rotated all the time",
+            "spec.backends.wireguard.rotateAfter",
+            "must be a duration of at least 10m",
+            |scene| scene.network_refusal(&json!({ "backends": { "wireguard": { "rotateAfter": "10s" } } })),
+        ),
+        refused(
+            "a WireGuard port after which there is none for the second key",
+            "spec.backends.wireguard.port",
+            "should be less than or equal to 65534",
+            |scene| scene.network_refusal(&json!({ "backends": { "wireguard": { "port": 65535 } } })),
+        ),
+        key(
+            "a WireGuard key that others may read",
+            "/run/tartan/wireguard-0.key may be read by others (mode 644)",
+            "remove it, and a new key is made, or set its mode to 600",
+            |scene| {
+                run(scene, &format!("head -c 32 /dev/urandom | base64 > {KEY}; chmod 644 {KEY}"));
+                ask(scene)
+            },
+        ),
+        key(
+            "a malformed WireGuard key",
+            "/run/tartan/wireguard-0.key holds no WireGuard private key",
+            "remove it, and a new one is made",
+            |scene| {
+                run(scene, &format!("umask 077; echo nonsense > {KEY}"));
+                ask(scene)
+            },
+        ),
+        key(
+            "a link in the place of a WireGuard key",
+            "/run/tartan/wireguard-0.key is a link or no plain file",
+            "remove it, and a new key is made",
+            |scene| {
+                run(scene, &format!("ln -s /etc/hostname {KEY}"));
+                ask(scene)
+            },
+        ),
+        Row {
+            mend: |scene| {
+                scene.patch_network(&json!({ "backends": { "wireguard": { "presharedKey": false } } }));
+                ask_no_more(scene);
+            },
+            ..key(
+                "a preshared key is asked for, and its Secret is absent",
+                "there is no preshared key at",
+                "put one into the entry presharedKey of the Secret tartan-wireguard",
+                |scene| {
+                    scene.patch_network(&json!({ "backends": { "wireguard": { "presharedKey": true } } }));
+                    ask(scene)
+                },
+            )
+        },
+        Row {
+            input: "two nodes with one WireGuard key",
+            at: DEGRADED,
+            answer: degraded(),
+            reason: "PeerInvalid",
+            names: "its WireGuard key hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo= is that of node node8",
+            remedy: "remove its key file and restart its agent",
+            provoke: |scene| {
+                for node in ["node8", "node9"] {
+                    add_node(scene, node);
+                    publish_key(scene, node);
+                }
+                String::new()
+            },
+            mend: |scene| scene.kubectl(&["delete", "node", "node8", "node9"]),
+        },
+    ]
+}
