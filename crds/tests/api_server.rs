@@ -236,7 +236,7 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
         json!({
             "cidrs": [{ "name": "a", "cidr": "10.244.0.0/16", "nodeMaskSize": 24, "drain": false }],
             "backends": { "vxlan": { "vni": 1, "port": 8472, "learning": false, "gbp": false, "txChecksumOffload": true },
-                "wireguard": { "port": 51820, "persistentKeepalive": 0 },
+                "wireguard": { "port": 51820, "persistentKeepalive": 0, "presharedKey": false },
                 "udp": { "port": 8285 },
             },
             "defaultBackend": { "type": "vxlan", "directRouting": false },

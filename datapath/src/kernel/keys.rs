@@ -42,7 +42,10 @@ pub enum KeyError {
 }
 
 /// This node's private key. Printed by nothing, wiped when dropped.
-pub(super) struct PrivateKey(StaticSecret);
+pub(super) struct PrivateKey {
+    secret: StaticSecret,
+    public: PublicKey,
+}
 
 impl std::fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -108,7 +111,7 @@ impl PrivateKey {
                     STANDARD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
                 match (read, bytes) {
                     (Err(error), _) if error.kind() != io::ErrorKind::InvalidData => Err(failed(error)),
-                    (_, Some(bytes)) => Ok(Self(StaticSecret::from(bytes))),
+                    (_, Some(bytes)) => Ok(Self::of(bytes)),
                     _ => Err(KeyError::Malformed { path: path.to_owned() }),
                 }
             }
@@ -134,16 +137,22 @@ impl PrivateKey {
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
         File::open(directory)?.sync_all()?;
-        Ok(Self(StaticSecret::from(bytes)))
+        Ok(Self::of(bytes))
+    }
+
+    fn of(bytes: [u8; 32]) -> Self {
+        let secret = StaticSecret::from(bytes);
+        let public = PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
+        Self { secret, public }
     }
 
     pub(super) fn public(&self) -> PublicKey {
-        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+        self.public
     }
 
     /// For the kernel alone.
     pub(super) fn to_bytes(&self) -> [u8; 32] {
-        self.0.to_bytes()
+        self.secret.to_bytes()
     }
 }
 

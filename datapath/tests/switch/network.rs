@@ -184,7 +184,7 @@ impl Network {
         let node = &self.nodes[place];
         let order = Order { intent: self.intent(place), torn: node.torn, done };
         node.orders.as_ref().unwrap().send(order).unwrap();
-        answer.recv_timeout(Duration::from_secs(120)).expect("a round")
+        answer.recv_timeout(Duration::from_secs(240)).expect("a round")
     }
 
     fn intent(&self, place: usize) -> Intent {
@@ -320,9 +320,7 @@ fn open(folder: &Path) -> Kernel {
 async fn serve(inbox: mpsc::Receiver<Order>, told: &mpsc::Sender<Vec<PublicKey>>) {
     let folder = tempfile::tempdir().unwrap();
     let mut kernel = open(folder.path());
-    let keys =
-        |kernel: &mut Kernel| (0..4).map(|generation| kernel.wireguard_key(generation).unwrap()).collect();
-    told.send(keys(&mut kernel)).unwrap();
+    told.send((0..4).map(|generation| kernel.wireguard_key(generation).unwrap()).collect()).unwrap();
     while let Ok(Order { intent, torn, done }) = inbox.recv() {
         let desired = desired(&intent).elements;
         for round in 0.. {
@@ -334,6 +332,9 @@ async fn serve(inbox: mpsc::Receiver<Order>, told: &mpsc::Sender<Vec<PublicKey>>
             }
             assert!(round == 0 || (torn && round < 1000), "{}: {:?}", intent.local.node, plan.steps);
             assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
+            if torn {
+                println!("{}, process {round}: {}", intent.local.node, plan.steps[0]);
+            }
             plan.steps.truncate(if torn { 1 } else { usize::MAX });
             let outcome = kernel.apply(&plan).await;
             let failures: Vec<String> = outcome
@@ -344,7 +345,9 @@ async fn serve(inbox: mpsc::Receiver<Order>, told: &mpsc::Sender<Vec<PublicKey>>
             assert!(failures.is_empty(), "{}: {}", intent.local.node, failures.join("; "));
             if torn {
                 kernel = open(folder.path());
-                let _: Vec<PublicKey> = keys(&mut kernel);
+                for end in intent.local.side.endpoints.wireguard.iter().chain(&intent.wireguard.leaving) {
+                    assert_eq!(kernel.wireguard_key(end.generation).unwrap(), end.key);
+                }
             }
         }
         let _ = done.send(kernel.wireguard_sessions().unwrap());
