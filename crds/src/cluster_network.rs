@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendSelection, BackendType, Cidr, Family, Forecast, TransitionPolicy, TransitionStatus, UsageSample,
-    WireguardKeysStatus, WireguardParameters,
+    BackendSelection, BackendType, Cidr, Family, Forecast, Growth, Reservation, TransitionPolicy,
+    TransitionStatus, UsageSample, WireguardKeysStatus, WireguardParameters,
 };
 
 /// The pod network of the cluster.
@@ -77,6 +77,9 @@ pub struct ClusterNetworkSpec {
     /// What happens with the podCIDRs of Nodes.
     #[serde(default, rename = "podCIDRMode")]
     pub pod_cidr_mode: PodCidrMode,
+    /// Further blocks for nodes whose addresses run low.
+    #[serde(default)]
+    pub growth: Growth,
     /// How long the block of a Node that is gone is held for its return, such as `1h` or `30m`.
     #[serde(default = "default_reclaim_after")]
     #[schemars(length(max = 32))]
@@ -96,6 +99,10 @@ fn default_reclaim_after() -> Duration {
         .message("nodeMaskSize must lie between the entry's own length and 30 (IPv4) or 126 (IPv6)"),
     validation = Rule::new("!isCIDR(self.cidr) || self.nodeMaskSize - cidr(self.cidr).prefixLength() <= 20")
         .message("an entry may hold at most 2^20 blocks: choose a smaller nodeMaskSize"),
+    validation = Rule::new("!has(self.reserved) || !isCIDR(self.cidr) || self.reserved.all(r, !isCIDR(r.cidr) || cidr(self.cidr).containsCIDR(r.cidr))")
+        .message("reserved ranges must lie inside of the entry's cidr"),
+    validation = Rule::new("!has(self.reserved) || self.reserved.all(r, !has(r.nodeName) || !isCIDR(r.cidr) || cidr(r.cidr).prefixLength() == self.nodeMaskSize)")
+        .message("a range that is reserved for a node must be exactly one block: its length must be the entry's nodeMaskSize"),
 )]
 pub struct CidrEntry {
     /// By this name pools and status refer to the entry.
@@ -109,6 +116,18 @@ pub struct CidrEntry {
     /// Give out no more blocks of this entry. Leases that exist stay.
     #[serde(default)]
     pub drain: bool,
+    /// Ranges that are kept back, and blocks that are kept for one node each. May be changed at any time: a lease
+    /// that is there stays, and is reported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = Rule::new("self.all(a, !isCIDR(a.cidr) || self.exists_one(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)))")
+            .message("reserved ranges must not overlap"),
+        validation = Rule::new("self.all(a, !has(a.nodeName) || self.exists_one(b, has(b.nodeName) && a.nodeName == b.nodeName))")
+            .message("a node may have one reserved block in an entry"),
+    )]
+    pub reserved: Vec<Reservation>,
 }
 
 impl CidrEntry {
@@ -264,6 +283,9 @@ pub struct CidrUsage {
     pub used: i64,
     /// Held for Nodes that are gone.
     pub held: i64,
+    /// Kept back by reservations, and not leased.
+    #[serde(default)]
+    pub reserved: i64,
     pub free: i64,
     #[serde(default)]
     pub draining: bool,
@@ -273,4 +295,8 @@ pub struct CidrUsage {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub samples: Vec<UsageSample>,
+    /// Of an entry that is drained: the first Nodes whose leases keep it from being removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
+    pub used_by: Vec<String>,
 }

@@ -20,6 +20,8 @@ pub mod kind {
     pub const LEASED: &str = "Leased";
     /// Every node uses WireGuard keys of the network's generation (ClusterNetwork).
     pub const KEYS_CURRENT: &str = "KeysCurrent";
+    /// Entries are being drained, and these leases are still in them (ClusterNetwork).
+    pub const DRAINING: &str = "Draining";
     /// Nodes are changing to another backend.
     pub const PROGRESSING: &str = "Progressing";
 }
@@ -34,6 +36,7 @@ pub mod reason {
     pub const OVERLAPS_SERVICE_CIDR: &str = "OverlapsServiceCIDR";
     pub const OVERLAPS_NODE_ADDRESS: &str = "OverlapsNodeAddress";
     pub const ENTRY_IN_USE: &str = "EntryInUse";
+    pub const ENTRY_EMPTY: &str = "EntryEmpty";
     pub const ENTRY_CHANGED: &str = "EntryChanged";
     pub const UNKNOWN_ENTRY: &str = "UnknownEntry";
     pub const ENTRY_CLAIMED_TWICE: &str = "EntryClaimedTwice";
@@ -57,6 +60,13 @@ pub mod reason {
     pub const POD_CIDR_MISMATCH: &str = "PodCIDRMismatch";
     pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
     pub const OUTSIDE_POOL: &str = "OutsidePool";
+    pub const INVALID_RESERVATION: &str = "InvalidReservation";
+    pub const RESERVED_IN_USE: &str = "ReservedRangeInUse";
+    pub const RESERVED_BLOCK_TAKEN: &str = "ReservedBlockTaken";
+    pub const RESERVED_ELSEWHERE: &str = "ReservedBlockElsewhere";
+    pub const POD_CIDR_RESERVED: &str = "PodCIDRReserved";
+    pub const ADDRESSES_LOW: &str = "AddressesLow";
+    pub const ADDRESS_TAKEN_OVER: &str = "AddressTakenOver";
 
     // A node's data path, written by the agent.
     pub const NO_LEASE: &str = "NoLease";
@@ -69,6 +79,7 @@ pub mod reason {
     pub const NFT_MISSING: &str = "NftMissing";
     pub const SYSCTL_READ_ONLY: &str = "SysctlReadOnly";
     pub const GUARD_REFUSED: &str = "GuardRefused";
+    pub const ADDRESS_OUTSIDE_LEASES: &str = "PodAddressOutsideLeases";
     pub const CNI_SHADOWED: &str = "CniConfigShadowed";
     pub const LEFTOVER_FLANNEL: &str = "LeftoverFlannel";
     pub const PEER_INVALID: &str = "PeerInvalid";

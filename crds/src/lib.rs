@@ -13,6 +13,7 @@
 pub mod cidr;
 mod cluster_network;
 pub mod conditions;
+mod growth;
 mod network_pool;
 mod node_network;
 mod room;
@@ -27,6 +28,7 @@ pub use cluster_network::{
     Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus, Masquerade,
     PodCidrMode, PodCidrModeInForce, VxlanParameters,
 };
+pub use growth::{Growth, Reservation};
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
 pub use node_network::{
     AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, PathCount, PeerWithoutPath, Uplink,

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendSelection, Forecast, TransitionPolicy, TransitionStatus, UplinkSelection};
+use crate::{BackendSelection, Forecast, Growth, TransitionPolicy, TransitionStatus, UplinkSelection};
 
 /// A group of nodes, chosen by their labels.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -63,6 +63,9 @@ pub struct NetworkPoolSpec {
     /// Whether the pool's pod addresses are translated towards the outside. Absent: as the network says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masquerade: Option<bool>,
+    /// Further blocks for the pool's nodes whose addresses run low. Absent: as the network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
     /// How the pool's nodes change to another backend while packets flow.
     #[serde(default)]
     pub transition: TransitionPolicy,

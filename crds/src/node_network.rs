@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -166,6 +166,9 @@ pub struct AddressUse {
     pub subnet: Cidr,
     pub capacity: i64,
     pub used: i64,
+    /// Since when no pod has an address of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_since: Option<Time>,
 }
 
 /// Paths of one kind.

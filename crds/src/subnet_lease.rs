@@ -31,6 +31,8 @@ use crate::Cidr;
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Backend", type_ = "string", json_path = ".spec.backend.type"),
     printcolumn(name = "Public-IP", type_ = "string", json_path = ".status.publicIPs[0]"),
+    printcolumn(name = "Primary", type_ = "boolean", json_path = ".spec.primary", priority = 1),
+    printcolumn(name = "Returning", type_ = "date", json_path = ".spec.returning", priority = 1),
     printcolumn(name = "Released", type_ = "date", json_path = ".spec.releasedAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name == self.spec.subnet.replace(':', '-').replace('/', '-')")
@@ -66,6 +68,10 @@ pub struct SubnetLeaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 576, max = 65535))]
     pub mtu: Option<i32>,
+    /// Since when the operator asks for the block back. The node's agent gives no address of it to new pods, and
+    /// answers with this time in `status.emptied` when no pod has one. Never on a primary lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returning: Option<Time>,
     /// Since when the block is held for a Node that is gone. Peers have no path to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<Time>,
@@ -186,7 +192,7 @@ pub struct LeaseBackend {
     pub sealed: bool,
 }
 
-/// What peers must know to reach the node, written by its agent, on its primary leases only.
+/// What peers must know to reach the node, written by its agent on its primary leases; of others only `emptied`.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetLeaseStatus {
@@ -214,6 +220,10 @@ pub struct SubnetLeaseStatus {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub pairing_version: i32,
+    /// Of a lease that is asked back: the time in `spec.returning`, once no pod has an address of the block and
+    /// none can get one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptied: Option<Time>,
 }
 
 /// A backend that is ready to receive on a node.

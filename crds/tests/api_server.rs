@@ -142,6 +142,60 @@ fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
     for (what, change, expected) in &table {
         check_refused(&api, what, &network(change), expected);
     }
+    let reserving = |reserved: Value| {
+        let mut entry = entry("a", "10.244.0.0/16", 24);
+        entry["reserved"] = reserved;
+        cidrs(&[entry])
+    };
+    for (what, reserved, expected) in [
+        ("a reserved range with host bits", json!([{ "cidr": "10.244.3.1/24" }]), canonical),
+        (
+            "a reserved range outside of its entry",
+            json!([{ "cidr": "10.245.0.0/24" }]),
+            "reserved ranges must lie inside of the entry's cidr",
+        ),
+        (
+            "a reserved range around its entry",
+            json!([{ "cidr": "10.0.0.0/8" }]),
+            "reserved ranges must lie inside of the entry's cidr",
+        ),
+        (
+            "reserved ranges that overlap",
+            json!([{ "cidr": "10.244.3.0/24" }, { "cidr": "10.244.3.128/25" }]),
+            "reserved ranges must not overlap",
+        ),
+        (
+            "half a block for a node",
+            json!([{ "cidr": "10.244.3.0/25", "nodeName": "n" }]),
+            "must be exactly one block: its length must be the entry's nodeMaskSize",
+        ),
+        (
+            "two blocks for a node",
+            json!([{ "cidr": "10.244.2.0/24", "nodeName": "n" }, { "cidr": "10.244.3.0/24", "nodeName": "n" }]),
+            "a node may have one reserved block in an entry",
+        ),
+        (
+            "a block for a node without a name",
+            json!([{ "cidr": "10.244.2.0/24", "nodeName": "" }]),
+            "nodeName",
+        ),
+    ] {
+        check_refused(&api, what, &network(&reserving(reserved)), expected);
+    }
+    for (what, growth, expected) in [
+        ("no block", json!({ "maxBlocksPerNode": 0 }), "spec.growth.maxBlocksPerNode"),
+        (
+            "more blocks than a node may have",
+            json!({ "maxBlocksPerNode": 17 }),
+            "spec.growth.maxBlocksPerNode",
+        ),
+        ("a threshold that is never passed", json!({ "grantBelowFree": 0 }), "spec.growth.grantBelowFree"),
+        ("a threshold that leaves nothing", json!({ "grantBelowFree": 51 }), "spec.growth.grantBelowFree"),
+        ("a cool-down in days", json!({ "coolDown": "1d" }), "must be a duration such as 1h, 30m or 90s"),
+        ("an empty time", json!({ "returnEmptyAfter": "" }), "must be a duration such as 1h, 30m or 90s"),
+    ] {
+        check_refused(&api, what, &network(&json!({ "growth": growth })), expected);
+    }
     let mut other = network(&json!({}));
     other["metadata"]["name"] = "other".into();
     check_refused(
@@ -198,6 +252,16 @@ fn entries_are_appended_and_drained_but_never_changed() {
         .collect();
     assert_eq!(update(&full), None, "64 entries");
     assert_eq!(update(&full.iter().rev().cloned().collect::<Vec<_>>()), None, "64 entries in another order");
+    let reserving = |entry: &Value| {
+        let Some((network, _)) = entry["cidr"].as_str().and_then(|cidr| cidr.split_once(".0.0/16")) else {
+            return entry.clone();
+        };
+        let block = |i: usize| json!({ "cidr": format!("{network}.{i}.0/24"), "nodeName": format!("{}-{i}", "n".repeat(60)) });
+        with(entry.clone(), &json!({ "reserved": (0..16).map(block).collect::<Vec<_>>() }))
+    };
+    let most: Vec<Value> = full.iter().map(reserving).collect();
+    assert_eq!(update(&most), None, "64 entries with 16 reserved blocks each");
+    assert_eq!(update(&full), None, "and without");
 }
 
 #[test]
@@ -241,6 +305,7 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
             },
             "defaultBackend": { "type": "vxlan", "directRouting": false },
             "fallbackBackend": "vxlan",
+            "growth": { "maxBlocksPerNode": 4, "grantBelowFree": 15, "coolDown": "60s", "returnEmptyAfter": "3600s" },
             "masquerade": { "enabled": true, "fullyRandom": true },
             "podCIDRMode": "Auto",
             "reclaimAfter": "3600s",

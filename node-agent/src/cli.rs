@@ -93,6 +93,17 @@ pub struct Options {
     )]
     pub subnet_env: PathBuf,
 
+    /// What no start of a pod takes longer than: for so long a block that goes back is left out of the CNI
+    /// configuration before it is given up. The kubelet gives a start up after 4 minutes.
+    #[arg(
+        long,
+        env = "TARTAN_POD_START_LIMIT",
+        value_name = "DURATION",
+        default_value = "5m",
+        global = true
+    )]
+    pub pod_start_limit: kube::core::Duration,
+
     /// Where the host's /proc/sys can be written: in a container, where it is mounted.
     #[arg(long, env = "TARTAN_PROC_SYS", value_name = "DIR", default_value = "/proc/sys", global = true)]
     pub proc_sys: PathBuf,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use tartan_crds::{AddressUse, conditions::reason};
+use tartan_crds::conditions::reason;
 use tartan_daemon::chain;
 use tartan_datapath::{
     desired::{Desired, desired},
@@ -21,8 +21,9 @@ use crate::{
     assess::{Assessment, Failed, Findings, assess},
     brakes::{Programmed, Verdict},
     cni::{
-        self,
+        self, Counted,
         files::{Places, Texts, Written},
+        vacate::{Met, Vacating},
     },
     ground::{self, Ground},
     inputs::Snapshot,
@@ -30,9 +31,6 @@ use crate::{
     metrics::Metrics,
     publish::{Availability, Published, status},
 };
-
-/// Address use changes with every pod, and every change is a write to the API.
-const ADDRESS_USE_AGE: Duration = Duration::from_secs(30);
 
 /// A node that is broken for this long says so to the scheduler. What the next rounds repair is no news.
 const BREAKDOWN: Duration = Duration::from_secs(10);
@@ -44,6 +42,8 @@ pub struct Place<'a> {
     pub api_server: &'a [IpAddr],
     pub places: &'a Places,
     pub metrics: &'a Metrics,
+    /// What no start of a pod takes longer than.
+    pub pod_start_limit: Duration,
 }
 
 /// What a round leaves for the next one. A new process starts without, and loses nothing by it.
@@ -63,8 +63,9 @@ pub struct Memory {
     pub lost_links: BTreeSet<&'static str>,
     /// Keys of peers that had answered, while keys are rotated: a further one is worth a round.
     pub sessions: Option<BTreeSet<PublicKey>>,
-    address_use: Vec<AddressUse>,
-    address_use_read: Option<Instant>,
+    /// What the CNI configuration on disk leaves out.
+    pub vacating: Vacating,
+    addresses: Counted,
     /// Since when this node's network doesn't work, for a cause of its own.
     broken_since: Option<Instant>,
     /// What was logged last, so that a quiet system is silent.
@@ -81,6 +82,8 @@ pub struct Round {
     pub settled: bool,
     /// Something was changed.
     pub worked: bool,
+    /// Where it is settled: when to go round again all the same.
+    pub again: Option<Duration>,
 }
 
 /// Goes round once.
@@ -94,16 +97,24 @@ pub async fn round(
     let ground = ground::find(place.node, place.api_server, snapshot, kernel, memory).await;
     let worked = program(&ground, kernel).await;
     let files = write_files(place, &ground, &worked, memory);
-    let verdict = assess(&findings(&ground, &worked, &files));
+    let met = vacate(place, &ground, &files, memory);
+    if let Some(built) = ground.built() {
+        let said = snapshot.node_net.and_then(|own| own.status.as_deref());
+        let said = said.map_or(&[][..], |said| &said.address_use);
+        memory.addresses.count(&place.places.data_dir(), &built.intent, said);
+    }
+    let mut verdict = assess(&findings(&ground, &worked, &files));
+    verdict.troubles.extend(memory.addresses.trouble());
     let availability = availability(&verdict, memory);
     let again = matches!(ground, Ground::None { again: true, .. })
         // The paths of this round still counted on it, or did without.
         || memory.lost != verdict.lost
         || memory.lost_links != verdict.lost_links
         || (memory.broken_since.is_some() && availability.is_none());
-    let published = publish(place, snapshot, &ground, &worked, &verdict, availability, memory);
+    let published = publish(snapshot, &ground, &worked, &verdict, (availability, &met), memory);
     let settled = worked.settled() && files.error.is_none() && !again;
     record(place.metrics, &ground, &worked, &verdict, settled);
+    place.metrics.show(|view| view.addresses = memory.addresses.by_family());
     place.metrics.round(
         match (&ground, settled) {
             (Ground::None { .. }, _) => "waiting",
@@ -124,6 +135,7 @@ pub async fn round(
         settled: settled && unconfirmed.is_empty(),
         unconfirmed,
         worked: !worked.applied.is_empty(),
+        again: met.again,
     }
 }
 
@@ -230,6 +242,8 @@ struct Files {
     error: Option<String>,
     foreign: Option<String>,
     shadowing: Option<String>,
+    /// They say what they should.
+    written: bool,
 }
 
 fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Findings<'a> {
@@ -280,15 +294,20 @@ fn write_files(place: &Place<'_>, ground: &Ground, worked: &Worked, memory: &mut
         return files;
     }
     let texts = Texts {
-        conflist: cni::conflist(&built.intent, &place.places.data_dir()),
+        conflist: cni::conflist(&built.intent, &built.returning, &place.places.data_dir()),
         subnet_env: cni::subnet_env(&built.intent),
     };
     match place.places.write(&texts) {
         Ok(Written { count, foreign }) => {
+            if count > 0 && memory.texts.as_ref() == Some(&texts) {
+                // Somebody altered them: what they offered meanwhile is not known.
+                memory.vacating = Vacating::default();
+            }
             if count > 0 {
                 place.metrics.files_written(count);
                 tracing::info!(count, "wrote CNI configuration and subnet.env");
             }
+            files.written = true;
             files.foreign = foreign.map(|path| path.display().to_string());
         }
         Err(error) => {
@@ -301,25 +320,34 @@ fn write_files(place: &Place<'_>, ground: &Ground, worked: &Worked, memory: &mut
     files
 }
 
+/// Which blocks that are asked back can go. None while the inputs are in doubt or the files not written.
+fn vacate(place: &Place<'_>, ground: &Ground, files: &Files, memory: &mut Memory) -> Met {
+    if !files.written {
+        // Nobody knows what they offer, or what the next second makes of them.
+        memory.vacating = Vacating::default();
+    }
+    let Ground::Fresh { built, .. } = ground else { return Met::default() };
+    if !files.written {
+        return Met::default();
+    }
+    let now = Instant::now();
+    memory.vacating.note(&built.returning, now);
+    let data_dir = place.places.data_dir();
+    memory.vacating.met(&built.returning, &data_dir, place.pod_start_limit, now).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot look into host-local's store");
+        Met::default()
+    })
+}
+
 fn publish(
-    place: &Place<'_>,
     snapshot: Snapshot<'_>,
     ground: &Ground,
     worked: &Worked,
     verdict: &Assessment,
-    availability: Option<Availability>,
-    memory: &mut Memory,
+    (availability, met): (Option<Availability>, &Met),
+    memory: &Memory,
 ) -> Published {
     let built = ground.built();
-    let stale = memory.address_use_read.is_none_or(|read| read.elapsed() > ADDRESS_USE_AGE);
-    if let (Some(built), true) = (built, stale) {
-        let subnets: Vec<_> = built.intent.local.subnets.iter().map(|subnet| subnet.prefix).collect();
-        match cni::address_use(&place.places.data_dir(), &subnets) {
-            Ok(found) => memory.address_use = found,
-            Err(error) => tracing::warn!(%error, "cannot count the addresses in use"),
-        }
-        memory.address_use_read = Some(Instant::now());
-    }
     let view = status::NodeView {
         generation: snapshot.node_net.and_then(|own| own.generation),
         kernel_version: &ground.facts().kernel_version,
@@ -327,7 +355,7 @@ fn publish(
         paths: &worked.desired.paths,
         receives: verdict.reception,
         lost: &verdict.lost,
-        address_use: &memory.address_use,
+        address_use: memory.addresses.figures(),
         not_ready: verdict.not_ready.as_ref(),
         troubles: &verdict.troubles,
     };
@@ -336,6 +364,12 @@ fn publish(
             .filter(|_| verdict.reception)
             .map(|built| status::lease(&built.intent, &verdict.lost, &verdict.lost_links)),
         primary_leases: built.map(|built| built.primary_leases.clone()).unwrap_or_default(),
+        further_leases: built
+            .map(|built| {
+                let answer = |name: &String| (name.clone(), met.leases.get(name).cloned());
+                built.further_leases.iter().map(answer).collect()
+            })
+            .unwrap_or_default(),
         node_network: status::node_network(&view, Timestamp::now()),
         availability,
     }

@@ -38,7 +38,7 @@ use tokio::{
 use crate::{
     api_server,
     cli::Options,
-    cni::files::Written,
+    cni::{files::Written, vacate::Vacating},
     http,
     inputs::{
         World,
@@ -250,8 +250,13 @@ impl Loop {
             return RESYNC;
         };
         let places = self.options.places();
-        let place =
-            Place { node: &self.node, api_server: &self.api_server, places: &places, metrics: &self.metrics };
+        let place = Place {
+            node: &self.node,
+            api_server: &self.api_server,
+            places: &places,
+            metrics: &self.metrics,
+            pod_start_limit: self.options.pod_start_limit.into(),
+        };
         let round = Box::pin(round(&place, snapshot, &mut self.kernel, &mut self.memory)).await;
         let writes = writes(&round.published, &snapshot);
         self.wanted.send_if_modified(|held| {
@@ -266,7 +271,7 @@ impl Loop {
         }
         if round.settled {
             self.retry = FIRST_RETRY;
-            return RESYNC;
+            return round.again.map_or(RESYNC, |again| RESYNC.min(again));
         }
         let pause = self.retry;
         self.retry = (self.retry * 2).min(LONGEST_RETRY);
@@ -296,12 +301,14 @@ impl Loop {
         answered || self.kernel.settings_altered()
     }
 
-    fn rewrite_files(&self) {
+    fn rewrite_files(&mut self) {
         let Some(texts) = &self.memory.texts else { return };
         match self.options.places().write(texts) {
             Ok(Written { count: 0, .. }) => {}
             Ok(Written { count, .. }) => {
                 self.metrics.files_written(count);
+                // What they offered meanwhile is not known.
+                self.memory.vacating = Vacating::default();
                 tracing::warn!(count, "CNI configuration or subnet.env had been altered: wrote it again");
             }
             // The next round meets the same and makes it a condition.

@@ -109,6 +109,7 @@ pub fn lease(n: u8, node: &str) -> Lease {
         },
         node_addresses: vec![],
         mtu: None,
+        returning: None,
         released: false,
         created: i64::from(n),
         status: None,
@@ -127,6 +128,7 @@ pub fn status(n: u8) -> SubnetLeaseStatus {
         }],
         mtu: Some(1450),
         pairing_version: 1,
+        emptied: None,
     }
 }
 

@@ -200,7 +200,8 @@ impl Collector for StateCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let State { figures, incomplete, idle } = &*state;
-        let Figures { nodes, leases, node_networks, entries, pools, waiting, violations } = figures;
+        let Figures { nodes, leases, node_networks, entries, pools, waiting, violations, further, returning } =
+            figures;
         let mut gauge = |name: &str, help: &str, series: Vec<(Vec<(&str, String)>, u64)>| {
             let none = ConstGauge::new(0u64);
             let mut family = encoder.encode_descriptor(name, help, None, none.metric_type())?;
@@ -257,6 +258,12 @@ impl Collector for StateCollector {
                 .filter_map(|pool| Some((vec![("pool", pool.pool.clone())], pool.outlook.seconds?)))
                 .collect(),
         )?;
+        gauge(
+            "tartan_further_leases",
+            "Leases that are not their nodes' first of the family",
+            vec![(vec![], *further)],
+        )?;
+        gauge("tartan_returning_leases", "Further leases that are asked back", vec![(vec![], *returning)])?;
         for (name, help, figure) in ENTRY_GAUGES {
             gauge(name, help, entries.iter().map(|entry| (entry_labels(entry), figure(entry))).collect())?;
         }
@@ -277,10 +284,11 @@ fn entry_labels(entry: &EntryFigures) -> Vec<(&'static str, String)> {
 
 type GaugeOf<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const ENTRY_GAUGES: [GaugeOf<EntryFigures>; 6] = [
+const ENTRY_GAUGES: [GaugeOf<EntryFigures>; 7] = [
     ("tartan_cidr_blocks_capacity", "Blocks of a CIDR entry", |entry| entry.capacity),
     ("tartan_cidr_blocks_used", "Blocks leased to nodes that exist", |entry| entry.used),
     ("tartan_cidr_blocks_held", "Blocks held for nodes that are gone", |entry| entry.held),
+    ("tartan_cidr_blocks_reserved", "Blocks that are kept back and not leased", |entry| entry.reserved),
     ("tartan_cidr_blocks_free", "Blocks that a node can get", |entry| entry.free),
     ("tartan_cidr_growth_per_day", "Blocks by which use grows in a day at the present rate", |entry| {
         entry.outlook.blocks_per_day.round() as u64

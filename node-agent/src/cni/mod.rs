@@ -3,6 +3,7 @@
 
 pub mod files;
 mod usage;
+pub mod vacate;
 
 use std::{fmt::Write as _, path::Path};
 
@@ -10,19 +11,23 @@ use ipnetwork::IpNetwork;
 use serde_json::json;
 use tartan_datapath::{desired::host::gateway, mark, model::Intent};
 
-pub use usage::{address_use, addresses_in_use};
+pub use usage::{Counted, addresses_in_use, differ_coarsely};
 
 /// Name of the configuration file: sorts before what other networks usually install.
 pub const CONFLIST: &str = "05-tartan.conflist";
+/// The network's name, by which host-local keeps its store too.
+const NETWORK: &str = "tartan";
 /// First line of a `subnet.env` of ours. Readers of the format skip it.
 pub const SUBNET_ENV_MARK: &str = "# Written by tartan-node-agent.";
 
 /// The network configuration list, CNI specification 1.0.
 ///
 /// `isGateway` is false since the bridge and its addresses are ours: the plugin would refuse a second
-/// subnet of a family. Pods get their default route from the IPAM result, by the range's gateway.
-pub fn conflist(intent: &Intent, data_dir: &Path) -> String {
+/// subnet of a family. Pods get their default route from the IPAM result, by the range's gateway. New pods get no
+/// address of a subnet that is `returning`; pods that have one keep it, since all else of the subnet stays.
+pub fn conflist(intent: &Intent, returning: &[vacate::Request], data_dir: &Path) -> String {
     let mut subnets = intent.local.subnets.clone();
+    subnets.retain(|subnet| !returning.iter().any(|request| request.subnet == subnet.prefix));
     subnets.sort_by_key(|subnet| (!subnet.primary, subnet.prefix));
     let of = |v4: bool| subnets.iter().map(|subnet| subnet.prefix).filter(move |p| p.is_ipv4() == v4);
     let mut ranges = Vec::new();
@@ -40,7 +45,7 @@ pub fn conflist(intent: &Intent, data_dir: &Path) -> String {
     }
     let list = json!({
         "cniVersion": "1.0.0",
-        "name": "tartan",
+        "name": NETWORK,
         "plugins": [
             {
                 "type": "bridge",

@@ -11,8 +11,21 @@ fn the_conflist_names_our_bridge_and_all_subnets() {
 }
 
 fn check(intent: &Intent, expected: &str, name: &str) {
-    let found = conflist(intent, Path::new("/run/tartan/ipam"));
+    let found = conflist(intent, &[], Path::new("/run/tartan/ipam"));
     assert_eq!(found, expected, "{name}");
+}
+
+#[test]
+fn a_subnet_that_goes_back_is_offered_to_no_new_pod() {
+    let mut intent = testing::intent();
+    intent.local.subnets.push(testing::subnet("10.244.9.0/24", false));
+    let request = vacate::Request {
+        lease: "10.244.9.0-24".into(),
+        subnet: "10.244.9.0/24".parse().unwrap(),
+        since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-01-01T00:00:00Z".parse().unwrap()),
+    };
+    let found = conflist(&intent, &[request], Path::new("/run/tartan/ipam"));
+    assert_eq!(found, include_str!("testdata/one-subnet.conflist"));
 }
 
 #[test]

@@ -3,15 +3,90 @@
 //! host-local keeps one file for each address in use, named after it, in `DATADIR/NETWORK`; a `:` of an
 //! IPv6 address is kept as it is on Linux.
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use ipnetwork::IpNetwork;
-use tartan_crds::{AddressUse, Cidr};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use tartan_crds::{AddressUse, Cidr, Family, conditions::reason};
+use tartan_datapath::model::Intent;
+
+use super::NETWORK;
+use crate::intent::NotReady;
+
+/// The figures change with every pod, and every change is a write to the API.
+const AGE: Duration = Duration::from_secs(30);
+
+/// The figures that are told, and since when.
+#[derive(Debug, Default)]
+pub struct Counted {
+    figures: Vec<AddressUse>,
+    since: Option<Instant>,
+    /// Addresses that pods have, in none of the subnets.
+    outside: Vec<IpAddr>,
+}
+
+impl Counted {
+    /// Counts, and takes the figures over where the old ones are old or differ by much. A process that has none
+    /// goes on from what the last one `said`.
+    pub fn count(&mut self, data_dir: &Path, intent: &Intent, said: &[AddressUse]) {
+        let subnets: Vec<_> = intent.local.subnets.iter().map(|subnet| subnet.prefix).collect();
+        let taken = match taken(&data_dir.join(NETWORK)) {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::warn!(%error, "cannot count the addresses in use");
+                return;
+            }
+        };
+        let mut found = address_use(&taken, &subnets);
+        self.outside = outside(taken, &subnets);
+        let now = Timestamp::now();
+        // As exact as the API keeps it.
+        let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+        date_empty(&mut found, if self.since.is_some() { &self.figures } else { said }, &now);
+        let stale = self.since.is_none_or(|since| since.elapsed() > AGE);
+        if stale || differ_coarsely(&found, &self.figures) {
+            (self.figures, self.since) = (found, Some(Instant::now()));
+        }
+    }
+
+    pub fn figures(&self) -> &[AddressUse] {
+        &self.figures
+    }
+
+    /// Pods that nobody can reach: their block is not the node's any more.
+    pub fn trouble(&self) -> Option<NotReady> {
+        let first = self.outside.first()?;
+        Some(NotReady::new(
+            reason::ADDRESS_OUTSIDE_LEASES,
+            format!(
+                "{} of this node's pods have addresses in none of its leases, such as {first}, and no other node has \
+                 a path to them: restart these pods",
+                self.outside.len()
+            ),
+        ))
+    }
+
+    /// By family: all addresses of the node's blocks, and those in use.
+    pub fn by_family(&self) -> BTreeMap<&'static str, (i64, i64)> {
+        let mut families: BTreeMap<&'static str, (i64, i64)> = BTreeMap::new();
+        for figures in &self.figures {
+            let family = if figures.subnet.family() == Family::V4 { "IPv4" } else { "IPv6" };
+            let (all, used) = families.entry(family).or_default();
+            (*all, *used) = (all.saturating_add(figures.capacity), used.saturating_add(figures.used));
+        }
+        families
+    }
+}
 
 /// The use of each subnet, in their order.
-pub fn address_use(data_dir: &Path, subnets: &[IpNetwork]) -> io::Result<Vec<AddressUse>> {
-    let taken = taken(&data_dir.join("tartan"))?;
-    Ok(subnets
+fn address_use(taken: &[IpAddr], subnets: &[IpNetwork]) -> Vec<AddressUse> {
+    subnets
         .iter()
         .filter_map(|subnet| {
             let cidr = Cidr::containing(subnet.network(), subnet.prefix())?;
@@ -20,17 +95,42 @@ pub fn address_use(data_dir: &Path, subnets: &[IpNetwork]) -> io::Result<Vec<Add
                 subnet: cidr,
                 capacity: capacity(cidr),
                 used: i64::try_from(used).unwrap_or(i64::MAX),
+                empty_since: None,
             })
         })
-        .collect())
+        .collect()
+}
+
+fn outside(mut taken: Vec<IpAddr>, subnets: &[IpNetwork]) -> Vec<IpAddr> {
+    taken.retain(|address| !subnets.iter().any(|subnet| subnet.contains(*address)));
+    taken.sort_unstable();
+    taken
+}
+
+/// Dates subnets that no pod uses: as before, where it was empty already, else `now`.
+fn date_empty(found: &mut [AddressUse], before: &[AddressUse], now: &Time) {
+    for figures in found.iter_mut().filter(|figures| figures.used == 0) {
+        let known = before.iter().find(|old| old.subnet == figures.subnet && old.used == 0);
+        figures.empty_since =
+            Some(known.and_then(|old| old.empty_since.clone()).unwrap_or_else(|| now.clone()));
+    }
+}
+
+/// Whether two reports differ by more than single addresses: these can wait, a subnet that fills up can't.
+pub fn differ_coarsely(one: &[AddressUse], other: &[AddressUse]) -> bool {
+    let coarse = |figures: &AddressUse| {
+        let eighth = figures.used.saturating_mul(8).checked_div(figures.capacity).unwrap_or(8);
+        (figures.subnet, eighth, figures.used >= figures.capacity, figures.used == 0)
+    };
+    one.iter().map(coarse).ne(other.iter().map(coarse))
 }
 
 /// How many addresses are taken at all.
 pub fn addresses_in_use(data_dir: &Path) -> io::Result<usize> {
-    taken(&data_dir.join("tartan")).map(|taken| taken.len())
+    taken(&data_dir.join(NETWORK)).map(|taken| taken.len())
 }
 
-fn taken(directory: &Path) -> io::Result<Vec<IpAddr>> {
+pub(super) fn taken(directory: &Path) -> io::Result<Vec<IpAddr>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
@@ -43,7 +143,7 @@ fn taken(directory: &Path) -> io::Result<Vec<IpAddr>> {
 /// Addresses for pods: all but network, gateway and broadcast.
 fn capacity(subnet: Cidr) -> i64 {
     let all = i64::try_from(subnet.block_count(subnet.family().bits())).unwrap_or(i64::MAX);
-    let reserved = if subnet.family() == tartan_crds::Family::V4 { 3 } else { 2 };
+    let reserved = if subnet.family() == Family::V4 { 3 } else { 2 };
     (all - reserved).max(0)
 }
 
@@ -56,7 +156,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let subnets = ["10.244.1.0/24".parse().unwrap(), "10.244.9.0/24".parse().unwrap()];
         let used = |expected: [i64; 2]| {
-            let found = address_use(store.path(), &subnets).unwrap();
+            let found = address_use(&taken(&store.path().join(NETWORK)).unwrap(), &subnets);
             assert_eq!(found.iter().map(|use_| use_.used).collect::<Vec<_>>(), expected);
             assert!(found.iter().all(|use_| use_.capacity == 253));
         };
@@ -67,5 +167,40 @@ mod tests {
             fs::write(directory.join(file), "").unwrap();
         }
         used([2, 1]);
+        let left = outside(taken(&directory).unwrap(), &subnets);
+        assert_eq!(left, ["10.1.1.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn a_subnet_is_empty_since_it_was_first_seen_so() {
+        let time = |text: &str| Time(text.parse().unwrap());
+        let figures = |used: i64, empty_since: Option<Time>| AddressUse {
+            subnet: "10.244.9.0/24".parse().unwrap(),
+            capacity: 253,
+            used,
+            empty_since,
+        };
+        let dated = |used: i64, before: &[AddressUse]| {
+            let mut found = [figures(used, None)];
+            date_empty(&mut found, before, &time("2026-01-02T00:00:00Z"));
+            found[0].empty_since.clone()
+        };
+        let first = time("2026-01-01T00:00:00Z");
+        assert_eq!(dated(1, &[]), None);
+        assert_eq!(dated(0, &[]), Some(time("2026-01-02T00:00:00Z")));
+        assert_eq!(dated(0, &[figures(0, Some(first.clone()))]), Some(first));
+        assert_eq!(dated(0, &[figures(3, None)]), Some(time("2026-01-02T00:00:00Z")));
+    }
+
+    #[test]
+    fn single_addresses_are_no_coarse_difference_but_the_last_one_is() {
+        let figures = |used: i64| {
+            [AddressUse { subnet: "10.244.9.0/24".parse().unwrap(), capacity: 253, used, empty_since: None }]
+        };
+        for (one, other, expected) in
+            [(5, 5, false), (5, 6, false), (0, 1, true), (31, 32, true), (252, 253, true)]
+        {
+            assert_eq!(differ_coarsely(&figures(one), &figures(other)), expected, "{one} {other}");
+        }
     }
 }

@@ -10,7 +10,7 @@ pub mod watch;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tartan_crds::{
     BackendType, Cidr, LeaseBackend, Masquerade, NodeNetworkSpec, NodeNetworkStatus, SubnetLeaseStatus,
     VxlanParameters, WireguardParameters,
@@ -53,6 +53,8 @@ pub struct Lease {
     pub node_addresses: Vec<IpAddr>,
     /// In bytes.
     pub mtu: Option<i32>,
+    /// Since when a further lease is asked back.
+    pub returning: Option<Time>,
     pub released: bool,
     /// Seconds since 1970.
     pub created: i64,

@@ -39,6 +39,7 @@ impl From<SubnetLease> for Lease {
             backend: spec.backend,
             node_addresses: spec.node_addresses,
             mtu: spec.mtu,
+            returning: spec.returning.filter(|_| !spec.primary),
             released: spec.released_at.is_some(),
             created: object.metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
             status: object.status,

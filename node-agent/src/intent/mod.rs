@@ -27,7 +27,10 @@ pub use identity::{Role, mac};
 pub use keys::{WireguardKey, WireguardKeys, wanted as wanted_keys};
 pub use uplink::reach_target;
 
-use crate::inputs::{Lease, Network, Node, NodeNet, Snapshot};
+use crate::{
+    cni::vacate::Request,
+    inputs::{Lease, Network, Node, NodeNet, Snapshot},
+};
 use keys::Ends;
 
 /// All that an intent is made from.
@@ -76,6 +79,10 @@ pub struct Built {
     pub faults: Vec<PeerFault>,
     /// Names of our primary leases, in whose status peers look.
     pub primary_leases: Vec<String>,
+    /// Names of the others.
+    pub further_leases: Vec<String>,
+    /// Those of them that are asked back.
+    pub returning: Vec<Request>,
     /// What was asked of this node and can't be had. Traffic flows all the same.
     pub troubles: Vec<NotReady>,
     /// Of which this node needs WireGuard keys.
@@ -153,10 +160,17 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         protected,
         host,
     };
-    let primary_leases =
-        own.iter().filter(|(_, lease)| lease.primary).map(|(name, _)| (*name).to_owned()).collect();
+    let named = |primary: bool| {
+        own.iter().filter(move |(_, lease)| lease.primary == primary).map(|(name, _)| (*name).to_owned())
+    };
+    let (primary_leases, further_leases) = (named(true).collect(), named(false).collect());
+    let returning = own.iter().filter_map(|(name, lease)| {
+        let since = lease.returning.clone()?;
+        Some(Request { lease: (*name).to_owned(), subnet: lease.subnet.network(), since })
+    });
+    let returning = returning.collect();
     let key_generations = sources.wireguard.keys.keys().copied().collect();
-    Ok(Built { intent, faults, primary_leases, troubles, key_generations, no_key })
+    Ok(Built { intent, faults, primary_leases, further_leases, returning, troubles, key_generations, no_key })
 }
 
 /// Leased subnets that lie in no entry though they are in use here: an entry was removed, or the

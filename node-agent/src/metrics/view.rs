@@ -24,6 +24,8 @@ pub struct View {
     pub peers: BTreeMap<(&'static str, &'static str), u64>,
     /// Our leases, primary and further ones.
     pub leases: (u64, u64),
+    /// Pod addresses of our blocks by family: all, and those in use.
+    pub addresses: BTreeMap<&'static str, (i64, i64)>,
     /// Foreign objects in our way.
     pub conflicts: u64,
     pub deletions_frozen: bool,
@@ -80,6 +82,7 @@ impl Collector for ViewCollector {
             owned,
             peers,
             leases: (primary, further),
+            addresses,
             conflicts,
             deletions_frozen,
             held_back,
@@ -108,6 +111,12 @@ impl Collector for ViewCollector {
         let leases =
             [(vec![("role", "primary")], *primary as f64), (vec![("role", "further")], *further as f64)];
         gauges(encoder, "tartan_agent_leases", "Leases of this node", &leases)?;
+        let of_family = |figure: fn(&(i64, i64)) -> i64| -> Vec<(Labels<'_>, f64)> {
+            addresses.iter().map(|(family, both)| (vec![("family", *family)], figure(both) as f64)).collect()
+        };
+        let (all, used) = (of_family(|(all, _)| *all), of_family(|(_, used)| *used));
+        gauges(encoder, "tartan_agent_pod_addresses", "Pod addresses in this node's blocks", &all)?;
+        gauges(encoder, "tartan_agent_pod_addresses_used", "Those that pods have", &used)?;
         gauges(
             encoder,
             "tartan_agent_conflicts",

@@ -7,9 +7,10 @@
 pub mod status;
 pub mod writer;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tartan_crds::{NodeNetworkStatus, SubnetLeaseStatus};
 
-use crate::{inputs::Snapshot, intent::NotReady};
+use crate::{cni, inputs::Snapshot, intent::NotReady};
 
 /// Reason of our condition on the Node.
 pub const NODE_REASON: &str = "TartanReady";
@@ -52,6 +53,8 @@ pub struct Published {
     /// The status of our primary leases, once reception is really up.
     pub lease: Option<SubnetLeaseStatus>,
     pub primary_leases: Vec<String>,
+    /// Our other leases, and the request for its return that each has met.
+    pub further_leases: Vec<(String, Option<Time>)>,
     pub node_network: NodeNetworkStatus,
     /// `None`: the Node goes on saying what it says.
     pub availability: Option<Availability>,
@@ -59,12 +62,19 @@ pub struct Published {
 
 /// The part of `wanted` that the API doesn't have.
 pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
-    let Published { lease, primary_leases, node_network, availability } = wanted;
+    let Published { lease, primary_leases, further_leases, node_network, availability } = wanted;
+    let further = further_leases.iter().filter_map(|(name, emptied)| {
+        // What is there otherwise stays: it was the primary lease once.
+        let there = snapshot.leases.get(name)?.status.clone().unwrap_or_default();
+        let differs = there.emptied != *emptied;
+        differs.then(|| (name.clone(), SubnetLeaseStatus { emptied: emptied.clone(), ..there }))
+    });
     let leases = primary_leases
         .iter()
         .filter_map(|name| Some((name, lease.as_ref()?, snapshot.leases.get(name)?)))
         .filter(|(_, status, there)| there.status.as_ref() != Some(*status))
         .map(|(name, status, _)| (name.clone(), status.clone()))
+        .chain(further)
         .collect();
     let node_network = snapshot.node_net.and_then(|there| {
         let mut before = there.status.as_deref().cloned().unwrap_or_default();
@@ -72,8 +82,7 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         before.conditions.retain(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()));
         let mut status = node_network.clone();
         status::keep_transition_times(&mut status.conditions, &before.conditions);
-        (status != before)
-            .then(|| NodeNetworkWrite { urgent: status::differs_in_substance(&status, &before), status })
+        (status != before).then(|| NodeNetworkWrite { urgent: is_urgent(&status, &before), status })
     });
     let said = snapshot.node.and_then(|node| node.network_unavailable.as_ref());
     let said = said.map(|(status, reason)| (status.as_str(), reason.as_str()));
@@ -83,6 +92,12 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         (_, None) => true,
     });
     Writes { leases, node_network, availability }
+}
+
+/// The operator gives a further block by what is said of the addresses in use: a subnet that fills up can't wait.
+fn is_urgent(status: &NodeNetworkStatus, before: &NodeNetworkStatus) -> bool {
+    status::differs_in_substance(status, before)
+        || cni::differ_coarsely(&status.address_use, &before.address_use)
 }
 
 #[cfg(test)]

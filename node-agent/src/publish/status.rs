@@ -84,6 +84,7 @@ pub fn lease(
         endpoints,
         mtu: i32::try_from(local.mtu).ok(),
         pairing_version: i32::try_from(side.pairing_version).unwrap_or(0),
+        emptied: None,
     }
 }
 

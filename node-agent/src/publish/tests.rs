@@ -32,6 +32,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
     Published {
         lease: Some(status::lease(&built.intent, &lost, &BTreeSet::new())),
         primary_leases: built.primary_leases,
+        further_leases: vec![],
         node_network: status::node_network(&view, at(second)),
         availability: Some(Availability::Available),
     }
@@ -170,4 +171,23 @@ fn a_node_that_receives_wireguard_publishes_its_key_and_one_without_a_key_says_w
     assert!(built.no_key.unwrap().contains("may be read by others"));
     let endpoints = status::lease(&built.intent, &BTreeSet::new(), &BTreeSet::new()).endpoints;
     assert!(endpoints.iter().all(|endpoint| endpoint.kind != BackendType::Wireguard));
+}
+
+#[test]
+fn the_answer_to_a_request_for_a_block_is_written_once_and_taken_back() {
+    let mut known = known();
+    known.add(lease(9, "node1")).primary = false;
+    let start = writes(&published(&known, 1, &[]), &known.snapshot());
+    take(&mut known, &start);
+    let name = "10.244.9.0-24".to_owned();
+    let asked = Time("2026-01-01T00:00:00Z".parse().unwrap());
+    for answer in [Some(asked), None] {
+        let wanted =
+            Published { further_leases: vec![(name.clone(), answer.clone())], ..published(&known, 1, &[]) };
+        let first = writes(&wanted, &known.snapshot());
+        assert_eq!(first.leases.len(), 1, "{answer:?}");
+        assert_eq!(first.leases[0].1.emptied, answer);
+        take(&mut known, &first);
+        assert!(writes(&wanted, &known.snapshot()).is_empty(), "{answer:?}");
+    }
 }

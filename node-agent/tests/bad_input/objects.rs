@@ -88,6 +88,18 @@ fn admission() -> Vec<Row> {
             |scene| cidrs(scene, &[entry("other", "10.245.0.0/16", 24)]),
         ),
         refused(
+            "a reserved range outside of its entry",
+            "spec.cidrs[0]",
+            "reserved ranges must lie inside of the entry's cidr",
+            |scene| cidrs(scene, &[reserving(json!([{ "cidr": "10.9.0.0/24" }]))]),
+        ),
+        refused(
+            "half a block reserved for a node",
+            "spec.cidrs[0]",
+            "its length must be the entry's nodeMaskSize",
+            |scene| cidrs(scene, &[reserving(json!([{ "cidr": "10.244.9.0/25", "nodeName": "node9" }]))]),
+        ),
+        refused(
             "an unknown backend",
             "spec.defaultBackend.type",
             "supported values: \"vxlan\", \"ipip\", \"wireguard\", \"ipsec\", \"udp\", \"host-gw\", \"alloc\", \"extension\"",
@@ -106,6 +118,13 @@ fn admission() -> Vec<Row> {
             |scene| scene.network_refusal(&json!({ "backends": { "vxlan": { "port": 4789 } } })),
         ),
     ]
+}
+
+/// The entry of the pods, with ranges kept back.
+fn reserving(reserved: Value) -> Value {
+    let mut entry = pods_entry();
+    entry["reserved"] = reserved;
+    entry
 }
 
 fn rack(more: Value) -> Value {
@@ -222,6 +241,39 @@ fn operator() -> Vec<Row> {
             mend: |scene| {
                 scene.entries(&[]);
                 scene.cluster.wait_for_condition("node2", "Degraded", "False", "AsExpected");
+            },
+        },
+        Row {
+            input: "a reservation covers a living lease",
+            at: "condition of the ClusterNetwork",
+            answer: network("Consistent"),
+            reason: "ReservedRangeInUse",
+            names: "entry pods: reserved range",
+            remedy: "take the range out of reserved",
+            provoke: |scene| {
+                let leased = scene.cluster.field("node", "node2", ".spec.podCIDR");
+                scene.patch_network(&json!({ "cidrs": [reserving(json!([{ "cidr": leased }]))] }));
+                String::new()
+            },
+            mend: |scene| scene.entries(&[]),
+        },
+        Row {
+            input: "a pool with entries of its own takes a node that has a lease elsewhere",
+            at: "condition of the NodeNetwork",
+            answer: Answer::Condition("nodenetwork", "node2", "Leased", "True"),
+            reason: "OutsidePool",
+            names: "does not belong to the entries of pool taker",
+            remedy: "until it is drained and its Node deleted; then it gets a /24 of entry spare",
+            provoke: |scene| {
+                scene.kubectl(&["label", "node", "node2", "kubernetes.io/os=linux", "--overwrite"]);
+                scene.entries(&[entry("spare", "10.245.0.0/16", 24)]);
+                let selector = json!({ "matchLabels": { "kubernetes.io/os": "linux" } });
+                scene.pool("taker", &rack(json!({ "nodeSelector": selector, "cidrs": ["spare"] })));
+                String::new()
+            },
+            mend: |scene| {
+                scene.delete_pools();
+                scene.entries(&[]);
             },
         },
         Row {

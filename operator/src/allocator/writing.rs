@@ -84,7 +84,10 @@ impl Allocator {
             }
         }
         for action in &actions {
-            if let Action::CreateLease { spec, .. } = action {
+            // A further block is no block that the node would want as its first.
+            if let Action::CreateLease { spec, .. } = action
+                && spec.primary
+            {
                 let wish = (spec.node_name.clone(), spec.subnet.family());
                 self.world.wishes.insert(wish, spec.subnet);
             }

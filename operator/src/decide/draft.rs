@@ -12,8 +12,10 @@ use super::{
     Action, DeleteGrounds, DeleteReason, Problem, UpdateReason,
     blocks::{Search, Taken},
     contested::Contested,
+    growth::GrowthPlan,
     layout::{Layout, Membership},
     node_addresses::NodeAddresses,
+    takeover::Holders,
     transition::Transitions,
 };
 use crate::world::{Lease, Node, World};
@@ -39,6 +41,8 @@ pub struct Draft<'a> {
     pub transitions: Transitions<'a>,
     node_addresses: NodeAddresses<'a>,
     pub contested: Contested<'a>,
+    pub growth: GrowthPlan<'a>,
+    pub holders: Holders<'a>,
     by_node: BTreeMap<&'a str, Vec<&'a Lease>>,
     /// Held for nodes that are gone, the longest first.
     held: Vec<&'a Lease>,
@@ -47,6 +51,8 @@ pub struct Draft<'a> {
     settled: BTreeSet<&'a str>,
     leased: Taken,
     /// As `leased`, and what no block may meet.
+    unfit: Taken,
+    /// As `unfit`, and what is kept back.
     blocked: Taken,
     searches: BTreeMap<usize, Search>,
     actions: Vec<Action>,
@@ -67,24 +73,30 @@ impl<'a> Draft<'a> {
         held.sort_by_key(|lease| (lease.released_at(), lease.subnet));
         let names = world.leases.iter().filter_map(|lease| lease.traces.name_locks);
         let leased: Taken = world.leases.iter().map(|lease| lease.subnet).chain(names).collect();
-        let mut blocked = leased.clone();
-        reserved(world).for_each(|cidr| blocked.insert(cidr));
+        let mut unfit = leased.clone();
+        reserved(world).for_each(|cidr| unfit.insert(cidr));
+        let mut blocked = unfit.clone();
+        layout.kept_back().for_each(|cidr| blocked.insert(cidr));
         let transitions = Transitions::plan(world, layout, now);
+        let growth = GrowthPlan::of(world, layout, now);
         Self {
             world,
             layout,
             mode,
             now,
             verdicts: BTreeMap::new(),
-            wake_at: transitions.wake_at,
+            wake_at: earlier(transitions.wake_at, growth.wake_at),
             transitions,
             node_addresses: NodeAddresses::of(world),
             contested,
+            growth,
+            holders: Holders::of(world),
             by_node,
             held,
             doubtful: world.leases.doubtful().collect(),
             settled: BTreeSet::new(),
             leased,
+            unfit,
             blocked,
             searches: BTreeMap::new(),
             actions: vec![],
@@ -142,12 +154,7 @@ impl<'a> Draft<'a> {
             layout
                 .reachable(membership)
                 .filter(|(_, entry)| !entry.drain && entry.cidr.family() == family)
-                .find_map(|(place, entry)| {
-                    let search = self.searches.entry(place);
-                    search
-                        .or_insert_with(|| Search::new(entry.cidr, entry.block_len))
-                        .lowest_free(&self.blocked)
-                })
+                .find_map(|(place, _)| self.search(place))
         })?;
         self.take(block);
         Some(block)
@@ -159,7 +166,30 @@ impl<'a> Draft<'a> {
 
     fn take(&mut self, block: Cidr) {
         self.leased.insert(block);
+        self.unfit.insert(block);
         self.blocked.insert(block);
+    }
+
+    /// Takes the block that is kept for one node, if nothing else has it.
+    pub fn take_kept(&mut self, block: Cidr) -> bool {
+        let free = !self.unfit.overlaps(block);
+        if free {
+            self.take(block);
+        }
+        free
+    }
+
+    /// The lowest block of an entry that is neither leased nor kept back. It counts as taken from now on.
+    pub fn free_block_in(&mut self, place: usize) -> Option<Cidr> {
+        let block = self.search(place)?;
+        self.take(block);
+        Some(block)
+    }
+
+    fn search(&mut self, place: usize) -> Option<Cidr> {
+        let entry = self.layout.entries.get(place)?;
+        let search = self.searches.entry(place);
+        search.or_insert_with(|| Search::new(entry.cidr, entry.block_len)).lowest_free(&self.blocked)
     }
 
     /// The lease that is held longest for a node that is gone, among those whose block this node could get.
@@ -168,6 +198,7 @@ impl<'a> Draft<'a> {
             let entry = self.layout.entry_of(lease.subnet);
             lease.subnet.family() == family
                 && entry.is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place))
+                && self.layout.reservation(lease.subnet).is_none()
                 && self.may_touch(lease)
         })
     }
@@ -187,15 +218,20 @@ impl<'a> Draft<'a> {
             return !returned;
         }
         self.settled.insert(&lease.meta.name);
-        let spec = self.spec(node, membership, lease.subnet, primary);
+        let mut spec = self.spec(node, membership, lease.subnet, primary);
+        if !primary {
+            spec.returning = self.growth.returning.get(lease.meta.name.as_str()).cloned();
+        }
         let labels = labels(&spec);
         if *current != spec || lease.labels != labels {
             let why = if returned {
                 UpdateReason::Returned
             } else if lease.traces.edited_by.is_some() {
                 UpdateReason::Edited
-            } else if current.primary != primary {
+            } else if current.primary && !primary {
                 UpdateReason::Demoted
+            } else if current.returning != spec.returning {
+                UpdateReason::Growth
             } else {
                 UpdateReason::Pool
             };
@@ -264,9 +300,14 @@ impl<'a> Draft<'a> {
             backend: self.transitions.backend(self.layout, membership, &node.meta.name),
             node_addresses: if primary { self.node_addresses.of_node(&node.meta.name) } else { vec![] },
             mtu: self.layout.mtu(membership),
+            returning: None,
             released_at: None,
         }
     }
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 /// Addresses that no block may contain: those of services and of the nodes themselves.

@@ -211,6 +211,12 @@ fn why(draft: &Draft<'_>, node: &Node, lease: &Lease) -> String {
     if let Some(released) = lease.released_at() {
         return format!("held for the node, whose Node went {}", coarse_age(draft.now, released));
     }
+    if lease.spec.as_ref().is_ok_and(|spec| !spec.primary) {
+        return match lease.spec.as_ref().ok().and_then(|spec| spec.returning.as_ref()) {
+            Some(since) => format!("a further block, asked back {}", coarse_age(draft.now, since.0)),
+            None => format!("a further block, leased {age}"),
+        };
+    }
     let follows = draft.mode != PodCidrModeInForce::Ignore && is_named;
     match (follows, node.has_foreign_pod_cidrs()) {
         (true, true) => format!("leased {age}: another IPAM wrote it into the Node's podCIDRs"),

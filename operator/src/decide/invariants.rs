@@ -11,7 +11,7 @@ use super::{
     LISTED, Problem,
     contested::{REMEDY, describe},
     draft::Draft,
-    listed, plural,
+    listed, plural, reservations,
     usage::Usage,
 };
 use crate::world::Lease;
@@ -79,6 +79,7 @@ pub fn problems(draft: &Draft<'_>, usage: &Usage<'_>) -> Vec<Problem> {
         ));
     }
     problems.extend(strays(draft, usage));
+    problems.extend(reservations::covered_leases(draft));
     let foreign = foreign_pod_cidrs(draft);
     if !foreign.is_empty() {
         problems.push(Problem::new(

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::{Selector, SelectorExt as _};
 use tartan_crds::{
-    BackendSelection, Cidr, ClusterNetworkSpec, Family, NetworkPoolSpec, TransitionPolicy, TransitionStatus,
-    conditions::reason, wellknown::NO_POOL,
+    BackendSelection, Cidr, CidrEntry, ClusterNetworkSpec, Family, Growth, NetworkPoolSpec, Reservation,
+    TransitionPolicy, TransitionStatus, conditions::reason, wellknown::NO_POOL,
 };
 
 use super::{Problem, selector::parse_selector};
@@ -20,6 +20,8 @@ pub struct Entry<'a> {
     pub cidr: Cidr,
     pub block_len: u8,
     pub drain: bool,
+    /// What of it is kept back.
+    pub reserved: &'a [Reservation],
 }
 
 /// A pool that can be read.
@@ -139,6 +141,11 @@ impl<'a> Layout<'a> {
         }
     }
 
+    /// When the nodes of a pool get further blocks.
+    pub fn growth(&self, membership: Membership<'_>) -> Growth {
+        self.pool_spec(membership).and_then(|pool| pool.growth).unwrap_or(self.spec.growth)
+    }
+
     pub fn mtu(&self, membership: Membership<'_>) -> Option<i32> {
         self.pool_spec(membership).and_then(|pool| pool.mtu).or(self.spec.mtu)
     }
@@ -197,9 +204,24 @@ fn usable_entries<'a>(
                 ));
             }
         }
-        entries.push(Entry { name: &entry.name, cidr: entry.cidr, block_len, drain: entry.drain });
+        problems.extend(entry.reserved.iter().filter_map(|kept| misplaced(entry, kept)));
+        let CidrEntry { name, cidr, drain, reserved, .. } = entry;
+        entries.push(Entry { name, cidr: *cidr, block_len, drain: *drain, reserved });
     }
     (entries, problems)
+}
+
+/// What admission refuses too, where it was there to do so.
+fn misplaced(entry: &CidrEntry, kept: &Reservation) -> Option<Problem> {
+    let what = if !entry.cidr.covers(kept.cidr) {
+        format!("does not lie inside of {}: no address of it is kept back", entry.cidr)
+    } else if kept.node_name.is_some() && kept.cidr.prefix_len() != entry.block_len() {
+        format!("names a node but is no block of /{}: no node gets it", entry.block_len())
+    } else {
+        return None;
+    };
+    let field = format!("ClusterNetwork.spec.cidrs: entry {}: reserved range {}", entry.name, kept.cidr);
+    Some(Problem::new(reason::INVALID_RESERVATION, format!("{field} {what}; correct its cidr")))
 }
 
 fn read_pool(pool: &Pool) -> Option<PoolPlan<'_>> {

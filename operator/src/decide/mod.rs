@@ -8,8 +8,10 @@
 mod blocks;
 mod contested;
 mod draft;
+mod drain;
 mod explain;
 mod forecast;
+mod growth;
 mod invariants;
 mod keys;
 mod layout;
@@ -18,9 +20,12 @@ mod node;
 mod node_addresses;
 mod node_networks;
 mod reclaim;
+mod remarks;
+mod reservations;
 mod room;
 mod selector;
 mod status;
+mod takeover;
 mod transition;
 mod usage;
 
@@ -111,6 +116,8 @@ pub enum UpdateReason {
     Demoted,
     /// Somebody changed what the operator had written.
     Edited,
+    /// A further block is asked back, or no longer.
+    Growth,
 }
 
 /// Why a lease is deleted.
@@ -126,6 +133,8 @@ pub enum DeleteReason {
     BackedOut,
     /// The node has another lease of the family, and nothing used this one yet.
     Duplicate,
+    /// A further block was asked back, and its agent said that no pod has an address of it.
+    Emptied,
 }
 
 impl UpdateReason {
@@ -135,6 +144,7 @@ impl UpdateReason {
             Self::Returned => "returned",
             Self::Demoted => "demoted",
             Self::Edited => "edited",
+            Self::Growth => "growth",
         }
     }
 }
@@ -147,6 +157,7 @@ impl DeleteReason {
             Self::Reassigned => "reassigned",
             Self::BackedOut => "backed-out",
             Self::Duplicate => "duplicate",
+            Self::Emptied => "emptied",
         }
     }
 }

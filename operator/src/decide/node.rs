@@ -8,13 +8,17 @@ use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, conditions:
 use super::{
     Action, DeleteReason, Problem, contested,
     draft::{Draft, Verdict},
+    growth,
     layout::Membership,
+    remarks::{self, leased},
+    reservations,
 };
 use crate::world::{Lease, Node};
 
 pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
     let layout = draft.layout;
     let membership = layout.membership(node);
+    growth::take_back(draft, node);
     let verdict = match draft.mode {
         _ if draft.contested.lease_before(node).is_some() => wait_for_owner(draft, node),
         PodCidrModeInForce::Adopt | PodCidrModeInForce::Mirror if !node.pod_cidrs.is_empty() => {
@@ -30,6 +34,8 @@ pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
         }
         PodCidrModeInForce::Ignore => allocate(draft, node, membership),
     };
+    let verdict = growth::extend(draft, node, membership, verdict);
+    let verdict = remarks::taken_over(draft, node, verdict);
     draft.verdicts.insert(&node.meta.name, (membership.place, verdict));
 }
 
@@ -70,7 +76,7 @@ fn follow_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membe
     match (problem, pending) {
         (Some(problem), _) => Verdict::Waiting(problem),
         (None, true) => Verdict::Pending,
-        (None, false) => leased(draft, membership, pinned),
+        (None, false) => leased(draft, node, membership, pinned),
     }
 }
 
@@ -94,6 +100,18 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
                 format!(
                     "the Node's podCIDR {cidr} is not a block of any entry in the ClusterNetwork: append an \
                      entry that has it as one of its blocks"
+                ),
+            ))
+        } else if node.has_foreign_pod_cidrs()
+            && let Some((entry, kept)) = draft.layout.reservation(cidr)
+            && kept.node_name.as_deref() != Some(&node.meta.name)
+        {
+            Pin::Refused(Problem::new(
+                reason::POD_CIDR_RESERVED,
+                format!(
+                    "the Node's podCIDR {cidr} meets the range {} that entry {} keeps back: take that out of \
+                     reserved, or keep the other IPAM from giving it out and make the Node anew",
+                    kept.cidr, entry.name
                 ),
             ))
         } else {
@@ -137,14 +155,16 @@ fn settle_mismatches<'a>(
 ) -> Option<Problem> {
     for lease in draft.leases_of(&node.meta.name) {
         let Ok(spec) = &lease.spec else { continue };
-        if pinned.contains(&lease.subnet) || spec.released_at.is_some() {
+        if pinned.contains(&lease.subnet)
+            || (spec.released_at.is_some() && !growth::comes_back(draft, membership, lease))
+        {
             continue;
         }
-        if spec.node_uid != node.meta.uid {
+        if !spec.primary {
+            draft.keep(node, membership, lease, false);
+        } else if spec.node_uid != node.meta.uid {
             // It was another machine's under this name, which is gone.
             draft.release(lease);
-        } else if !spec.primary {
-            draft.keep(node, membership, lease, false);
         } else if !lease.in_use {
             draft.delete(lease, DeleteReason::BackedOut);
         }
@@ -218,6 +238,7 @@ fn allocate<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_
     held.sort_by_key(|family| wanted.iter().position(|wanted| wanted == family).unwrap_or(usize::MAX));
     for family in held {
         if let Some((lease, _)) = settle_duplicates(draft, node, membership, family, |_| true) {
+            growth::revive_further(draft, node, membership, lease);
             if lease.released_at().is_some() && move_on(draft, node, membership, lease) {
                 pending = true;
             } else if draft.keep(node, membership, lease, true) {
@@ -241,7 +262,7 @@ fn allocate<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_
     match (problem, pending) {
         (Some(problem), _) => Verdict::Waiting(problem),
         (None, true) => Verdict::Pending,
-        (None, false) => leased(draft, membership, subnets),
+        (None, false) => leased(draft, node, membership, subnets),
     }
 }
 
@@ -252,7 +273,15 @@ fn move_on<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>
         .layout
         .entry_of(held.subnet)
         .is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place));
-    if stays {
+    let family = held.subnet.family();
+    if let Some(kept) =
+        draft.layout.kept_for(&node.meta.name, membership, family).filter(|kept| *kept != held.subnet)
+        && draft.take_kept(kept)
+    {
+        draft.create(node, membership, kept, true);
+        return true;
+    }
+    if stays && !draft.layout.is_kept_from(&node.meta.name, held.subnet) {
         return false;
     }
     let Some(block) = draft.free_block(membership, held.subnet.family(), None) else { return false };
@@ -301,6 +330,9 @@ fn obtain<'a>(
     membership: Membership<'_>,
     family: Family,
 ) -> Result<(), Problem> {
+    if let Some(kept) = draft.layout.kept_for(&node.meta.name, membership, family) {
+        return obtain_kept(draft, node, membership, kept);
+    }
     let wish = draft.world.wishes.get(&(node.meta.name.clone(), family)).copied();
     if wish.is_some_and(|block| draft.is_in_doubt(block)) {
         // A create whose answer was lost: a second block now could be one too many.
@@ -324,27 +356,27 @@ fn obtain<'a>(
     ))
 }
 
-fn leased(draft: &Draft<'_>, membership: Membership<'_>, subnets: Vec<Cidr>) -> Verdict {
-    let outside: Vec<String> = subnets
-        .iter()
-        .filter(|subnet| {
-            let entry = draft.layout.entry_of(**subnet);
-            entry.is_some_and(|(place, _)| !membership.reach.contains(&place))
-        })
-        .map(ToString::to_string)
-        .collect();
-    let remark = (!outside.is_empty()).then(|| {
-        Problem::new(
-            reason::OUTSIDE_POOL,
-            format!(
-                "{} does not belong to the entries of pool {}; the node keeps it until it is drained and its \
-                 Node deleted",
-                outside.join(", "),
-                membership.pool
-            ),
-        )
-    });
-    Verdict::Leased { subnets, remark }
+/// The block that is kept for this node: that one or none.
+fn obtain_kept<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    kept: Cidr,
+) -> Result<(), Problem> {
+    if draft.is_in_doubt(kept) {
+        return Ok(());
+    }
+    if draft.take_kept(kept) {
+        draft.create(node, membership, kept, true);
+        return Ok(());
+    }
+    match draft.world.leases.get(&kept.object_name()) {
+        Some(lease) if lease.released_at().is_some() => {
+            draft.delete(lease, DeleteReason::TakenEarly);
+            Ok(())
+        }
+        _ => Err(reservations::taken(draft, &node.meta.name, kept)),
+    }
 }
 
 /// Tells the Node which blocks it has, once it has all of them: podCIDRs can be written only once.

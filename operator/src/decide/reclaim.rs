@@ -71,6 +71,12 @@ pub fn is_still_free_to_take(
             };
             !lease.in_use && !named && rivals.iter().any(is_better)
         }
+        // The agent's answer is to this very request, and the deletion is to this very version of the lease: an
+        // answer that is taken back in between stops it.
+        DeleteReason::Emptied => {
+            let asked = spec.returning.is_some() && spec.returning == lease.emptied;
+            asked && !spec.primary && !named && spec.released_at.is_none()
+        }
     }
 }
 

@@ -14,11 +14,12 @@ use tartan_crds::{
 use super::{
     Problem,
     draft::Draft,
+    drain,
     forecast::samples,
     invariants,
     keys::Keys,
     layout::PoolPlan,
-    listed, plural, room,
+    listed, plural, reservations, room,
     usage::{PoolFigures, Usage, signed},
 };
 use crate::{
@@ -33,6 +34,7 @@ pub fn network(
     usage: &Usage<'_>,
     keys: Keys,
 ) -> Option<ClusterNetworkStatus> {
+    let users = drain::users(draft);
     let cidrs: Vec<CidrUsage> = usage
         .entries
         .iter()
@@ -42,15 +44,23 @@ pub fn network(
             capacity: signed(entry.capacity),
             used: signed(entry.used),
             held: signed(entry.held),
+            reserved: signed(entry.reserved),
             free: signed(entry.free),
             draining: entry.draining,
             forecast: room::of_entry(entry, &network.status.cidrs),
             samples: samples(&network.status.cidrs, entry, draft.now),
+            used_by: users
+                .get(entry.entry.as_str())
+                .into_iter()
+                .flatten()
+                .map(|node| (*node).to_owned())
+                .collect(),
         })
         .collect();
     let first = room::first_exhausted(draft, usage, network.status.forecast.as_ref());
     let mut accepted = draft.layout.problems.clone();
     accepted.extend(node_address_problem(draft));
+    accepted.extend(reservations::out_of_reach(draft));
     let mut conditions = vec![
         claim(kind::ACCEPTED, first_of(accepted), "the network is in force"),
         claim(kind::ALLOCATED, waiting(usage), "every node has its leases"),
@@ -60,6 +70,7 @@ pub fn network(
             first_of(invariants::problems(draft, usage)),
             "leases, entries and podCIDRs agree",
         ),
+        draining(draft),
         progressing(draft, None),
     ];
     let Keys { status: wireguard_keys, problem: rotating, .. } = keys;
@@ -183,6 +194,13 @@ fn progressing(draft: &Draft<'_>, place: Option<usize>) -> Claim {
             problem: Problem::new(reason::OK, "no node is changing its backend"),
         },
     }
+}
+
+fn draining(draft: &Draft<'_>) -> Claim {
+    let progress = drain::progress(draft);
+    let holds = progress.is_some();
+    let none = || Problem::new(reason::OK, "no entry is being drained");
+    Claim { kind: kind::DRAINING, holds, problem: progress.unwrap_or_else(none) }
 }
 
 fn unreadable_pool(draft: &Draft<'_>, pool: &Pool) -> NetworkPoolStatus {

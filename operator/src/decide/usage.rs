@@ -23,6 +23,10 @@ pub struct Figures {
     pub waiting: BTreeMap<&'static str, u64>,
     /// How often each invariant is broken.
     pub violations: BTreeMap<&'static str, u64>,
+    /// Leases in force that are not their nodes' first of the family.
+    pub further: u64,
+    /// Those of them that are asked back.
+    pub returning: u64,
 }
 
 /// How full an entry is, in blocks.
@@ -33,6 +37,8 @@ pub struct EntryFigures {
     pub capacity: u64,
     pub used: u64,
     pub held: u64,
+    /// Kept back and not leased.
+    pub reserved: u64,
     pub free: u64,
     pub draining: bool,
     pub outlook: Outlook,
@@ -69,7 +75,13 @@ pub struct Usage<'a> {
 
 impl Figures {
     pub fn of_world(world: &World) -> Self {
+        let specs = world.leases.iter().filter_map(|lease| lease.spec.as_ref().ok());
+        let further = specs.filter(|spec| !spec.primary && spec.released_at.is_none());
+        let (further, returning) =
+            further.fold((0, 0), |(all, asked), spec| (all + 1, asked + u64::from(spec.returning.is_some())));
         Self {
+            further,
+            returning,
             nodes: world.nodes.len(),
             leases: world.leases.len(),
             node_networks: world.node_networks.len(),
@@ -127,19 +139,23 @@ pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
 fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
     let mut blocked: Taken = draft.world.leases.iter().map(|lease| lease.subnet).collect();
     reserved(draft.world).for_each(|cidr| blocked.insert(cidr));
+    let mut kept = blocked.clone();
+    draft.layout.kept_back().for_each(|cidr| kept.insert(cidr));
     draft
         .layout
         .entries
         .iter()
         .map(|entry| {
             let capacity = entry.cidr.block_count(entry.block_len);
-            let free = capacity.saturating_sub(blocked.blocks_met(entry.cidr, entry.block_len));
+            let met = kept.blocks_met(entry.cidr, entry.block_len);
+            let free = capacity.saturating_sub(met);
             EntryFigures {
                 entry: entry.name.to_owned(),
                 cidr: entry.cidr,
                 capacity,
                 used: 0,
                 held: 0,
+                reserved: met.saturating_sub(blocked.blocks_met(entry.cidr, entry.block_len)),
                 free: if entry.drain { 0 } else { free },
                 draining: entry.drain,
                 outlook: Outlook::default(),

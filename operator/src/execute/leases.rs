@@ -62,7 +62,7 @@ impl Executor {
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
         let mut wanted = json!(spec);
-        for optional in ["mtu", "nodeAddresses", "releasedAt"] {
+        for optional in ["mtu", "nodeAddresses", "returning", "releasedAt"] {
             // A merge patch removes what is null and keeps what is absent.
             if let Some(fields) = wanted.as_object_mut() {
                 fields.entry(optional).or_insert(Value::Null);
@@ -164,6 +164,12 @@ impl Executor {
         let subnet = lease.subnet;
         match why {
             DeleteReason::Expired | DeleteReason::Reassigned => {}
+            DeleteReason::Emptied => self.events.note(
+                events::node(node, live.map_or("", |node| &node.meta.uid)),
+                "BlockReturned",
+                "Return",
+                format!("no pod had an address of {subnet} any more: the node gave it back"),
+            ),
             DeleteReason::TakenEarly => self.events.warn(
                 events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, &self.network_uid),
                 reason::EXHAUSTED,

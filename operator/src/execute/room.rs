@@ -58,6 +58,8 @@ mod tests {
             used: 200,
             held: 0,
             free: 56,
+            reserved: 0,
+            used_by: vec![],
             draining: false,
             forecast: Forecast { room, blocks_per_day: 20, exhausted_in: Some("2d".into()) },
             samples: vec![],

@@ -83,7 +83,11 @@ impl Executor {
             let old = before.iter().find(|old| old.type_ == condition.type_);
             let same =
                 old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
-            let usual = if condition.type_ == kind::PROGRESSING { "False" } else { "True" };
+            let usual = if [kind::PROGRESSING, kind::DRAINING].contains(&condition.type_.as_str()) {
+                "False"
+            } else {
+                "True"
+            };
             if same || (condition.status == usual && old.is_none_or(|old| old.status == usual)) {
                 continue;
             }

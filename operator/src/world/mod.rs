@@ -12,6 +12,7 @@ use tartan_crds::{Cidr, Family, wellknown};
 
 pub use objects::{
     ChartValues, Lease, Network, Node, NodeNet, Pool, PoolValues, ServiceRange, Traces, Unreadable,
+    UsedAddresses,
 };
 pub use table::{Change, Meta, Record, Table};
 

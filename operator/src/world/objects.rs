@@ -13,15 +13,15 @@ use k8s_openapi::{
         core::v1::{ConfigMap, Node as KubeNode, NodeCondition},
         networking::v1::ServiceCIDR,
     },
-    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
     jiff::Timestamp,
 };
 use kube::core::DynamicObject;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tartan_crds::{
-    BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec, NetworkPoolStatus,
-    NodeNetworkSpec, PathCount, SubnetLeaseSpec, SubnetLeaseStatus,
+    AddressUse, BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec,
+    NetworkPoolStatus, NodeNetworkSpec, PathCount, SubnetLeaseSpec, SubnetLeaseStatus,
     conditions::kind,
     wellknown::{annotation, field_manager, label},
 };
@@ -156,6 +156,10 @@ pub struct Lease {
     pub in_use: bool,
     /// Of the WireGuard keys that the agent published.
     pub key_generations: BTreeSet<i32>,
+    /// Where peers send to, as the node's agent says.
+    pub public_ips: Vec<IpAddr>,
+    /// Which request for its return the agent has met.
+    pub emptied: Option<Time>,
     pub created: Timestamp,
     /// Being deleted by somebody, held by a finalizer.
     pub deleting: bool,
@@ -196,6 +200,8 @@ impl Lease {
                 .filter(|endpoint| endpoint.kind == BackendType::Wireguard)
                 .map(|endpoint| endpoint.generation.unwrap_or(0))
                 .collect(),
+            public_ips: status.public_ips,
+            emptied: status.emptied,
             created: object.metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting: object.metadata.deletion_timestamp.is_some(),
             traces,
@@ -237,6 +243,24 @@ pub struct Report {
     /// What joins it to peers.
     #[serde(skip)]
     pub sends: BTreeSet<BackendType>,
+    /// How many addresses pods have of each of its blocks.
+    pub address_use: UsedAddresses,
+}
+
+/// Figures that change with every pod. Two are equal when no decision can hang on what differs before the next
+/// round, which comes by itself within seconds: the same blocks, alike full to an eighth, empty since the same time.
+#[derive(Clone, Debug, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct UsedAddresses(pub Vec<AddressUse>);
+
+impl PartialEq for UsedAddresses {
+    fn eq(&self, other: &Self) -> bool {
+        let coarse = |figures: &AddressUse| {
+            let eighth = figures.used.saturating_mul(8).checked_div(figures.capacity).unwrap_or(8);
+            (figures.subnet, eighth, figures.used >= figures.capacity, figures.empty_since.clone())
+        };
+        self.0.iter().map(coarse).eq(other.0.iter().map(coarse))
+    }
 }
 
 impl NodeNet {

@@ -13,6 +13,7 @@
     reason = "tests"
 )]
 
+mod growth;
 mod plan;
 #[path = "../store/mod.rs"]
 mod store;
@@ -35,6 +36,10 @@ enum Step {
     RemoveNode(u8),
     /// The node's agent begins to use its leases.
     Use(u8),
+    /// It reports its blocks: full or not.
+    Report(u8, bool),
+    /// An agent answers a request for a block.
+    Answer(u8),
     /// Another IPAM writes podCIDRs, if the Node has none: this block of the first entry.
     ForeignPodCidr(u8, u8),
     /// Somebody deletes a lease by hand that no agent uses.
@@ -79,6 +84,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0u8..7).prop_map(Step::AddNode),
         3 => (0u8..7).prop_map(Step::RemoveNode),
         2 => (0u8..7).prop_map(Step::Use),
+        3 => (0u8..7, any::<bool>()).prop_map(|(node, full)| Step::Report(node, full)),
+        2 => (0u8..8).prop_map(Step::Answer),
         1 => (0u8..7, 0u8..6).prop_map(|(node, block)| Step::ForeignPodCidr(node, block)),
         1 => (0u8..16).prop_map(Step::DeleteLease),
         1 => any::<bool>().prop_map(Step::Pool),
@@ -143,7 +150,9 @@ impl Operator {
             actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
         }
         for action in &actions {
-            if let Action::CreateLease { spec, .. } = action {
+            if let Action::CreateLease { spec, .. } = action
+                && spec.primary
+            {
                 self.world.wishes.insert((spec.node_name.clone(), spec.subnet.family()), spec.subnet);
             }
         }
@@ -157,9 +166,11 @@ impl Operator {
             2 => Fault::Twice,
             _ => Fault::None,
         };
+        let before = growth::at_stake(store, action);
         for news in store.carry_out(action, fault) {
             learn(&mut self.world, news, Instant::now());
         }
+        growth::assert_met(store, before);
     }
 }
 
@@ -208,6 +219,8 @@ fn take(step: Step, store: &mut Store, operators: &mut [Operator; 2], plan: &mut
         }
         Step::RemoveNode(number) => store.remove_node(&name(number)),
         Step::Use(number) => store.use_leases_of(&name(number)),
+        Step::Report(number, full) => growth::report(store, &name(number), full),
+        Step::Answer(number) => growth::answer(store, number),
         Step::ForeignPodCidr(number, block) => store.change_node(&name(number), |node| {
             if node.pod_cidrs.is_empty() {
                 node.pod_cidrs = vec![format!("10.0.{block}.0/24")];

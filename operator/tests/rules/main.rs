@@ -12,9 +12,12 @@
 mod edits;
 mod explain;
 mod foresight;
+mod growth;
 mod keys;
 mod node_addresses;
 mod pod_cidrs;
+mod reclaim;
+mod reservations;
 #[path = "../store/mod.rs"]
 mod store;
 mod transition;

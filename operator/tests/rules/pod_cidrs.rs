@@ -70,6 +70,7 @@ fn lease_two_blocks(store: &mut Store, node: &str) {
             backend: LeaseBackend { accepts: vec![BackendType::Vxlan], ..LeaseBackend::default() },
             node_addresses: vec![],
             mtu: None,
+            returning: None,
             released_at: None,
         };
         assert!(store.insert_lease(spec, BTreeMap::new()));

@@ -173,6 +173,8 @@ impl Store {
             labels,
             in_use: false,
             key_generations: BTreeSet::new(),
+            public_ips: vec![],
+            emptied: None,
             created: self.now,
             deleting: false,
             traces: Traces::default(),

@@ -1,0 +1,72 @@
+//! Entries that are drained: who still uses them, and when they may be removed.
+
+use std::collections::BTreeMap;
+
+use tartan_crds::conditions::reason;
+
+use super::{Problem, draft::Draft, listed, plural};
+use crate::world::Lease;
+
+/// Nodes that a status names.
+const NAMED: usize = 16;
+
+/// The first holders of leases in a draining entry, by its name; a Node that is gone among them while its block is
+/// held.
+pub fn users<'a>(draft: &Draft<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (entry, lease) in in_drained(draft) {
+        let users = users.entry(entry).or_default();
+        let node = lease.node().unwrap_or_default();
+        if users.len() < NAMED && !users.contains(&node) {
+            users.push(node);
+        }
+    }
+    users
+}
+
+/// How far draining has come; `None` where nothing is drained.
+pub fn progress(draft: &Draft<'_>) -> Option<Problem> {
+    let draining: Vec<&str> =
+        draft.layout.entries.iter().filter(|entry| entry.drain).map(|entry| entry.name).collect();
+    if draining.is_empty() {
+        return None;
+    }
+    let leases: Vec<(&str, &Lease)> = in_drained(draft).collect();
+    let mut sentences = vec![];
+    for entry in &draining {
+        let (held, used): (Vec<&Lease>, Vec<&Lease>) = leases
+            .iter()
+            .filter(|(name, _)| name == entry)
+            .map(|(_, lease)| *lease)
+            .partition(|lease| lease.released_at().is_some());
+        sentences.push(match (used.is_empty(), held.is_empty()) {
+            (true, true) => format!("no lease is left in entry {entry}: take it out of spec.cidrs"),
+            (true, false) => format!(
+                "entry {entry}: {} held for nodes that are gone ({}): it is empty when reclaimAfter has passed",
+                plural(held.len(), "block"),
+                holders(&held)
+            ),
+            (false, _) => format!(
+                "entry {entry}: {} in use by {}: drain each of these nodes, delete its Node and let it join again",
+                plural(used.len(), "lease"),
+                holders(&used)
+            ),
+        });
+    }
+    let reason = if leases.is_empty() { reason::ENTRY_EMPTY } else { reason::ENTRY_IN_USE };
+    Some(Problem::new(reason, sentences.join("; ")))
+}
+
+fn holders(leases: &[&Lease]) -> String {
+    let mut nodes: Vec<&str> = leases.iter().map(|lease| lease.node().unwrap_or("(unreadable)")).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    listed(&nodes)
+}
+
+fn in_drained<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a str, &'a Lease)> {
+    draft.world.leases.iter().filter_map(|lease| {
+        let (_, entry) = draft.layout.entry_of(lease.subnet)?;
+        entry.drain.then_some((entry.name, lease))
+    })
+}

@@ -1,0 +1,328 @@
+//! [`GrowthPlan`]: further blocks for nodes whose addresses run low, and their return.
+//!
+//! Nothing of it is remembered. How full a node's blocks are, and since when one is empty, is what its agent reports;
+//! when it last got one is in the leases' creation times; that one is asked back, and that the agent has met the
+//! request, is in the lease. The return takes four steps, each of which may be the last for a while:
+//!
+//! 1. the operator writes `spec.returning`: the lease is in force as before;
+//! 2. the agent takes the range out of the CNI configuration, waits for every pod start that may have read the old
+//!    one, and looks into the CNI's store under its lock; while a pod has an address there, nothing more happens;
+//! 3. it answers with the time of the request in `status.emptied`, and takes the answer back if an address turns up;
+//! 4. the operator deletes that version of the lease, and no other.
+//!
+//! A request that is withdrawn (the node needs the block after all) makes an answer to it void.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+use tartan_crds::{AddressUse, Family, Growth, PodCidrModeInForce, conditions::reason};
+
+use super::{
+    DeleteReason, Problem,
+    draft::{Draft, Verdict},
+    layout::{Layout, Membership},
+};
+use crate::world::{Lease, Node, World};
+
+/// Which leases are asked back, and which nodes need a block.
+#[derive(Debug, Default)]
+pub struct GrowthPlan<'a> {
+    /// Since when a further lease is asked back, by name.
+    pub returning: BTreeMap<&'a str, Time>,
+    /// Leases that were asked back and whose agent has met the request, by node.
+    emptied: BTreeMap<&'a str, Vec<&'a Lease>>,
+    needs: BTreeMap<&'a str, Vec<(Family, Need)>>,
+    /// When time alone changes the answer.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What a node that runs low is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Block,
+    /// It has as many as it may have.
+    AtMost(i32),
+}
+
+/// The leases in force that a node holds of one family.
+struct Holding<'a, 'w> {
+    node: &'a Node,
+    membership: Membership<'w>,
+    family: Family,
+    leases: Vec<&'a Lease>,
+    report: &'a [AddressUse],
+    policy: Growth,
+}
+
+impl<'a> GrowthPlan<'a> {
+    pub fn of(world: &'a World, layout: &Layout<'_>, now: Timestamp) -> Self {
+        let mut holdings: BTreeMap<(&'a str, Family), Vec<&'a Lease>> = BTreeMap::new();
+        for lease in world.leases.iter().filter(|lease| lease.released_at().is_none()) {
+            let Ok(spec) = &lease.spec else { continue };
+            let node = spec.node_name.as_str();
+            if world.nodes.get(node).is_none_or(|node| node.meta.uid != spec.node_uid) {
+                // Of a machine that is gone, or somebody edited it.
+                continue;
+            }
+            holdings.entry((node, lease.subnet.family())).or_default().push(lease);
+        }
+        let mut plan = Self::default();
+        for ((name, family), leases) in holdings {
+            let Some(node) = world.nodes.get(name) else { continue };
+            if !leases.iter().any(|lease| is_primary(lease)) {
+                continue;
+            }
+            let membership = layout.membership(node);
+            // What was said of another machine under this name is no news of this one.
+            let report = world
+                .node_networks
+                .get(name)
+                .filter(|object| object.owner.as_deref() == Some(&node.meta.uid))
+                .map_or(&[][..], |object| &object.report.address_use.0);
+            let policy = layout.growth(membership);
+            plan.settle(layout, &Holding { node, membership, family, leases, report, policy }, now);
+        }
+        plan
+    }
+
+    fn settle(&mut self, layout: &Layout<'_>, holding: &Holding<'a, '_>, now: Timestamp) {
+        let Holding { node, membership, policy, report, .. } = holding;
+        let further = || holding.leases.iter().copied().filter(|lease| !is_primary(lease));
+        // New pods belong elsewhere: not to wait until it is empty is what gets it empty.
+        let must_go = |lease: &Lease| {
+            layout.is_kept_from(&node.meta.name, lease.subnet)
+                || layout
+                    .entry_of(lease.subnet)
+                    .is_some_and(|(place, entry)| entry.drain || !membership.reach.contains(&place))
+        };
+        for lease in further() {
+            let asked = lease.spec.as_ref().ok().and_then(|spec| spec.returning.clone());
+            if let Some(since) = asked.or_else(|| must_go(lease).then_some(Time(now))) {
+                self.returning.insert(&lease.meta.name, since);
+            }
+        }
+        let active: Vec<&Lease> = self.active(holding);
+        let share = i64::from(policy.grant_below_free);
+        if let Some(figures) = figures(&active, report) {
+            if figures.is_low(share) {
+                let withdrawn = further()
+                    .find(|lease| self.returning.contains_key(lease.meta.name.as_str()) && !must_go(lease));
+                match withdrawn {
+                    Some(lease) => drop(self.returning.remove(lease.meta.name.as_str())),
+                    None => self.need(holding, active.len(), now),
+                }
+            } else if further()
+                .all(|lease| must_go(lease) || !self.returning.contains_key(lease.meta.name.as_str()))
+            {
+                self.ask_back(holding, &active, now);
+            }
+        }
+        let met = further().filter(|lease| {
+            let asked = lease.spec.as_ref().ok().and_then(|spec| spec.returning.as_ref());
+            asked.is_some()
+                && asked == lease.emptied.as_ref()
+                && asked == self.returning.get(lease.meta.name.as_str())
+        });
+        let met: Vec<&'a Lease> = met.collect();
+        self.emptied.entry(&node.meta.name).or_default().extend(met);
+    }
+
+    /// Leases whose addresses new pods may get.
+    fn active(&self, holding: &Holding<'a, '_>) -> Vec<&'a Lease> {
+        let stays = |lease: &&Lease| !self.returning.contains_key(lease.meta.name.as_str());
+        holding.leases.iter().copied().filter(stays).collect()
+    }
+
+    fn need(&mut self, holding: &Holding<'a, '_>, blocks: usize, now: Timestamp) {
+        let Holding { node, family, leases, policy, .. } = holding;
+        let most = policy.max_blocks_per_node;
+        let need = if usize::try_from(most).is_ok_and(|most| blocks >= most) {
+            Need::AtMost(most)
+        } else {
+            let newest = leases.iter().map(|lease| lease.created).max().unwrap_or(now);
+            let due = after(newest, policy.cool_down);
+            if due > now {
+                self.wake(due);
+                return;
+            }
+            Need::Block
+        };
+        self.needs.entry(&node.meta.name).or_default().push((*family, need));
+    }
+
+    /// Asks back the newest further block that has been empty for long enough, if the others have room without it.
+    fn ask_back(&mut self, holding: &Holding<'a, '_>, active: &[&'a Lease], now: Timestamp) {
+        let Holding { policy, report, .. } = holding;
+        let share = i64::from(policy.grant_below_free);
+        let mut candidates: Vec<&'a Lease> =
+            active.iter().copied().filter(|lease| !is_primary(lease)).collect();
+        candidates.sort_by_key(|lease| std::cmp::Reverse((lease.created, lease.subnet)));
+        for lease in candidates {
+            let since =
+                of(lease, report).filter(|figures| figures.used == 0).and_then(|f| f.empty_since.as_ref());
+            let Some(since) = since else { continue };
+            let others: Vec<&Lease> =
+                active.iter().copied().filter(|other| other.meta.name != lease.meta.name).collect();
+            if figures(&others, report).is_none_or(|figures| figures.is_low(share.saturating_mul(2))) {
+                continue;
+            }
+            let due = after(since.0, policy.return_empty_after);
+            if due <= now {
+                self.returning.insert(&lease.meta.name, Time(now));
+                return;
+            }
+            self.wake(due);
+        }
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// Gives up the leases that the node's agent has emptied. Before anything else is decided about the node.
+pub fn take_back(draft: &mut Draft<'_>, node: &Node) {
+    let met = draft.growth.emptied.get(node.meta.name.as_str()).cloned().unwrap_or_default();
+    for lease in met {
+        draft.delete(lease, DeleteReason::Emptied);
+    }
+}
+
+/// Gives a node that holds what it must have the further block that it needs, and completes what is said of it.
+pub fn extend<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    verdict: Verdict,
+) -> Verdict {
+    let Verdict::Leased { mut subnets, mut remark } = verdict else { return verdict };
+    for (family, need) in draft.growth.needs.get(node.meta.name.as_str()).cloned().unwrap_or_default() {
+        let problem = match need {
+            Need::AtMost(most) => Some(format!("it has the {most} that growth.maxBlocksPerNode allows")),
+            Need::Block => grant(draft, node, membership, family).err(),
+        };
+        if let (Some(why), None) = (problem, &remark) {
+            let share = draft.layout.growth(membership).grant_below_free;
+            remark = Some(Problem::new(
+                reason::ADDRESSES_LOW,
+                format!(
+                    "less than {share} % of the node's {family} addresses are free, and it gets no further block: {why}"
+                ),
+            ));
+        }
+    }
+    let further = draft.leases_of(&node.meta.name).into_iter().filter(|lease| {
+        !is_primary(lease) && lease.released_at().is_none() && !subnets.contains(&lease.subnet)
+    });
+    let further: Vec<_> = further.map(|lease| lease.subnet).collect();
+    subnets.extend(further);
+    Verdict::Leased { subnets, remark }
+}
+
+/// Further blocks of a node that is back are its own again: pods that outlived its Node have addresses there, and
+/// where none has, they are asked back like any other.
+pub fn revive_further<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    primary: &Lease,
+) {
+    for lease in draft.leases_of(&node.meta.name) {
+        let further = lease.meta.name != primary.meta.name
+            && lease.subnet.family() == primary.subnet.family()
+            && lease.spec.as_ref().is_ok_and(|spec| !spec.primary);
+        if further && comes_back(draft, membership, lease) {
+            draft.keep(node, membership, lease, false);
+        }
+    }
+}
+
+/// Whether a lease that is held is a further block which the node still may have.
+pub fn comes_back(draft: &Draft<'_>, membership: Membership<'_>, lease: &Lease) -> bool {
+    let further = lease.spec.as_ref().is_ok_and(|spec| !spec.primary && spec.released_at.is_some());
+    let entry = draft.layout.entry_of(lease.subnet);
+    further
+        && entry.is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place))
+        && draft.layout.reservation(lease.subnet).is_none()
+}
+
+fn grant<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    family: Family,
+) -> Result<(), String> {
+    let adopts = draft.mode == PodCidrModeInForce::Adopt;
+    let foreign = if adopts { pod_cidr_entries(draft) } else { BTreeSet::new() };
+    let layout = draft.layout;
+    let places: Vec<usize> = layout
+        .reachable(membership)
+        .filter(|(place, entry)| !entry.drain && entry.cidr.family() == family && !foreign.contains(place))
+        .map(|(place, _)| place)
+        .collect();
+    match places.into_iter().find_map(|place| draft.free_block_in(place)) {
+        Some(block) => {
+            draft.create(node, membership, block, false);
+            Ok(())
+        }
+        None if adopts => Err(
+            "podCIDRMode is Adopt, and another IPAM gives out the entries that hold podCIDRs: append an entry that \
+             it knows nothing of to ClusterNetwork.spec.cidrs"
+                .to_owned(),
+        ),
+        None => Err(format!(
+            "no free {family} block is left for pool {}: append an entry to ClusterNetwork.spec.cidrs",
+            membership.pool
+        )),
+    }
+}
+
+/// Entries that the other IPAM gives out as well: those in which any Node's podCIDR lies.
+fn pod_cidr_entries(draft: &Draft<'_>) -> BTreeSet<usize> {
+    let cidrs = draft.world.nodes.iter().flat_map(|node| &node.pod_cidrs);
+    cidrs
+        .filter_map(|text| text.parse().ok())
+        .filter_map(|cidr| draft.layout.entries.iter().position(|entry| entry.cidr.overlaps(cidr)))
+        .collect()
+}
+
+/// Addresses of several blocks together.
+struct Figures {
+    capacity: i64,
+    used: i64,
+}
+
+impl Figures {
+    /// Whether less than `share` percent is free; also where there is none at all.
+    fn is_low(&self, share: i64) -> bool {
+        let free = i128::from(self.capacity.saturating_sub(self.used));
+        free <= 0 || free * 100 < i128::from(self.capacity) * i128::from(share)
+    }
+}
+
+/// `None` where one of the blocks is not reported: a block that was just granted must count before the next.
+fn figures(leases: &[&Lease], report: &[AddressUse]) -> Option<Figures> {
+    leases.iter().try_fold(Figures { capacity: 0, used: 0 }, |sum, lease| {
+        let figures = of(lease, report)?;
+        Some(Figures {
+            capacity: sum.capacity.saturating_add(figures.capacity),
+            used: sum.used.saturating_add(figures.used),
+        })
+    })
+}
+
+fn of<'r>(lease: &Lease, report: &'r [AddressUse]) -> Option<&'r AddressUse> {
+    report.iter().find(|figures| figures.subnet == lease.subnet)
+}
+
+fn is_primary(lease: &Lease) -> bool {
+    lease.spec.as_ref().is_ok_and(|spec| spec.primary)
+}
+
+fn after(time: Timestamp, wait: kube::core::Duration) -> Timestamp {
+    let wait = SignedDuration::try_from(std::time::Duration::from(wait)).unwrap_or(SignedDuration::MAX);
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,134 @@
+//! Ranges of an entry that are kept back, and blocks that are kept for one node each.
+//!
+//! A reservation takes nothing from anybody: a lease that it covers stays, and is told of. It only keeps what is
+//! free from being given out.
+
+use tartan_crds::{Cidr, Family, Reservation, conditions::reason};
+
+use super::{
+    Problem,
+    draft::Draft,
+    layout::{Entry, Layout, Membership},
+    listed, plural,
+};
+use crate::world::Lease;
+
+impl<'a> Layout<'a> {
+    /// Everything that is kept back, for nobody or for one node.
+    pub fn kept_back(&self) -> impl Iterator<Item = Cidr> {
+        self.entries.iter().flat_map(|entry| kept_in(entry).map(|kept| kept.cidr))
+    }
+
+    /// What keeps a block back.
+    pub fn reservation(&self, block: Cidr) -> Option<(&Entry<'a>, &'a Reservation)> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.cidr.overlaps(block))
+            .find_map(|entry| Some((entry, kept_in(entry).find(|kept| kept.cidr.overlaps(block))?)))
+    }
+
+    /// Whether a block is kept back from this node.
+    pub fn is_kept_from(&self, node: &str, block: Cidr) -> bool {
+        self.reservation(block).is_some_and(|(_, kept)| kept.node_name.as_deref() != Some(node))
+    }
+
+    /// The block that is kept for a node, in the first entry of its reach that has one for it.
+    pub fn kept_for(&self, node: &str, membership: Membership<'_>, family: Family) -> Option<Cidr> {
+        let entries = self.reachable(membership).map(|(_, entry)| entry);
+        entries.filter(|entry| !entry.drain && entry.cidr.family() == family).find_map(|entry| {
+            let kept = kept_in(&entry).find(|kept| kept.node_name.as_deref() == Some(node))?;
+            entry.cidr.block_index(entry.block_len, kept.cidr).map(|_| kept.cidr)
+        })
+    }
+}
+
+fn kept_in<'a>(entry: &Entry<'a>) -> impl Iterator<Item = &'a Reservation> + use<'a> {
+    let cidr = entry.cidr;
+    entry.reserved.iter().filter(move |kept| cidr.covers(kept.cidr))
+}
+
+/// Leases that a reservation covers though they are another's.
+pub fn covered_leases(draft: &Draft<'_>) -> Option<Problem> {
+    draft.layout.kept_back().next()?;
+    let covered: Vec<(&Lease, &Entry<'_>, &Reservation)> = draft
+        .world
+        .leases
+        .iter()
+        .filter_map(|lease| {
+            let (entry, kept) = draft.layout.reservation(lease.subnet)?;
+            (kept.node_name.is_none() || kept.node_name.as_deref() != lease.node())
+                .then_some((lease, entry, kept))
+        })
+        .collect();
+    let (_, entry, kept) = covered.first()?;
+    let names: Vec<String> = covered
+        .iter()
+        .map(|(lease, ..)| format!("{} of node {}", lease.subnet, lease.node().unwrap_or("(unreadable)")))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Some(Problem::new(
+        reason::RESERVED_IN_USE,
+        format!(
+            "spec.cidrs: entry {}: reserved range {} covers {}: {}; they stay as they are: drain those nodes and \
+             delete their Nodes, or take the range out of reserved",
+            entry.name,
+            kept.cidr,
+            plural(covered.len(), "lease"),
+            listed(&names)
+        ),
+    ))
+}
+
+/// Blocks that are kept for nodes which can't get them.
+pub fn out_of_reach(draft: &Draft<'_>) -> Vec<Problem> {
+    let mut problems = vec![];
+    for (place, entry) in draft.layout.entries.iter().enumerate() {
+        for kept in kept_in(entry) {
+            let Some(node) = kept.node_name.as_deref().and_then(|name| draft.world.nodes.get(name)) else {
+                continue;
+            };
+            let membership = draft.layout.membership(node);
+            if !membership.reach.contains(&place) {
+                problems.push(Problem::new(
+                    reason::INVALID_RESERVATION,
+                    format!(
+                        "entry {}: {} is reserved for node {}, but pool {}, which that is in, does not use the \
+                         entry: move the reservation to an entry of the pool, or the node to another pool",
+                        entry.name, kept.cidr, node.meta.name, membership.pool
+                    ),
+                ));
+            }
+        }
+    }
+    problems
+}
+
+/// Why a node does not get the block that is kept for it.
+pub fn taken(draft: &Draft<'_>, node: &str, block: Cidr) -> Problem {
+    let holder = draft.world.leases.iter().find(|lease| lease.subnet.overlaps(block));
+    let what = match holder {
+        Some(lease) => format!(
+            "is taken by lease {} of node {}: drain that node and delete its Node",
+            lease.meta.name,
+            lease.node().unwrap_or("(unreadable)")
+        ),
+        None => "contains an address of a Node or of a Service: choose another block".to_owned(),
+    };
+    Problem::new(
+        reason::RESERVED_BLOCK_TAKEN,
+        format!(
+            "{block}, reserved for node {node}, {what}, or take the reservation out of the ClusterNetwork"
+        ),
+    )
+}
+
+/// What a drain of the node would change, where it holds another block than the one that is kept for it.
+pub fn elsewhere(held: Cidr, kept: Cidr) -> Problem {
+    Problem::new(
+        reason::RESERVED_ELSEWHERE,
+        format!(
+            "the node holds {held}, and {kept} is reserved for it: it gets that when it is drained and its Node \
+             deleted and made anew"
+        ),
+    )
+}

@@ -1,0 +1,171 @@
+//! Leases and Nodes that do not fit together: by hand, by a backup, by another machine.
+
+use tartan_crds::{Cidr, SubnetLeaseSpec};
+
+use super::*;
+
+fn three() -> Store {
+    let mut store = small();
+    for node in ["a", "b", "c"] {
+        store.add_node(node);
+    }
+    store.settle();
+    for node in ["a", "b", "c"] {
+        store.use_leases_of(node);
+    }
+    store
+}
+
+fn spec(store: &Store, name: &str) -> SubnetLeaseSpec {
+    store.leases[name].spec.clone().unwrap()
+}
+
+#[test]
+fn what_somebody_edits_in_a_lease_is_put_right() {
+    type Edit = fn(&mut SubnetLeaseSpec);
+    let edits: [(&str, Edit); 6] = [
+        ("nodeUID", |spec| spec.node_uid = "stranger".into()),
+        ("pool", |spec| spec.pool = "nonsense".into()),
+        ("primary", |spec| spec.primary = false),
+        ("backend", |spec| spec.backend.accepts.clear()),
+        ("mtu", |spec| spec.mtu = Some(600)),
+        ("releasedAt", |spec| {
+            spec.released_at = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                "2025-01-01T00:00:00Z".parse().unwrap(),
+            ));
+        }),
+    ];
+    for (what, edit) in edits {
+        let mut store = three();
+        let before = spec(&store, "10.0.1.0-24");
+        store.change_lease("10.0.1.0-24", |lease| edit(lease.spec.as_mut().unwrap()));
+        check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+        assert_eq!(spec(&store, "10.0.1.0-24"), before, "{what}");
+    }
+}
+
+/// The leases of a backup, with the Nodes of today: each Node has the podCIDR that it was given since.
+#[test]
+fn leases_of_an_old_backup_do_not_get_between_nodes_and_their_podcidrs() {
+    let mut store = three();
+    let backup: Vec<SubnetLeaseSpec> =
+        store.leases.values().map(|lease| lease.spec.clone().unwrap()).collect();
+    // Since then b went and its block was given to d; a was made anew; c stayed.
+    store.remove_node("b");
+    store.settle();
+    store.pass(4000);
+    store.settle();
+    store.add_node("d");
+    store.remove_node("a");
+    store.add_node("a");
+    check(&mut store, "a: 10.0.0.0/24\nc: 10.0.2.0/24\nd: 10.0.1.0/24");
+    let names: Vec<String> = store.leases.keys().cloned().collect();
+    names.iter().for_each(|name| store.remove_lease(name));
+    for spec in backup {
+        store.insert_lease(spec, Default::default());
+    }
+    check(&mut store, "a: 10.0.0.0/24\nc: 10.0.2.0/24\nd: 10.0.1.0/24");
+    for (name, node) in [("10.0.0.0-24", "a"), ("10.0.1.0-24", "d"), ("10.0.2.0-24", "c")] {
+        assert_eq!(spec(&store, name).node_uid, store.nodes[node].meta.uid, "{name}");
+    }
+}
+
+/// The other way round: the Nodes of a backup, one of which has the podCIDR that another holds today.
+#[test]
+fn two_nodes_with_one_podcidr_keep_one_holder_and_say_so() {
+    let mut store = three();
+    store.add_node_with("old", |node| {
+        node.pod_cidrs = vec!["10.0.1.0/24".into()];
+        node.mirrored = Some("10.0.1.0/24".into());
+    });
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+    assert_eq!(store.leased_condition("old"), "False PodCIDRTaken");
+    assert_eq!(store.leased_condition("b"), "True AsExpected");
+}
+
+#[test]
+fn leases_of_an_old_backup_beside_newer_ones_of_their_nodes_go_when_nothing_uses_them() {
+    let mut store = three();
+    let mut old = spec(&store, "10.0.0.0-24");
+    old.subnet = "10.0.3.0/24".parse::<Cidr>().unwrap();
+    old.node_uid = "of before".into();
+    store.insert_lease(old, Default::default());
+    store.settle();
+    assert_eq!(store.leased(), "a: 10.0.0.0/24 ~10.0.3.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+    store.pass(4000);
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+}
+
+/// A machine that was set up anew under another name, with the address that it had.
+#[test]
+fn an_address_that_a_newer_node_took_over_is_told_on_the_older() {
+    let mut store = three();
+    let publish = |store: &mut Store, name: &str, address: &str| {
+        let address = address.parse().unwrap();
+        store.change_lease(name, |lease| lease.public_ips = vec![address]);
+    };
+    publish(&mut store, "10.0.0.0-24", "192.0.2.1");
+    publish(&mut store, "10.0.1.0-24", "192.0.2.2");
+    store.pass(60);
+    store.add_node("new");
+    store.settle();
+    publish(&mut store, "10.0.3.0-24", "192.0.2.1");
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24\nnew: 10.0.3.0/24");
+    assert_eq!(store.leased_condition("a"), "True AddressTakenOver");
+    let said = &store.node_networks["a"].leased.as_ref().unwrap().message;
+    assert!(said.contains("192.0.2.1") && said.contains("node new"), "{said}");
+    for other in ["b", "c", "new"] {
+        assert_eq!(store.leased_condition(other), "True AsExpected", "{other}");
+    }
+    store.remove_node("a");
+    check(&mut store, "a: ~10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24\nnew: 10.0.3.0/24");
+}
+
+#[test]
+fn an_entry_that_is_drained_names_who_still_uses_it_and_says_when_it_may_go() {
+    let mut store = Store::default().with_network(network(vec![entry("old", "10.0.0.0/22", 24)]));
+    for node in ["a", "b"] {
+        store.add_node(node);
+    }
+    store.settle();
+    assert_eq!(store.network_condition("Draining"), "False AsExpected");
+    store.set_network(network(vec![draining("old", "10.0.0.0/22", 24), entry("new", "10.8.0.0/22", 24)]));
+    let message = |store: &Store| {
+        let conditions = &store.network.as_ref().unwrap().status.conditions;
+        conditions.iter().find(|condition| condition.type_ == "Draining").unwrap().message.clone()
+    };
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
+    assert_eq!(store.network_condition("Draining"), "True EntryInUse");
+    assert!(message(&store).contains("2 leases in use by a, b"), "{}", message(&store));
+    assert_eq!(store.network.as_ref().unwrap().status.cidrs[0].used_by, ["a", "b"]);
+    store.remove_node("a");
+    store.remove_node("b");
+    store.settle();
+    assert_eq!(store.network_condition("Draining"), "True EntryInUse");
+    assert!(message(&store).contains("held for nodes that are gone (a, b)"), "{}", message(&store));
+    store.pass(3600);
+    store.settle();
+    assert_eq!(store.network_condition("Draining"), "True EntryEmpty");
+    store.set_network(network(vec![entry("new", "10.8.0.0/22", 24)]));
+    store.settle();
+    assert_eq!(store.network_condition("Draining"), "False AsExpected");
+}
+
+#[test]
+fn a_node_moved_between_pools_keeps_its_block_and_is_told_what_a_drain_would_change() {
+    let entries = vec![entry("main", "10.0.0.0/22", 24), entry("own", "10.9.0.0/22", 26)];
+    let mut store = Store::default().with_network(network(entries));
+    store.add_node("a");
+    store.settle();
+    let pool = json!({ "nodeSelector": { "matchLabels": { "p": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["own"] });
+    store.set_pool("p", pool);
+    store.change_node("a", |node| drop(node.labels.insert("p".into(), String::new())));
+    check(&mut store, "a: 10.0.0.0/24");
+    assert_eq!(store.leased_condition("a"), "True OutsidePool");
+    let said = store.node_networks["a"].leased.as_ref().unwrap().message.clone();
+    assert!(said.contains("10.0.0.0/24") && said.contains("a /26 of entry own (10.9.0.0/22)"), "{said}");
+    store.remove_node("a");
+    store.settle();
+    store.add_node_with("a", |node| drop(node.labels.insert("p".into(), String::new())));
+    check(&mut store, "a: ~10.0.0.0/24 10.9.0.0/26");
+}
