@@ -23,7 +23,7 @@ use crate::{
     cni::{
         self, Counted,
         files::{Places, Texts, Written},
-        vacate::{Met, Vacating},
+        vacate::Vacating,
     },
     ground::{self, Ground},
     inputs::Snapshot,
@@ -97,7 +97,12 @@ pub async fn round(
     let ground = ground::find(place.node, place.api_server, snapshot, kernel, memory).await;
     let worked = program(&ground, kernel).await;
     let files = write_files(place, &ground, &worked, memory);
-    let met = vacate(place, &ground, &files, memory);
+    let known = match &ground {
+        Ground::Fresh { built, .. } if files.written => Some(built.returning.as_slice()),
+        // What the files offer, or the next second makes of them, is not known.
+        _ => None,
+    };
+    let met = memory.vacating.answer(known, &place.places.data_dir(), place.pod_start_limit);
     if let Some(built) = ground.built() {
         let said = snapshot.node_net.and_then(|own| own.status.as_deref());
         let said = said.map_or(&[][..], |said| &said.address_use);
@@ -320,31 +325,12 @@ fn write_files(place: &Place<'_>, ground: &Ground, worked: &Worked, memory: &mut
     files
 }
 
-/// Which blocks that are asked back can go. None while the inputs are in doubt or the files not written.
-fn vacate(place: &Place<'_>, ground: &Ground, files: &Files, memory: &mut Memory) -> Met {
-    if !files.written {
-        // Nobody knows what they offer, or what the next second makes of them.
-        memory.vacating = Vacating::default();
-    }
-    let Ground::Fresh { built, .. } = ground else { return Met::default() };
-    if !files.written {
-        return Met::default();
-    }
-    let now = Instant::now();
-    memory.vacating.note(&built.returning, now);
-    let data_dir = place.places.data_dir();
-    memory.vacating.met(&built.returning, &data_dir, place.pod_start_limit, now).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot look into host-local's store");
-        Met::default()
-    })
-}
-
 fn publish(
     snapshot: Snapshot<'_>,
     ground: &Ground,
     worked: &Worked,
     verdict: &Assessment,
-    (availability, met): (Option<Availability>, &Met),
+    (availability, met): (Option<Availability>, &cni::vacate::Met),
     memory: &Memory,
 ) -> Published {
     let built = ground.built();

@@ -48,8 +48,23 @@ pub struct Met {
 }
 
 impl Vacating {
+    /// The answers to `requests`; none where it is not known that the files on disk leave them out. `limit`: what no
+    /// start of a pod takes longer than.
+    pub fn answer(&mut self, requests: Option<&[Request]>, data_dir: &Path, limit: Duration) -> Met {
+        let Some(requests) = requests else {
+            *self = Self::default();
+            return Met::default();
+        };
+        let now = Instant::now();
+        self.note(requests, now);
+        self.met(requests, data_dir, limit, now).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look into host-local's store");
+            Met::default()
+        })
+    }
+
     /// Notes that the configuration on disk offers no address of these, and of every other subnet.
-    pub fn note(&mut self, requests: &[Request], now: Instant) {
+    fn note(&mut self, requests: &[Request], now: Instant) {
         self.left_out.retain(|subnet, _| requests.iter().any(|request| request.subnet == *subnet));
         for request in requests {
             self.left_out.entry(request.subnet).or_insert(now);
@@ -57,13 +72,7 @@ impl Vacating {
     }
 
     /// Looks which requests are met. `limit`: what no start of a pod takes longer than.
-    pub fn met(
-        &self,
-        requests: &[Request],
-        data_dir: &Path,
-        limit: Duration,
-        now: Instant,
-    ) -> io::Result<Met> {
+    fn met(&self, requests: &[Request], data_dir: &Path, limit: Duration, now: Instant) -> io::Result<Met> {
         let mut met = Met::default();
         let mut again =
             |wait: Duration| met.again = Some(met.again.map_or(wait, |known: Duration| known.min(wait)));

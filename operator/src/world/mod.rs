@@ -3,6 +3,7 @@
 //! The allocator task owns it and feeds it with what the watches and its own writes tell. Deciding reads it
 //! and nothing else.
 
+mod node_net;
 mod objects;
 mod table;
 
@@ -10,10 +11,8 @@ use std::{collections::BTreeMap, time::Instant};
 
 use tartan_crds::{Cidr, Family, wellknown};
 
-pub use objects::{
-    ChartValues, Lease, Network, Node, NodeNet, Pool, PoolValues, ServiceRange, Traces, Unreadable,
-    UsedAddresses,
-};
+pub use node_net::{NodeNet, UsedAddresses};
+pub use objects::{ChartValues, Lease, Network, Node, Pool, PoolValues, ServiceRange, Traces, Unreadable};
 pub use table::{Change, Meta, Record, Table};
 
 use crate::chart_values::ChartOutcome;

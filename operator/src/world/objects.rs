@@ -13,20 +13,22 @@ use k8s_openapi::{
         core::v1::{ConfigMap, Node as KubeNode, NodeCondition},
         networking::v1::ServiceCIDR,
     },
-    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
 use kube::core::DynamicObject;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tartan_crds::{
-    AddressUse, BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec,
-    NetworkPoolStatus, NodeNetworkSpec, PathCount, SubnetLeaseSpec, SubnetLeaseStatus,
-    conditions::kind,
+    BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec, NetworkPoolStatus,
+    SubnetLeaseSpec, SubnetLeaseStatus,
     wellknown::{annotation, field_manager, label},
 };
 
-use super::table::{Meta, Record};
+use super::{
+    node_net::NodeNet,
+    table::{Meta, Record},
+};
 
 /// Why an object could not be read, for a condition.
 pub type Unreadable = String;
@@ -218,77 +220,6 @@ impl Lease {
     }
 }
 
-/// A NodeNetwork. Of the agent's part only what decisions need: the rest changes often.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeNet {
-    pub meta: Meta,
-    pub generation: Option<i64>,
-    pub spec: Result<NodeNetworkSpec, Unreadable>,
-    /// UID of the Node that owns it.
-    pub owner: Option<String>,
-    /// The operator's own condition.
-    pub leased: Option<Condition>,
-    pub report: Report,
-}
-
-/// What a node's agent says of its data path.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Report {
-    /// What it sends by, as programmed.
-    pub backend: Option<BackendType>,
-    pub receives: BTreeSet<BackendType>,
-    /// What it should receive and can't.
-    pub unavailable: BTreeSet<BackendType>,
-    /// What joins it to peers.
-    #[serde(skip)]
-    pub sends: BTreeSet<BackendType>,
-    /// How many addresses pods have of each of its blocks.
-    pub address_use: UsedAddresses,
-}
-
-/// Figures that change with every pod. Two are equal when no decision can hang on what differs before the next
-/// round, which comes by itself within seconds: the same blocks, alike full to an eighth, empty since the same time.
-#[derive(Clone, Debug, Eq, Default, Deserialize)]
-#[serde(transparent)]
-pub struct UsedAddresses(pub Vec<AddressUse>);
-
-impl PartialEq for UsedAddresses {
-    fn eq(&self, other: &Self) -> bool {
-        let coarse = |figures: &AddressUse| {
-            let eighth = figures.used.saturating_mul(8).checked_div(figures.capacity).unwrap_or(8);
-            (figures.subnet, eighth, figures.used >= figures.capacity, figures.empty_since.clone())
-        };
-        self.0.iter().map(coarse).eq(other.0.iter().map(coarse))
-    }
-}
-
-impl NodeNet {
-    pub fn parse(mut object: DynamicObject) -> Self {
-        #[derive(Default, Deserialize)]
-        struct Status {
-            #[serde(default)]
-            conditions: Vec<Condition>,
-            #[serde(default)]
-            paths: Vec<PathCount>,
-            #[serde(flatten)]
-            report: Report,
-        }
-        let mut status: Status = part(&mut object.data, "status").unwrap_or_default();
-        let paths = status.paths.iter().filter(|paths| paths.peers > 0 && !paths.direct);
-        status.report.sends = paths.map(|paths| paths.backend).collect();
-        let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
-        Self {
-            meta: meta(&object.metadata),
-            generation: object.metadata.generation,
-            spec: part(&mut object.data, "spec"),
-            owner: owners.iter().find(|owner| owner.kind == "Node").map(|owner| owner.uid.clone()),
-            leased: status.conditions.into_iter().find(|condition| condition.type_ == kind::LEASED),
-            report: status.report,
-        }
-    }
-}
-
 /// A ServiceCIDR of the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceRange {
@@ -364,7 +295,7 @@ macro_rules! records {
 }
 records!(Node, Network, Pool, Lease, NodeNet, ServiceRange, ChartValues);
 
-fn meta(metadata: &ObjectMeta) -> Meta {
+pub(super) fn meta(metadata: &ObjectMeta) -> Meta {
     Meta {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
@@ -386,7 +317,7 @@ fn edited_by(metadata: &ObjectMeta) -> Option<String> {
 }
 
 /// Takes `spec` or `status` out of an object. An absent one reads as empty.
-fn part<T: DeserializeOwned>(data: &mut Value, name: &str) -> Result<T, Unreadable> {
+pub(super) fn part<T: DeserializeOwned>(data: &mut Value, name: &str) -> Result<T, Unreadable> {
     let value = data.get_mut(name).map_or_else(|| Value::Object(Default::default()), Value::take);
     serde_json::from_value(value).map_err(|error| error.to_string())
 }

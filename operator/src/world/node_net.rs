@@ -1,0 +1,84 @@
+//! A NodeNetwork as decisions see it: what the operator wrote, and what the node's agent says of its data path.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::DynamicObject;
+use serde::Deserialize;
+use tartan_crds::{AddressUse, BackendType, NodeNetworkSpec, PathCount, conditions::kind};
+
+use super::{
+    objects::{Unreadable, meta, part},
+    table::Meta,
+};
+
+/// A NodeNetwork. Of the agent's part only what decisions need: the rest changes often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeNet {
+    pub meta: Meta,
+    pub generation: Option<i64>,
+    pub spec: Result<NodeNetworkSpec, Unreadable>,
+    /// UID of the Node that owns it.
+    pub owner: Option<String>,
+    /// The operator's own condition.
+    pub leased: Option<Condition>,
+    pub report: Report,
+}
+
+/// What a node's agent says of its data path.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report {
+    /// What it sends by, as programmed.
+    pub backend: Option<BackendType>,
+    pub receives: BTreeSet<BackendType>,
+    /// What it should receive and can't.
+    pub unavailable: BTreeSet<BackendType>,
+    /// What joins it to peers.
+    #[serde(skip)]
+    pub sends: BTreeSet<BackendType>,
+    /// How many addresses pods have of each of its blocks.
+    pub address_use: UsedAddresses,
+}
+
+/// Figures that change with every pod. Two are equal when no decision can hang on what differs before the next
+/// round, which comes by itself within seconds: the same blocks, alike full to an eighth, empty since the same time.
+#[derive(Clone, Debug, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct UsedAddresses(pub Vec<AddressUse>);
+
+impl PartialEq for UsedAddresses {
+    fn eq(&self, other: &Self) -> bool {
+        let coarse = |figures: &AddressUse| {
+            let eighth = figures.used.saturating_mul(8).checked_div(figures.capacity).unwrap_or(8);
+            (figures.subnet, eighth, figures.used >= figures.capacity, figures.empty_since.clone())
+        };
+        self.0.iter().map(coarse).eq(other.0.iter().map(coarse))
+    }
+}
+
+impl NodeNet {
+    pub fn parse(mut object: DynamicObject) -> Self {
+        #[derive(Default, Deserialize)]
+        struct Status {
+            #[serde(default)]
+            conditions: Vec<Condition>,
+            #[serde(default)]
+            paths: Vec<PathCount>,
+            #[serde(flatten)]
+            report: Report,
+        }
+        let mut status: Status = part(&mut object.data, "status").unwrap_or_default();
+        let paths = status.paths.iter().filter(|paths| paths.peers > 0 && !paths.direct);
+        status.report.sends = paths.map(|paths| paths.backend).collect();
+        let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
+        Self {
+            meta: meta(&object.metadata),
+            generation: object.metadata.generation,
+            spec: part(&mut object.data, "spec"),
+            owner: owners.iter().find(|owner| owner.kind == "Node").map(|owner| owner.uid.clone()),
+            leased: status.conditions.into_iter().find(|condition| condition.type_ == kind::LEASED),
+            report: status.report,
+        }
+    }
+}
