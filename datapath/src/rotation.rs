@@ -51,9 +51,10 @@ pub fn open(current: u32, published: impl IntoIterator<Item = u32>) -> BTreeSet<
     open
 }
 
-/// Whether nothing but `current` is needed for a peer with these end points.
+/// Whether the generation before `current` is not needed for a peer with these end points.
 pub fn has_moved(current: u32, theirs: &[WireguardEndpoint], sessions: &BTreeSet<PublicKey>) -> bool {
-    theirs.iter().all(|endpoint| endpoint.generation == current)
+    let before = current.checked_sub(1);
+    !theirs.iter().any(|endpoint| Some(endpoint.generation) == before)
         || theirs.iter().any(|endpoint| endpoint.generation == current && sessions.contains(&endpoint.key))
 }
 
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_sender_takes_the_newest_that_has_answered_and_any_rather_than_none() {
-        /// Ours, theirs, generations with a handshake, what is sent to.
+        // Ours, theirs, generations with a handshake, what is sent to.
         type Row = (&'static [u32], &'static [u32], &'static [u32], Option<u32>);
         let table: [Row; 12] = [
             (&[0], &[0], &[], Some(0)),
@@ -133,6 +134,7 @@ mod tests {
         assert!(!has_moved(1, &endpoints(&[0, 1], 3), &sessions), "another's handshake");
         assert!(!has_moved(1, &endpoints(&[0], 2), &sessions), "it has none yet");
         assert!(has_moved(1, &[], &sessions), "it has no part in it");
+        assert!(has_moved(5, &endpoints(&[0], 2), &sessions), "what it has is of no use to it");
         let own = endpoints(&[0, 1], 1);
         let (published, left) = publishes(1, own.clone(), false);
         assert_eq!((published, left), (own.clone(), vec![]));

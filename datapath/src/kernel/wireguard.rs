@@ -89,7 +89,8 @@ pub(super) fn set_device(link: &str, device: &WireguardDevice, key: &PrivateKey)
 }
 
 /// Adds, changes or removes a peer. What is as it was isn't sent: an end point, since the kernel may have learned
-/// another, and addresses, since between taking and giving them back the kernel drops what comes from them.
+/// another; a preshared key, since a session may need the one of before; addresses, since between taking and giving
+/// them back the kernel drops what comes from them.
 pub(super) fn set_peer(
     link: &str,
     key: PublicKey,
@@ -106,11 +107,13 @@ pub(super) fn set_peer(
         if before.is_none_or(|before| before.endpoint != peer.endpoint) {
             attributes.push(WireguardPeerAttribute::Endpoint(peer.endpoint));
         }
-        match peer.preshared {
-            // All zeros are none (WGPEER_A_PRESHARED_KEY).
-            Preshared::None => attributes.push(WireguardPeerAttribute::PresharedKey([0; 32])),
-            Preshared::Key(key) => attributes.push(WireguardPeerAttribute::PresharedKey(key.0)),
-            Preshared::Missing => {}
+        if before.is_none_or(|before| before.preshared != peer.preshared) {
+            match peer.preshared {
+                // All zeros are none (WGPEER_A_PRESHARED_KEY).
+                Preshared::None => attributes.push(WireguardPeerAttribute::PresharedKey([0; 32])),
+                Preshared::Key(key) => attributes.push(WireguardPeerAttribute::PresharedKey(key.0)),
+                Preshared::Missing => {}
+            }
         }
         attributes.push(WireguardPeerAttribute::PersistentKeepalive(peer.keepalive));
         if before.is_none_or(|before| before.allowed != peer.allowed) {

@@ -332,9 +332,6 @@ async fn serve(inbox: mpsc::Receiver<Order>, told: &mpsc::Sender<Vec<PublicKey>>
             }
             assert!(round == 0 || (torn && round < 1000), "{}: {:?}", intent.local.node, plan.steps);
             assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
-            if torn {
-                println!("{}, process {round}: {}", intent.local.node, plan.steps[0]);
-            }
             plan.steps.truncate(if torn { 1 } else { usize::MAX });
             let outcome = kernel.apply(&plan).await;
             let failures: Vec<String> = outcome

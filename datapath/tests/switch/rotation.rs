@@ -93,11 +93,30 @@ fn keys_are_rotated_there_and_back_and_nothing_is_lost() {
     let traffic = Traffic::start(&network);
     network.assert_generation(0);
 
+    // One node's new port is closed: its pairs stay as they are, the others move.
+    run(
+        "ip netns exec c nft 'table inet closed { chain input { type filter hook input priority 0; udp dport 51821 drop; }; }'",
+    );
+    let route = |to: u8| said(&format!("ip -n a route show 10.244.{to}.0/24"));
+    for sweep in 0.. {
+        assert!(sweep < 20, "{}", route(2));
+        let moved = route(2).contains("dev tartan-wg1");
+        for place in 0..network.nodes.len() {
+            network.follow(place, 1);
+            pause(Duration::from_millis(100));
+        }
+        // Once more, in which the third would follow if it could.
+        if moved {
+            break;
+        }
+    }
+    assert!(route(3).contains("dev tartan-wg0"), "{}", route(3));
+    assert!(!network.has_rotated(1));
+    run("ip netns exec c nft delete table inet closed");
     network.rotate(1);
     network.assert_generation(1);
 
-    // Back, one of them by a process that dies after each step, with a preshared key that is new.
-    network.nodes[1].torn = true;
+    // Back, with a preshared key that is new.
     for node in &mut network.nodes {
         node.wireguard.preshared = Preshared::Key(PRESHARED.parse().unwrap());
     }
@@ -109,39 +128,33 @@ fn keys_are_rotated_there_and_back_and_nothing_is_lost() {
     network.rotate(2);
     network.assert_generation(2);
     assert_eq!(shared("tartan-wg0").matches(PRESHARED).count(), 2);
-    network.nodes[1].torn = false;
-
-    // One node's new port is closed: its pairs stay as they are, the others move.
-    run(
-        "ip netns exec c nft 'table inet closed { chain input { type filter hook input priority 0; udp dport 51821 drop; }; }'",
-    );
-    for _ in 0..8 {
-        for place in 0..network.nodes.len() {
-            network.follow(place, 3);
-            pause(Duration::from_millis(100));
-        }
-    }
-    let route = |to: u8| said(&format!("ip -n a route show 10.244.{to}.0/24"));
-    assert!(route(2).contains("dev tartan-wg1"), "{}", route(2));
-    assert!(route(3).contains("dev tartan-wg0"), "{}", route(3));
-    assert!(!network.has_rotated(3));
-    run("ip netns exec c nft delete table inet closed");
-    network.rotate(3);
-    network.assert_generation(3);
-    pause(Duration::from_millis(500));
-    let clear = network.clear_packets();
-    assert_eq!(clear, 0, "packets of pods in clear");
+    assert_eq!(network.clear_packets(), 0, "packets of pods in clear");
     assert_whole(traffic);
+    println!("2 rotations, nothing lost");
 
     // A node that answers from another address than it published is followed, and a round leaves it so.
     run("ip -n c address add 198.18.2.77/24 dev eth0
          ip -n c address delete 198.18.2.30/24 dev eth0
          ip -n c route replace default via 198.18.2.1
          ip netns exec c-pod ping -c 3 -i 0.3 -W 5 10.244.1.2");
-    let endpoints = || said("ip netns exec a wg show tartan-wg1 endpoints");
-    assert!(endpoints().contains("198.18.2.77:51821"), "{}", endpoints());
+    let endpoints = || said("ip netns exec a wg show tartan-wg0 endpoints");
+    assert!(endpoints().contains("198.18.2.77:51820"), "{}", endpoints());
     network.tell(0);
-    assert!(endpoints().contains("198.18.2.77:51821"), "{}", endpoints());
+    assert!(endpoints().contains("198.18.2.77:51820"), "{}", endpoints());
     run("ip netns exec a-pod ping -c 1 -W 5 10.244.3.2");
-    println!("3 rotations, nothing lost");
+    println!("a peer that moved is followed");
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm.rs runs it"]
+fn an_agent_that_dies_after_each_step_of_a_rotation_loses_nothing() {
+    let kind = Kind { backend: Backend::Wireguard, direct: false };
+    let mut network = Network::start(&[("a", 1), ("b", 1)], kind);
+    let traffic = Traffic::start(&network);
+    network.nodes[1].torn = true;
+    network.rotate(1);
+    network.assert_generation(1);
+    pause(Duration::from_millis(500));
+    assert_whole(traffic);
+    println!("a rotation by many processes, nothing lost");
 }
