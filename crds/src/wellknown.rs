@@ -30,7 +30,7 @@ pub mod label {
     pub const FAMILY: &str = "tartan.network/family";
 }
 
-/// Annotations that an administrator may put on a Node.
+/// Annotations: an administrator's on a Node, and the operator's own.
 pub mod annotation {
     /// Addresses that peers send to instead of the uplink's own, comma-separated, one per family:
     /// for nodes behind address translation.
@@ -38,6 +38,8 @@ pub mod annotation {
     /// The uplink of this node, overruling its pool: `interface=eth1`, `regex=^ens`,
     /// `address=192.0.2.7`, `can-reach=192.0.2.1`, `internal-ip` or `default-route`.
     pub const UPLINK: &str = "tartan.network/uplink";
+    /// On a lease: UID and generation of the ClusterNetwork that its block was cut by, `UID/GENERATION`.
+    pub const CUT_BY: &str = "tartan.network/cut-by";
     /// Written by the operator on a Node whose podCIDRs it set itself (podCIDRMode Mirror).
     pub const MIRRORED: &str = "tartan.network/mirrored-pod-cidrs";
 }

@@ -22,7 +22,7 @@ use crate::{
     chart_values::Chart,
     decide::{Decisions, decide},
     events,
-    execute::Executor,
+    execute::{Executor, NetworkVersion},
     http::Heartbeat,
     metrics::Metrics,
     world::{Change, Delta, Lease, Node, World},
@@ -51,8 +51,8 @@ pub struct Allocator {
     deciding: Duration,
     outage: Outage,
     idle_told: Option<&'static str>,
-    /// The version of the ClusterNetwork (UID and generation) since which all leases were read.
-    leases_listed_for: Option<(String, Option<i64>)>,
+    /// The version of the ClusterNetwork since which all leases were read.
+    leases_listed_for: Option<NetworkVersion>,
 }
 
 /// What wakes the allocator.

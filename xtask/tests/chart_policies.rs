@@ -133,6 +133,11 @@ fn an_agents_token_writes_about_its_own_node_and_nothing_else() {
             .unwrap();
     }
     make_pod(&api, "agent-pending", None);
+    let entry = json!({ "name": "main", "cidr": "10.244.0.0/16", "nodeMaskSize": 24 });
+    apply(
+        &api,
+        &json!({ "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" }, "spec": { "cidrs": [entry] } }),
+    );
     for (subnet, node) in [("10.244.1.0/24", "node1"), ("10.244.2.0/24", "node2")] {
         apply(&api, &lease(subnet, node));
     }
@@ -280,7 +285,7 @@ fn the_policies_expressions_are_well_typed() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(get(&api, &["validatingadmissionpolicies"])["items"].as_array().unwrap().len(), 4);
+    assert_eq!(get(&api, &["validatingadmissionpolicies"])["items"].as_array().unwrap().len(), 5);
 }
 
 #[test]
@@ -309,4 +314,62 @@ fn a_network_in_use_is_neither_deleted_nor_robbed_of_an_entry() {
     api.apply(&network(json!([a])).to_string()).unwrap().ok().expect("b is empty");
     report(json!([usage("a", 0, 0)]));
     api.kubectl(&["delete", "cnet", "default"]).unwrap().ok().expect("nothing is left");
+}
+
+/// A name locks a block only against blocks of the same size. So a create that was sent before the range was
+/// cut anew, and arrives afterwards, is refused by the API server itself.
+#[test]
+fn a_lease_that_arrives_after_its_range_was_cut_anew_is_refused() {
+    let api = server(ApiServerOptions::default());
+    let network = |cidrs: Value| json!({ "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" }, "spec": { "cidrs": cidrs } });
+    let entry = |name: &str, cidr: &str, mask: u8, drain: bool| json!({ "name": name, "cidr": cidr, "nodeMaskSize": mask, "drain": drain });
+    let create = |subnet: &str| api.apply(&lease(subnet, "node1").to_string()).unwrap();
+    let is_refused = |subnet: &str, text: &str| {
+        let said = create(subnet);
+        let refused = !said.success() && said.stderr.contains(text);
+        if !refused {
+            println!("{subnet}: {}{}", said.stdout, said.stderr);
+        }
+        refused
+    };
+    let takes = |subnet: &str| {
+        eventually("the lease is taken", Duration::from_secs(60), || create(subnet).success()).unwrap();
+    };
+    eventually("without a ClusterNetwork no lease is taken", Duration::from_secs(90), || {
+        // Taken before the policy was in force: again.
+        let taken = create("10.244.1.0/24").success();
+        let gone = !taken || api.kubectl(&["delete", "sl", "10.244.1.0-24"]).unwrap().success();
+        gone && is_refused("10.244.1.0/24", "no params found for policy binding")
+    })
+    .unwrap();
+    let old = |drain: bool| entry("old", "10.244.0.0/16", 24, drain);
+    apply(&api, &network(json!([old(false), entry("six", "fd00::/48", 64, false)])));
+    takes("10.244.1.0/24");
+    takes("fd00:0:0:7::/64");
+    let no_block = "is not a block of any entry in ClusterNetwork.spec.cidrs: 10.244.0.0/16 in blocks of /24";
+    for other in ["10.244.2.0/25", "10.244.2.0/23", "10.245.0.0/24", "fd00:0:1::/64", "fd00::/48"] {
+        assert!(is_refused(other, no_block), "{other}");
+    }
+
+    apply(&api, &network(json!([old(true), entry("six", "fd00::/48", 64, false)])));
+    takes("10.244.2.0/24");
+    for subnet in ["10.244.1.0-24", "10.244.2.0-24"] {
+        api.kubectl(&["delete", "sl", subnet]).unwrap().ok().unwrap();
+    }
+    let six = entry("six", "fd00::/48", 64, false);
+    apply(&api, &network(json!([entry("new", "10.244.0.0/16", 25, false), six])));
+    takes("10.244.3.0/25");
+    // What was decided before an edit is refused, also where it would still be a block.
+    let cut_by = |generation: i64| {
+        let uid = get(&api, &["cnet", "default"])["metadata"]["uid"].as_str().unwrap().to_owned();
+        let mut lease = lease("10.244.4.0/25", "node1");
+        lease["metadata"]["annotations"] = json!({ "tartan.network/cut-by": format!("{uid}/{generation}") });
+        api.apply(&lease.to_string()).unwrap()
+    };
+    let now = get(&api, &["cnet", "default"])["metadata"]["generation"].as_i64().unwrap();
+    let said = cut_by(now - 1).stderr;
+    assert!(said.contains("the ClusterNetwork has changed since this lease was decided on"), "{said}");
+    cut_by(now).ok().unwrap();
+    assert!(is_refused("10.244.3.0/24", "is not a block of any entry"), "what was on its way lies over it");
+    assert!(is_refused("10.244.9.0/24", "is not a block of any entry"));
 }

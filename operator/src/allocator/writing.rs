@@ -3,14 +3,12 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
-use tartan_crds::wellknown::CLUSTER_NETWORK;
 
 use super::{Allocator, retry::is_outage};
 use crate::{
     client,
     decide::{Action, Decisions},
-    execute::{Answer, CONCURRENCY, News, Outcome, key, learn},
-    world::{Change, Delta},
+    execute::{Answer, CONCURRENCY, NetworkVersion, Outcome, key, learn},
 };
 
 /// Status of the network and of pools is written at most this often.
@@ -67,7 +65,7 @@ impl Allocator {
             again = Some(now);
         }
         if actions.iter().any(|action| matches!(action, Action::CreateLease { .. })) {
-            match self.may_create().await {
+            match self.executor.may_create(&mut self.world, &mut self.leases_listed_for).await {
                 Ok(true) => {}
                 Ok(false) => {
                     actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
@@ -93,8 +91,7 @@ impl Allocator {
             }
         }
         let mut executor = self.executor.clone();
-        executor.network_uid =
-            self.world.network().map(|network| network.meta.uid.clone()).unwrap_or_default();
+        executor.decided_by = self.world.network().map(NetworkVersion::of).unwrap_or_default();
         let mut answers = stream::iter(actions)
             .map(|action| {
                 let executor = executor.clone();
@@ -141,27 +138,6 @@ impl Allocator {
         drop(answers);
         again = earliest_of(again, self.outage.note(good, &failures));
         again
-    }
-
-    /// Blocks are cut as the ClusterNetwork says, and a name locks only blocks of one size. So before a round
-    /// of creates the ClusterNetwork is read, and once for each version of it all leases are: an operator whose
-    /// watches lag must not cut a range anew over leases that it has not heard of.
-    async fn may_create(&mut self) -> kube::Result<bool> {
-        let known = self.world.network().map(|network| (network.meta.uid.clone(), network.generation));
-        let Some(network) = self.executor.reread_network().await? else {
-            self.world.networks.forget(CLUSTER_NETWORK);
-            return Ok(false);
-        };
-        let live = Some((network.meta.uid.clone(), network.generation));
-        learn(&mut self.world, News::Network(Box::new(network)), Instant::now());
-        if self.leases_listed_for != live {
-            let since = Instant::now();
-            let objects = self.executor.list_leases().await?;
-            self.world.apply(Delta::Leases(Change::Listed { objects, since }));
-            self.leases_listed_for = live;
-            return Ok(false);
-        }
-        Ok(known == live)
     }
 }
 

@@ -8,9 +8,13 @@ use kube::{
     core::ObjectMeta,
 };
 use serde_json::{Value, json};
-use tartan_crds::{Cidr, SubnetLeaseSpec, conditions::reason, wellknown::field_manager};
+use tartan_crds::{
+    Cidr, SubnetLeaseSpec,
+    conditions::reason,
+    wellknown::{annotation, field_manager},
+};
 
-use super::{Executor, News, Outcome, Overtaken, unless_overtaken};
+use super::{Executor, NetworkVersion, News, Outcome, Overtaken, unless_overtaken};
 use crate::{
     client::may_have_happened,
     decide::{DeleteGrounds, DeleteReason, UpdateReason, is_still_free_to_take, is_still_gone},
@@ -28,7 +32,12 @@ impl Executor {
         let name = spec.subnet.object_name();
         let object = DynamicObject {
             types: Some(kube::core::TypeMeta::resource::<tartan_crds::SubnetLease>()),
-            metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(labels),
+                annotations: Some([(annotation::CUT_BY.to_owned(), self.decided_by.to_string())].into()),
+                ..ObjectMeta::default()
+            },
             data: json!({ "spec": spec }),
         };
         let params =
@@ -43,6 +52,13 @@ impl Executor {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 self.reread_lease(&name, news).await?;
                 Ok(Outcome::Overtaken)
+            }
+            // Admission refuses what was decided by a ClusterNetwork that has changed since.
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                let Some(network) = self.reread_network().await? else { return Ok(Outcome::Overtaken) };
+                let overtaken = NetworkVersion::of(&network) != self.decided_by;
+                news.push(News::Network(Box::new(network)));
+                if overtaken { Ok(Outcome::Overtaken) } else { Err(kube::Error::Api(status)) }
             }
             Err(error) => {
                 if may_have_happened(&error) {
@@ -61,6 +77,13 @@ impl Executor {
         why: UpdateReason,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
+        if why == UpdateReason::Returned {
+            // A view of Nodes that lags would give the lease back to a Node that is gone.
+            let live = self.reread_node(&spec.node_name, news).await?;
+            if live.is_none_or(|live| live.meta.uid != spec.node_uid) {
+                return Ok(Outcome::Overtaken);
+            }
+        }
         let mut wanted = json!(spec);
         for optional in ["mtu", "nodeAddresses", "returning", "releasedAt"] {
             // A merge patch removes what is null and keeps what is absent.
@@ -94,10 +117,11 @@ impl Executor {
         successor: Option<&str>,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
-        let live_node = self.reread_node(node, news).await?;
         let Some(lease) = self.reread_lease(&decided.name, news).await? else {
             return Ok(Outcome::Overtaken);
         };
+        // After the lease: where the Node comes back later, its lease is given back in a new version.
+        let live_node = self.reread_node(node, news).await?;
         if lease.meta.uid != decided.uid
             || lease.node() != Some(node)
             || !is_still_gone(&lease, successor, live_node.as_ref())
@@ -122,10 +146,10 @@ impl Executor {
         grounds: &DeleteGrounds,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
-        let live_node = self.reread_node(node, news).await?;
         let Some(lease) = self.reread_lease(&decided.name, news).await? else {
             return Ok(Outcome::Overtaken);
         };
+        let live_node = self.reread_node(node, news).await?;
         let why = grounds.why;
         let rivals = if why == DeleteReason::Duplicate { self.leases_of(node).await? } else { vec![] };
         if lease.meta.uid != decided.uid
@@ -171,7 +195,7 @@ impl Executor {
                 format!("no pod had an address of {subnet} any more: the node gave it back"),
             ),
             DeleteReason::TakenEarly => self.events.warn(
-                events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, &self.network_uid),
+                events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, &self.decided_by.uid),
                 reason::EXHAUSTED,
                 "Reclaim",
                 format!("{subnet}, held for node {node} that is gone, was needed before its time"),
@@ -201,7 +225,7 @@ impl Executor {
     }
 
     /// All leases as the API server has them now.
-    pub async fn list_leases(&self) -> kube::Result<Vec<Lease>> {
+    pub(super) async fn list_leases(&self) -> kube::Result<Vec<Lease>> {
         let leases = self.leases.list(&ListParams::default()).await?;
         Ok(leases.items.into_iter().filter_map(Lease::parse).collect())
     }

@@ -4,6 +4,7 @@
 //! [`World`] as [`News`]. A refused or lost write is no error of the operator: the next round decides on what
 //! is true then. The cache is never trusted for freeing: what is released or deleted is read first.
 
+mod ground;
 mod leases;
 mod nodes;
 mod room;
@@ -25,6 +26,8 @@ use crate::{
     metrics::Metrics,
     world::{Lease, Network, Node, NodeNet, World},
 };
+
+pub use ground::NetworkVersion;
 
 /// Writes that run at once. More gain nothing: the API server is the limit.
 pub const CONCURRENCY: usize = 12;
@@ -69,8 +72,8 @@ pub struct Executor {
     networks: Api<DynamicObject>,
     pools: Api<DynamicObject>,
     pub events: Events,
-    /// Of the ClusterNetwork that was decided by, for events about it.
-    pub network_uid: String,
+    /// The ClusterNetwork that was decided by.
+    pub decided_by: NetworkVersion,
     metrics: Metrics,
 }
 
@@ -81,7 +84,7 @@ impl Executor {
             leases: untyped::<SubnetLease>(client),
             node_networks: untyped::<NodeNetwork>(client),
             networks: untyped::<ClusterNetwork>(client),
-            network_uid: String::new(),
+            decided_by: NetworkVersion::default(),
             pools: untyped::<NetworkPool>(client),
             events,
             metrics,

@@ -9,7 +9,13 @@ impl Store {
                 self.insert_lease((**spec).clone(), labels.clone());
                 vec![self.lease_news(&spec.subnet.object_name())]
             }
-            Action::UpdateLease { lease, spec, labels, .. } => {
+            Action::UpdateLease { lease, spec, labels, why } => {
+                let node = self.nodes.get(&spec.node_name);
+                let overtaken =
+                    *why == UpdateReason::Returned && node.is_none_or(|node| node.meta.uid != spec.node_uid);
+                if overtaken {
+                    return vec![self.node_news(&spec.node_name)];
+                }
                 if self.is_version(lease) {
                     self.change_lease(&lease.name, |live| {
                         live.spec = Ok((**spec).clone());

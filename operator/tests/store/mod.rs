@@ -15,7 +15,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tartan_crds::{Cidr, Family, SubnetLeaseSpec};
 use tartan_operator::{
-    decide::{Action, Decisions, decide, is_still_free_to_take, is_still_gone},
+    decide::{Action, Decisions, UpdateReason, decide, is_still_free_to_take, is_still_gone},
     execute::{News, learn},
     world::{Change, Delta, Lease, Meta, Network, Node, NodeNet, Pool, ServiceRange, Traces, World},
 };
