@@ -27,7 +27,7 @@ use store::{Store, draining, entry, network};
 use tartan_crds::{BackendType, PodCidrModeInForce};
 use tartan_operator::{
     decide::{Action, decide},
-    world::{Change, Delta, World},
+    world::{Change, Delta},
 };
 
 fn small() -> Store {
@@ -109,83 +109,6 @@ fn when_nothing_else_is_free_the_block_that_is_held_longest_is_taken_first() {
     check(&mut store, "a: ~10.0.0.0/24\nb: 10.0.1.0/24\nd: ~10.0.3.0/24\ne: 10.0.2.0/24");
     store.add_node("f");
     check(&mut store, "b: 10.0.1.0/24\nd: ~10.0.3.0/24\ne: 10.0.2.0/24\nf: 10.0.0.0/24");
-}
-
-/// kubernetes#127792: a CIDR was freed at the deletion mark, given out again, and every agent then removed
-/// the route of the node that was still alive.
-#[test]
-fn a_node_that_is_only_marked_for_deletion_keeps_its_lease() {
-    let mut store = small();
-    store.add_node("a");
-    store.settle();
-    // The mark changes nothing that a decision reads; the object is there until its finalizers are gone.
-    store.change_node("a", |_| {});
-    store.pass(100_000);
-    check(&mut store, "a: 10.0.0.0/24");
-}
-
-/// kubernetes#20048: CIDRs were given out anew when the controller restarted.
-#[test]
-fn a_restarted_operator_decides_nothing_before_all_lists_are_complete() {
-    let mut store = small();
-    store.add_node("a");
-    store.settle();
-    store.add_node("b");
-    let lists = store.lists();
-    for missing in 0..lists.len() {
-        let mut world = World::default();
-        for (_, delta) in lists.iter().enumerate().filter(|(place, _)| *place != missing) {
-            world.apply(delta.clone());
-        }
-        let decisions = decide(&world, store.now);
-        assert!(decisions.actions.is_empty() && decisions.network_status.is_none(), "without list {missing}");
-    }
-    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
-}
-
-/// kubernetes#85866, #114560: one node that could get nothing starved the others and flooded events.
-#[test]
-fn an_exhausted_pool_stalls_only_its_own_nodes_and_is_told_once() {
-    let entries = vec![entry("tiny", "10.1.0.0/24", 24), entry("main", "10.0.0.0/22", 24)];
-    let mut store = Store::default().with_network(network(entries));
-    store.set_pool("p", json!({ "nodeSelector": { "matchLabels": { "p": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["tiny"] }));
-    for node in ["a", "b", "c"] {
-        store.add_node_with(node, |node| drop(node.labels.insert("p".into(), String::new())));
-    }
-    store.add_node("z");
-    check(&mut store, "a: 10.1.0.0/24\nz: 10.0.0.0/24");
-    assert_eq!(store.leased_condition("b"), "False Exhausted");
-    assert_eq!(store.pool_condition("p", "Allocated"), "False Exhausted");
-    assert_eq!(store.network_condition("Allocated"), "False Exhausted");
-    let decisions = store.settle();
-    assert!(decisions.actions.is_empty(), "and it is not told again: {:?}", decisions.actions);
-
-    store.set_pool("p", json!({ "nodeSelector": { "matchLabels": { "p": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["tiny", "more"] }));
-    store.set_network(network(vec![
-        entry("tiny", "10.1.0.0/24", 24),
-        entry("main", "10.0.0.0/22", 24),
-        entry("more", "10.2.0.0/22", 24),
-    ]));
-    check(&mut store, "a: 10.1.0.0/24\nb: 10.2.0.0/24\nc: 10.2.1.0/24\nz: 10.0.0.0/24");
-    assert_eq!(store.leased_condition("b"), "True AsExpected");
-    assert_eq!(store.network_condition("Allocated"), "True AsExpected");
-}
-
-/// antrea#7893: nodes that came and went fast got duplicates from a stale cache.
-#[test]
-fn a_node_replaced_under_its_name_keeps_one_lease_with_the_new_uid() {
-    let mut store = small();
-    store.add_node("a");
-    store.settle();
-    let stale = store.world();
-    store.remove_node("a");
-    store.add_node("a");
-    let mut view = stale;
-    let decisions = decide(&view, store.now);
-    store.obey(&mut view, &decisions);
-    check(&mut store, "a: 10.0.0.0/24");
-    let lease = &store.leases["10.0.0.0-24"];
-    assert_eq!(lease.spec.as_ref().unwrap().node_uid, store.nodes["a"].meta.uid);
 }
 
 #[test]

@@ -35,29 +35,6 @@ fn adopt_leases_exactly_the_pod_cidrs_of_each_node() {
     assert_eq!(store.leased_condition("fresh"), "False WaitingForPodCIDR");
 }
 
-/// cilium#37759: two IPAMs at once.
-#[test]
-fn a_second_ipam_that_is_faster_wins_and_our_unused_lease_goes_back() {
-    let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
-    spec["podCIDRMode"] = json!("Mirror");
-    let mut store = Store::default().with_network(spec);
-    store.add_node("a");
-    let mut world = store.world();
-    let decisions = decide(&world, store.now);
-    store.obey(&mut world, &decisions);
-    assert_eq!(store.leased(), "a: 10.0.0.0/24");
-    store.change_node("a", |node| node.pod_cidrs = vec!["10.0.3.0/24".into()]);
-    check(&mut store, "a: 10.0.3.0/24");
-    assert_eq!(store.network_condition("Consistent"), "False SecondIPAM");
-    // One that pods use stays, and is reported.
-    store.add_node("b");
-    store.settle();
-    store.use_leases_of("b");
-    store.change_node("b", |node| node.pod_cidrs = vec!["10.0.2.0/24".into()]);
-    check(&mut store, "a: 10.0.3.0/24\nb: 10.0.0.0/24");
-    assert_eq!(store.leased_condition("b"), "False PodCIDRMismatch");
-}
-
 /// As two operators at once may leave it: two primary leases of one node.
 fn lease_two_blocks(store: &mut Store, node: &str) {
     for subnet in ["10.0.1.0/24", "10.0.2.0/24"] {
