@@ -8,5 +8,6 @@ pub mod cluster;
 pub mod codegen;
 pub mod demo;
 pub mod image;
+pub mod mutants;
 pub mod test;
 pub mod workspace;

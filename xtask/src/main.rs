@@ -20,6 +20,8 @@ enum Command {
     Demo(xtask::demo::Options),
     /// Everything that CI runs
     Test(xtask::test::Options),
+    /// Plants faults in a copy of the tree and requires that tests fail
+    Mutants(xtask::mutants::Options),
     /// The figures that the documentation quotes; asserts nothing
     Bench(xtask::bench::Options),
     /// Writes the generated files again: CRDs, and the chart's copies of them
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(options) => xtask::demo::run(&options),
         Command::Test(options) => xtask::test::run(&options),
+        Command::Mutants(options) => xtask::mutants::run(&options),
         Command::Bench(options) => xtask::bench::run(&options),
         Command::Codegen { check } => xtask::codegen::run(check),
         Command::Image { out } => xtask::image::run(out.as_deref()),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use tartan_lab::prerequisites::{self, Tool};
 
-use crate::{image, workspace};
+use crate::{image, mutants, workspace};
 
 /// What to run.
 #[derive(Args, Debug, Default)]
@@ -18,6 +18,9 @@ pub struct Options {
     /// Format, lints, generated files and pure tests only: needs no root and builds no Kubernetes.
     #[arg(long)]
     quick: bool,
+    /// Also plant every mutant, and see that tests notice it: many minutes.
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
     /// Leave out the tests of the chart on whole clusters (level 5).
     #[arg(long, conflicts_with = "quick")]
     no_cluster: bool,
@@ -32,7 +35,7 @@ const PURE: [(&str, &[&str]); 6] = [
     ("tartan-crds", &["definitions"]),
     ("tartan-daemon", &[]),
     ("tartan-datapath", &["desired_tables", "pair_table", "plan_properties"]),
-    ("tartan-operator", &["never_overlap", "rules"]),
+    ("tartan-operator", &["model", "never_overlap", "regressions", "rules"]),
     ("tartan-node-agent", &[]),
     ("xtask", &["generated"]),
 ];
@@ -59,6 +62,7 @@ enum Work {
     Cargo(Vec<String>),
     Prerequisites,
     Images,
+    Mutants,
 }
 
 /// The steps in their order. `own` are the names of this package's test programs.
@@ -112,6 +116,9 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
         steps.push(("images: release binaries, operator, agent", Work::Images));
         steps.push(("tests: chart on whole clusters", own(&[], &whole)));
     }
+    if options.full {
+        steps.push(("mutants: each is noticed by its tests", Work::Mutants));
+    }
     steps
 }
 
@@ -138,6 +145,7 @@ impl Work {
     fn run(&self) -> Result<()> {
         match self {
             Self::Prerequisites => prerequisites::require(&Tool::ALL),
+            Self::Mutants => mutants::run(&mutants::Options::default()),
             Self::Images => image::build(&image::default_directory()).map(drop),
             Self::Cargo(arguments) => {
                 println!("    cargo {}", arguments.join(" "));
