@@ -210,6 +210,11 @@ impl ApiServer {
         self.resume()
     }
 
+    /// Starts kube-controller-manager with these arguments beside a server that has run without.
+    pub fn start_controller_manager(&mut self, arguments: &[String]) -> Result<()> {
+        self.start_controllers(arguments)
+    }
+
     /// The processes, for signals and logs: kube-apiserver and kube-controller-manager, those that run.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         self.server.iter().chain(&self.controllers)

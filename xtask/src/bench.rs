@@ -7,11 +7,12 @@ mod agent;
 mod join;
 mod operator;
 mod path;
+mod scale;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tartan_lab::{ApiServer, Output, eventually_ok};
 
@@ -26,21 +27,44 @@ pub struct Options {
     /// Rounds of each figure
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Which parts, in this order
+    #[arg(long = "part", value_enum, default_values = ["operator", "agent", "join", "path"])]
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Nodes that appear all at once
+    Operator,
+    /// One agent with many peers
+    Agent,
+    /// A node that joins
+    Join,
+    /// Throughput and latency
+    Path,
+    /// Thousands of nodes, simulated agents and watchers: use --size 5000
+    Scale,
 }
 
 /// Runs everything and prints a table.
 pub fn run(options: &Options) -> Result<()> {
-    let programs = Programs::build()?;
+    let programs = Programs::build(&options.parts)?;
     println!(
         "machine: {} cores, Linux {}",
         cores(),
         std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()
     );
     println!("{:<64} {:>10} {:>10} {:>10}  unit", "figure", "median", "least", "greatest");
-    operator::run(options, &programs)?;
-    agent::run(options, &programs)?;
-    join::run(options, &programs)?;
-    path::run(options, &programs)
+    for part in &options.parts {
+        match part {
+            Part::Operator => operator::run(options, &programs)?,
+            Part::Agent => agent::run(options, &programs)?,
+            Part::Join => join::run(options, &programs)?,
+            Part::Path => path::run(options, &programs)?,
+            Part::Scale => scale::run(options, &programs)?,
+        }
+    }
+    Ok(())
 }
 
 /// The programs under test, optimised.
@@ -50,10 +74,18 @@ struct Programs {
 }
 
 impl Programs {
-    fn build() -> Result<Self> {
+    fn build(parts: &[Part]) -> Result<Self> {
         println!("==> cargo build --release");
         let mut cargo = workspace::cargo();
-        cargo.args(["build", "--release", "--locked", "-p", "tartan-operator", "-p", "tartan-node-agent"]);
+        cargo.args(["build", "--release", "--locked"]);
+        for (package, parts_of_it) in [
+            ("tartan-operator", &[Part::Operator, Part::Scale][..]),
+            ("tartan-node-agent", &[Part::Agent, Part::Join, Part::Path]),
+        ] {
+            if parts.iter().any(|part| parts_of_it.contains(part)) {
+                cargo.args(["-p", package]);
+            }
+        }
         if !cargo.status()?.success() {
             bail!("the programs could not be built");
         }
