@@ -188,6 +188,7 @@ fn spec(block: Block, node: u8, node_uid: u8, primary: bool) -> SubnetLeaseSpec 
         node_addresses: vec![],
         mtu: None,
         released_at: None,
+        returning: None,
     }
 }
 
