@@ -24,6 +24,8 @@ pub mod kind {
     pub const DRAINING: &str = "Draining";
     /// Nodes are changing to another backend.
     pub const PROGRESSING: &str = "Progressing";
+    /// Nodes that encrypt take nothing in clear any more (ClusterNetwork, NetworkPool; only where they encrypt).
+    pub const SEALED: &str = "Sealed";
 }
 
 /// Reasons. CamelCase, as the API conventions ask; also the `reason` label of metrics.

@@ -136,6 +136,9 @@ pub struct NodeNetworkStatus {
     pub peers: i64,
     #[serde(default)]
     pub peers_without_path_count: i64,
+    /// Other nodes of which nothing is taken in clear.
+    #[serde(default)]
+    pub sealed_peers: i64,
     /// The first of them, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

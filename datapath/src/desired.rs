@@ -41,6 +41,8 @@ pub struct PeerPath {
     pub subnets: Vec<IpNetwork>,
     #[serde(flatten)]
     pub pairing: Pairing,
+    /// Nothing is taken in clear.
+    pub sealed: bool,
     /// In bytes.
     pub mtu: u32,
 }
@@ -51,11 +53,15 @@ pub fn desired(intent: &Intent) -> Desired {
     let mut desired = Desired::default();
     host::add(intent, &mut desired);
     let contained = containment::check(intent, &mut desired.problems);
-    let mut direct: Vec<IpNetwork> = Vec::new();
+    let (mut direct, mut sealed): (Vec<IpNetwork>, Vec<IpNetwork>) = Default::default();
     for (peer, allowed) in intent.peers.iter().zip(contained) {
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
         add_wireguard_peers(intent, peer, &allowed, &mut desired.elements);
         let wireguard = wireguard_end(intent, peer, &allowed);
+        let is_sealed = pair::is_sealed(&intent.local.side, &peer.side);
+        if is_sealed {
+            sealed.extend(&allowed.subnets);
+        }
         for (family, subnets) in by_family(intent, allowed.subnets) {
             let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback, family);
             if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
@@ -80,11 +86,12 @@ pub fn desired(intent: &Intent) -> Desired {
                 family,
                 subnets,
                 pairing,
+                sealed: is_sealed,
                 mtu: route_mtu,
             });
         }
     }
-    desired.elements.insert(Key::NftTable, Value::NftTable(nft::table(intent, &direct)));
+    desired.elements.insert(Key::NftTable, Value::NftTable(nft::table(intent, &direct, &sealed)));
     desired
 }
 

@@ -22,6 +22,8 @@ pub const IPIP: &str = "tartan-ipip";
 pub const WIREGUARD: [&str; 2] = ["tartan-wg0", "tartan-wg1"];
 /// All devices that wrap packets.
 pub const TUNNELS: [&str; 4] = [VXLAN, IPIP, WIREGUARD[0], WIREGUARD[1]];
+/// Devices whose packets nobody on the way can read or make.
+pub const ENCRYPTING: [&str; 3] = [WIREGUARD[0], WIREGUARD[1], "tartan-ipsec"];
 /// An address on each tunnel device that nothing sends from or to. On a device without any, the kernel
 /// takes a loose reverse-path filter as a strict one (`no_addr` in `__fib_validate_source`,
 /// net/ipv4/fib_frontend.c), and drops what comes by the tunnel while our own route already, or still, leads

@@ -4,12 +4,15 @@
 //! | --- | --- | --- |
 //! | `forward`, `output` | filter | jump to `guard` |
 //! | `guard` | – | reject strays: packets to the pod network that would leave it |
-//! | `received` | input | drop what comes for our tunnels from an address that is no peer's |
+//! | `received` | input | drop what comes for our tunnels from an address that is no peer's, or in clear from a sealed one |
+//! | `sealed` | prerouting, raw | drop what comes in clear from the pods of a sealed peer ([`sealed`]) |
 //! | `base` | postrouting, srcnat − 10 | what kube-proxy marked for masquerade and goes to a peer gets the base address |
 //! | `outside` | postrouting, srcnat | pod addresses of this node towards the outside |
 //!
 //! Sets are declared without elements; these come apart, so that a change of peers leaves rules and
 //! counters as they are.
+
+mod sealed;
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
@@ -23,8 +26,8 @@ use crate::{
 /// Bit that kube-proxy sets on packets to be masqueraded (`masqueradeBit: 14`, its default).
 const KUBE_MASQUERADE_MARK: &str = "0x4000";
 
-/// The table for `intent`; `direct` are the subnets that plain routes lead to.
-pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
+/// The table for `intent`; `direct` are the subnets that plain routes lead to, `sealed` those of sealed peers.
+pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> NftTable {
     let mut text = String::new();
     let mut elements = BTreeMap::new();
     let families: Vec<Words> = [V4, V6]
@@ -39,7 +42,7 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
     let except = intent.masquerade.as_ref().map_or(&none, |masquerade| &masquerade.except);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "table inet {} {{", mark::NFT_TABLE);
-    for counter in ["stray", "masqueraded", "foreign_vxlan", "foreign_ipip"] {
+    for counter in ["stray", "masqueraded", "foreign_vxlan", "foreign_ipip", "sealed_clear"] {
         let _ = writeln!(text, "  counter {counter} {{\n  }}");
     }
     // Nodes may have addresses of a family that pods don't have.
@@ -63,16 +66,14 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
             elements.insert(name, words.members(members));
         }
     }
+    sealed::declare_sets(intent, &families, sealed, (&mut text, &mut elements));
     text.push_str(
         "  chain forward {\n    type filter hook forward priority filter; policy accept;\n    jump guard\n  }\n\
          \x20 chain output {\n    type filter hook output priority filter; policy accept;\n    jump guard\n  }\n",
     );
-    let _ = writeln!(
-        text,
-        "  chain guard {{\n    oifname {{ \"lo\", \"{}\", {} }} return",
-        mark::BRIDGE,
-        tunnels()
-    );
+    text.push_str("  chain guard {\n");
+    sealed::add_guard(intent, &families, &mut text);
+    let _ = writeln!(text, "    oifname {{ \"lo\", \"{}\", {} }} return", mark::BRIDGE, tunnels());
     for Words { ip, digit, reject, .. } in &families {
         let _ = writeln!(
             text,
@@ -82,6 +83,7 @@ pub fn table(intent: &Intent, direct: &[IpNetwork]) -> NftTable {
     }
     text.push_str("  }\n");
     add_received(intent, &mut text);
+    sealed::add_chain(intent, &families, &mut text);
     text.push_str("  chain base {\n    type nat hook postrouting priority srcnat - 10; policy accept;\n");
     for words in &families {
         let Some(base) = base_address(intent, words) else { continue };
@@ -129,17 +131,16 @@ fn add_received(intent: &Intent, text: &mut String) {
             let _ =
                 writeln!(text, "    {ip} saddr != @peers{digit} {ours} counter name \"foreign_vxlan\" drop");
         }
+        sealed::add_received(intent, &ours, &[V4, V6], text);
     }
     if receives(Backend::Ipip) {
         for subnet in &intent.local.subnets {
             let IpNetwork::V4(subnet) = subnet.prefix else { continue };
             // The inner destination: 16 bytes into the header that follows the outer one.
             let (mask, network) = (u32::from(subnet.mask()), u32::from(subnet.network()));
-            let _ = writeln!(
-                text,
-                "    ip saddr != @peers4 ip protocol 4 @th,128,32 & {mask:#x} == {network:#x} \
-                 counter name \"foreign_ipip\" drop"
-            );
+            let ours = format!("ip protocol 4 @th,128,32 & {mask:#x} == {network:#x}");
+            let _ = writeln!(text, "    ip saddr != @peers4 {ours} counter name \"foreign_ipip\" drop");
+            sealed::add_received(intent, &ours, &[V4], text);
         }
     }
     text.push_str("  }\n");

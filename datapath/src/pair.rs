@@ -236,6 +236,14 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
     }
 }
 
+/// Whether packets of the pair come encrypted or not at all, as every node of an encrypting side's pool sends so.
+/// Symmetric.
+pub fn is_sealed(ours: &Side, theirs: &Side) -> bool {
+    let sides = [ours, theirs];
+    sides.iter().all(|side| side.backend.has_paths())
+        && sides.iter().any(|side| side.sealed && side.backend.encrypts())
+}
+
 /// Their address for tunnels between both.
 pub fn outer_address(ours: &Side, theirs: &Side) -> Option<IpAddr> {
     common_addresses(ours, theirs).ok().map(|(_, theirs)| theirs)

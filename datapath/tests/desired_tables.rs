@@ -100,6 +100,35 @@ fn the_table_is_the_committed_one() {
     insta::assert_snapshot!("nft_table", shown);
 }
 
+/// A peer that sends encrypted, of a pool that is sealed.
+fn sealed(mut peer: Peer) -> Peer {
+    peer.side.backend = Backend::Wireguard;
+    peer.side.sealed = true;
+    peer
+}
+
+#[test]
+fn the_table_of_a_node_with_a_sealed_peer_is_the_committed_one() {
+    let mut intent = intent(vec![neighbour(12), sealed(remote(1))]);
+    intent.local.side.accepts.extend([Backend::Ipip, Backend::Wireguard]);
+    let table = table(&intent);
+    let shown = format!("{}\n{:#?}\n", table.declaration, table.elements);
+    insta::assert_snapshot!("nft_table_sealed", shown);
+}
+
+#[test]
+fn what_no_sealed_peer_may_hold_is_in_no_set() {
+    let mut thief = sealed(remote(1));
+    thief.subnets = vec![Subnet { prefix: net("10.251.1.0/25"), primary: true }];
+    let mut unmanaged = sealed(remote(2));
+    unmanaged.side.backend = Backend::Alloc;
+    let mut other = sealed(remote(3));
+    other.side.sealed = false;
+    let table = table(&intent(vec![thief, unmanaged, other, sealed(remote(4))]));
+    assert_eq!(table.elements["sealednets4"], ["10.64.4.0/24"]);
+    assert_eq!(table.elements["sealed4"], ["198.51.0.1", "198.51.0.4"]);
+}
+
 #[test]
 fn nft_takes_the_table_of_every_kind_of_node() {
     let mut six = intent(vec![neighbour(12)]);
@@ -107,7 +136,10 @@ fn nft_takes_the_table_of_every_kind_of_node() {
     six.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true });
     let mut plain = intent(vec![]);
     plain.masquerade = None;
-    for table in [table(&intent(vec![remote(1)])), table(&six), table(&plain)] {
+    let mut encrypted = six.clone();
+    encrypted.peers = vec![sealed(remote(1))];
+    encrypted.local.side.accepts.extend([Backend::Ipip, Backend::Wireguard]);
+    for table in [table(&intent(vec![remote(1)])), table(&six), table(&plain), table(&encrypted)] {
         in_namespace(move || async move {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), &table.declaration).unwrap();

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use proptest::{collection, prelude::*, sample::subsequence};
 use tartan_datapath::{
     model::{Backend, Endpoints, Family, Mac, PublicKey, Side, WireguardEndpoint},
-    pair::{Path, Reason, pair},
+    pair::{Path, Reason, is_sealed, pair},
 };
 
 fn wireguard(number: u8) -> WireguardEndpoint {
@@ -45,6 +45,26 @@ fn word(path: Path) -> &'static str {
         Path::Ipsec { .. } => "ipsec",
         Path::Udp { .. } => "udp",
         Path::None => "none",
+    }
+}
+
+#[test]
+fn a_pair_is_sealed_where_an_encrypting_side_is_and_both_ends_say_so() {
+    let sealed = |backend, sealed| Side { sealed, ..side(backend, false, 1, "192.0.2.0/24") };
+    for ours in Backend::ALL {
+        for theirs in Backend::ALL {
+            for (we, they) in [(false, false), (true, false), (false, true), (true, true)] {
+                let (ours, theirs) = (sealed(ours, we), sealed(theirs, they));
+                let managed = ours.backend.has_paths() && theirs.backend.has_paths();
+                let expected =
+                    managed && [&ours, &theirs].iter().any(|side| side.sealed && side.backend.encrypts());
+                assert_eq!(is_sealed(&ours, &theirs), expected, "{ours:?} {theirs:?}");
+                assert_eq!(is_sealed(&theirs, &ours), expected);
+                let path = pair(&ours, &theirs, Backend::Vxlan, Family::V4).path;
+                let encrypted = matches!(path, Path::Wireguard { .. } | Path::Ipsec { .. });
+                assert!(encrypted || path == Path::None || !expected, "a sealed pair has {path:?}");
+            }
+        }
     }
 }
 

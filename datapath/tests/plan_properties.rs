@@ -8,7 +8,10 @@ use common::{intent, neighbour, remote};
 use proptest::{collection, prelude::*};
 use tartan_datapath::{
     desired::desired,
-    model::{Action, Backend, Deletions, Elements, Intent, Key, Observed, RouteKind, Step, Value},
+    model::{
+        Action, Backend, Deletions, Elements, Intent, Key, Observed, PublicKey, RouteKind, Side, Step, Value,
+        WireguardEndpoint,
+    },
     plan::{plan, plan_cleanup},
 };
 
@@ -98,7 +101,7 @@ fn any_intent() -> impl Strategy<Value = Intent> {
         collection::btree_set(1u32..12, 0..8),
         collection::btree_set(12u8..20, 0..6),
         1u32..3,
-        collection::vec(any::<(u8, bool)>(), 0..4),
+        collection::vec((any::<u8>(), 0u8..3), 0..4),
     )
         .prop_map(|(remotes, neighbours, vni, changes)| {
             let mut intent = intent(
@@ -106,16 +109,26 @@ fn any_intent() -> impl Strategy<Value = Intent> {
             );
             intent.vxlan.vni = vni;
             let count = intent.peers.len();
-            for (index, switch) in changes {
+            encrypting(&mut intent.local.side, 255);
+            for (index, change) in changes {
                 let Some(peer) = intent.peers.get_mut(usize::from(index) % count.max(1)) else { continue };
-                if switch {
-                    peer.side.backend = Backend::Vxlan;
-                } else {
-                    peer.side.accepts.clear();
+                match change {
+                    0 => peer.side.backend = Backend::Vxlan,
+                    1 => peer.side.accepts.clear(),
+                    _ => {
+                        encrypting(&mut peer.side, index);
+                        (peer.side.backend, peer.side.sealed) = (Backend::Wireguard, true);
+                    }
                 }
             }
             intent
         })
+}
+
+fn encrypting(side: &mut Side, number: u8) {
+    side.accepts.insert(Backend::Wireguard);
+    side.endpoints.wireguard =
+        vec![WireguardEndpoint { key: PublicKey([number; 32]), port: 51820, generation: 0 }];
 }
 
 proptest! {
@@ -186,6 +199,29 @@ proptest! {
                     prop_assert!(table.elements["direct4"].contains(&destination.to_string()), "{} after {}", key, step);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_has_no_clear_route_at_any_step(before in any_intent(), after in any_intent(), frozen in any::<bool>()) {
+        let mut kernel = Simulated::default();
+        converge(&mut kernel, &desired(&before).elements, || false);
+        let deletions = if frozen { Deletions::Frozen } else { Deletions::Allowed };
+        let wanted = desired(&after).elements;
+        for step in &plan(&wanted, &kernel.observed(), deletions).steps {
+            kernel.apply(step);
+            let Some(Value::NftTable(table)) = kernel.0.get(&Key::NftTable) else { continue };
+            for (key, value) in &kernel.0 {
+                let Key::Route { destination, .. } = key else { continue };
+                let clear = under(key, value).is_some_and(|link| link != "tartan-wg0");
+                let sealed = table.elements["sealednets4"].contains(&destination.to_string());
+                prop_assert!(!(clear && sealed), "{} after {}", key, step);
+            }
+        }
+        let Some(Value::NftTable(table)) = kernel.0.get(&Key::NftTable) else { return Ok(()) };
+        let Some(Value::NftTable(wanted)) = wanted.get(&Key::NftTable) else { return Ok(()) };
+        for set in ["sealed4", "sealednets4"] {
+            prop_assert_eq!(&table.elements[set], &wanted.elements[set], "also while deletions are frozen");
         }
     }
 

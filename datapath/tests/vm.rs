@@ -17,7 +17,7 @@ fn nothing_is_lost_while_nodes_go_through_all_backends_of_linux_6_12() {
     let test = static_test("tartan-datapath", "switch").unwrap();
     let traffic = static_program("tartan-lab", "tartan-lab-traffic").unwrap();
     let machine = Machine::new(Kernel::V6_12, test)
-        .arguments(&["--nocapture"])
+        .arguments(&["--nocapture", "nothing_is_lost"])
         .file(traffic, "/bin/tartan-lab-traffic")
         .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
         .environment("TARTAN_UDP_RATE", "100")
@@ -39,6 +39,20 @@ fn nothing_is_lost_while_wireguard_keys_are_rotated_on_linux_6_12() {
         .environment("TARTAN_TCP_FLOWS", "1");
     let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
     assert!(report.console.contains("2 passed"), "{}", report.console);
+}
+
+#[test]
+fn a_sealed_node_that_loses_its_device_sends_nothing_in_clear() {
+    let test = static_test("tartan-datapath", "switch").unwrap();
+    let traffic = static_program("tartan-lab", "tartan-lab-traffic").unwrap();
+    let machine = Machine::new(Kernel::V6_12, test)
+        .arguments(&["--nocapture", "a_sealed_node"])
+        .file(traffic, "/bin/tartan-lab-traffic")
+        .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
+        .environment("TARTAN_UDP_RATE", "100")
+        .environment("TARTAN_TCP_FLOWS", "2");
+    let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
+    assert!(report.console.contains("sealed pairs stayed sealed"), "{}", report.console);
 }
 
 #[test]

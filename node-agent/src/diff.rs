@@ -94,9 +94,10 @@ fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> Str
         let subnets: Vec<String> = path.subnets.iter().map(ToString::to_string).collect();
         let _ = writeln!(
             text,
-            "  {}  {}  {how}  mtu {}  {}: {}",
+            "  {}  {}  {how}{}  mtu {}  {}: {}",
             path.node,
             subnets.join(","),
+            if path.sealed { "  sealed" } else { "" },
             path.mtu,
             path.pairing.reason,
             path.pairing.reason.sentence()

@@ -388,6 +388,7 @@ fn record(metrics: &Metrics, ground: &Ground, worked: &Worked, verdict: &Assessm
             let backend = path.pairing.path.backend().map_or("none", Backend::as_str);
             *view.peers.entry((backend, path.pairing.reason.as_str())).or_default() += 1;
         }
+        view.sealed_peers = status::sealed_peers(&worked.desired.paths) as u64;
         view.problems = BTreeMap::new();
         for problem in &worked.desired.problems {
             *view.problems.entry(problem.kind.as_str()).or_default() += 1;

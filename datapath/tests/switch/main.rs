@@ -105,3 +105,39 @@ fn assert_whole(traffic: Traffic) {
     }
     assert!(lost.is_empty(), "{}", lost.join("\n"));
 }
+
+/// The kernel takes the routes by a device with it. What was sealed waits for its device, and takes no other way.
+#[test]
+fn a_sealed_node_that_loses_its_device_sends_nothing_in_clear() {
+    let plain = |backend| Kind { backend, direct: false };
+    if !kernel_has("wireguard", "") {
+        println!("this kernel has no wireguard: the test goes without");
+        return;
+    }
+    let mut network = Network::start(&[("a", 1), ("b", 1), ("c", 2)], plain(Backend::HostGw));
+    let traffic = Traffic::start(&network);
+    let clear = network.clear_packets();
+    assert!(clear > 0, "the probe sees what is in clear");
+    network.change(plain(Backend::Wireguard));
+    assert_eq!(network.clear_packets(), 0);
+    // Nobody repairs anything meanwhile: an agent that is held, or not there.
+    for damage in [
+        "ip -n a link delete tartan-wg0",
+        "ip -n a link delete tartan-wg0; ip -n b link delete tartan-wg0; ip -n c link delete tartan-wg0",
+        "ip -n a route flush proto 84",
+        "ip -n a route flush proto 84; ip -n a route add 10.244.0.0/16 via 198.18.1.20",
+    ] {
+        network::run(damage);
+        let clear = network.clear_packets();
+        assert_eq!(clear, 0, "after `{damage}`: {clear} packets of pods in clear");
+        println!("-- nothing in clear after {damage}");
+        network::run("ip -n a route delete 10.244.0.0/16 2>/dev/null || true");
+        network.tell_all();
+    }
+    // It was no loss of the traffic itself.
+    pause(Duration::from_millis(500));
+    for (pair, report) in traffic.finish() {
+        assert!(report.sent() > 100, "{pair}: {report}");
+    }
+    println!("sealed pairs stayed sealed");
+}

@@ -126,6 +126,7 @@ impl Network {
     /// it, then everybody stops receiving the old one.
     pub fn change(&mut self, to: Kind) {
         let from = self.nodes[0].side.backend;
+        self.seal(false);
         for place in 0..self.nodes.len() {
             let node = &mut self.nodes[place];
             node.side.accepts.insert(to.backend);
@@ -151,6 +152,17 @@ impl Network {
                 self.tell_all();
             }
         }
+        self.seal(to.backend.encrypts());
+    }
+
+    /// Before anything changes pairs are not sealed any more, and when all has changed they are.
+    fn seal(&mut self, sealed: bool) {
+        for place in 0..self.nodes.len() {
+            if self.nodes[place].side.sealed != sealed {
+                self.nodes[place].side.sealed = sealed;
+                self.tell_all();
+            }
+        }
     }
 
     /// Packets of pods that left any node unencrypted within a second.
@@ -171,7 +183,7 @@ impl Network {
     }
 
     /// Each node hears of the present state, one after the other.
-    fn tell_all(&self) {
+    pub fn tell_all(&self) {
         for place in 0..self.nodes.len() {
             self.tell(place);
             super::pause(LAG);

@@ -152,6 +152,7 @@ fn a_refused_pair_is_a_trouble_and_one_that_waits_is_not() {
         family: Family::V4,
         subnets: vec![],
         pairing: Pairing { path, reason },
+        sealed: false,
         mtu: 1450,
     };
     let gateway = "192.0.2.9".parse().unwrap();

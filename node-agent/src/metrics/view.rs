@@ -22,6 +22,8 @@ pub struct View {
     pub owned: BTreeMap<&'static str, u64>,
     /// Peers by backend (`none`: no path) and the reason of the pair's path.
     pub peers: BTreeMap<(&'static str, &'static str), u64>,
+    /// Peers of which nothing is taken in clear.
+    pub sealed_peers: u64,
     /// Our leases, primary and further ones.
     pub leases: (u64, u64),
     /// Pod addresses of our blocks by family: all, and those in use.
@@ -81,6 +83,7 @@ impl Collector for ViewCollector {
         let View {
             owned,
             peers,
+            sealed_peers,
             leases: (primary, further),
             addresses,
             conflicts,
@@ -108,6 +111,12 @@ impl Collector for ViewCollector {
             .map(|((backend, state), count)| (vec![("backend", *backend), ("state", *state)], *count as f64))
             .collect();
         gauges(encoder, "tartan_agent_peers", "Other nodes, by the path to them and its reason", &peers)?;
+        gauges(
+            encoder,
+            "tartan_agent_sealed_peers",
+            "Other nodes of which nothing is taken in clear",
+            &[(vec![], *sealed_peers as f64)],
+        )?;
         let leases =
             [(vec![("role", "primary")], *primary as f64), (vec![("role", "further")], *further as f64)];
         gauges(encoder, "tartan_agent_leases", "Leases of this node", &leases)?;

@@ -170,9 +170,16 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         paths: path_counts(paths, intent),
         peers: i64::try_from(peers.len()).unwrap_or(i64::MAX),
         peers_without_path_count: i64::try_from(without.len()).unwrap_or(i64::MAX),
+        sealed_peers: i64::try_from(sealed_peers(paths)).unwrap_or(i64::MAX),
         peers_without_path: without.into_values().take(NAMED_PEERS).collect(),
         conditions: vec![ready, degraded],
     }
+}
+
+/// Nodes of which nothing is taken in clear: a peer of two families has two paths.
+pub fn sealed_peers(paths: &[PeerPath]) -> usize {
+    let sealed = paths.iter().filter(|path| path.sealed).map(|path| path.node.as_str());
+    sealed.collect::<BTreeSet<&str>>().len()
 }
 
 fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
@@ -232,6 +239,7 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             paths: _,
             peers: _,
             peers_without_path_count: _,
+            sealed_peers: _,
             peers_without_path: _,
             conditions,
         } = status.clone();

@@ -23,6 +23,7 @@ mod reclaim;
 mod remarks;
 mod reservations;
 mod room;
+mod sealing;
 mod selector;
 mod status;
 mod takeover;

@@ -7,7 +7,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use tartan_crds::{
-    CidrUsage, ClusterNetworkStatus, NetworkPoolStatus, TransitionStatus,
+    BackendType, CidrUsage, ClusterNetworkStatus, NetworkPoolStatus, TransitionStatus,
     conditions::{kind, reason},
 };
 
@@ -77,6 +77,7 @@ pub fn network(
     if wireguard_keys.is_some() {
         conditions.push(claim(kind::KEYS_CURRENT, rotating, "all nodes use keys of one generation"));
     }
+    conditions.extend(sealed(draft, None, draft.layout.spec.default_backend.kind));
     conditions.extend(chart_condition(draft.world, chart_values::NETWORK));
     let sum = |figure: fn(&CidrUsage) -> i64| cidrs.iter().map(figure).sum();
     let status = ClusterNetworkStatus {
@@ -166,6 +167,7 @@ fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPl
         claim(kind::CONSISTENT, tie, "no other pool of this priority selects its nodes"),
         progressing(draft, Some(place)),
     ];
+    conditions.extend(sealed(draft, Some(place), plan.spec.backend.kind));
     conditions.extend(chart_condition(draft.world, &chart_values::pool_key(name)));
     NetworkPoolStatus {
         observed_generation: plan.pool.generation,
@@ -201,6 +203,20 @@ fn draining(draft: &Draft<'_>) -> Claim {
     let holds = progress.is_some();
     let none = || Problem::new(reason::OK, "no entry is being drained");
     Claim { kind: kind::DRAINING, holds, problem: progress.unwrap_or_else(none) }
+}
+
+/// Whether nodes that are to encrypt take nothing in clear; nothing, where they are not.
+fn sealed(draft: &Draft<'_>, place: Option<usize>, backend: BackendType) -> Option<Claim> {
+    let problem = draft.transitions.unsealed(place).then(|| {
+        Problem::new(
+            reason::MOVING,
+            format!(
+                "not every node has said yet that it sends by {backend}: packets in clear are still taken"
+            ),
+        )
+    });
+    let otherwise = "nothing is taken in clear from any pair of these nodes";
+    backend.encrypts().then(|| claim(kind::SEALED, problem, otherwise))
 }
 
 fn unreadable_pool(draft: &Draft<'_>, pool: &Pool) -> NetworkPoolStatus {

@@ -8,6 +8,8 @@
 //! 3. *Finishing*: an overlay that no lease has and no agent reports sending by leaves `accepts`, and only then
 //!    does its reception end.
 //!
+//! A pool that encrypts is sealed when it is through, and unsealed before it leaves encryption ([`Sealing`]).
+//!
 //! Going back is the same with other words: while anything sends by the old type, everything receives it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,7 @@ use tartan_crds::{
 use super::{
     Problem,
     layout::{Layout, Membership},
+    sealing::Sealing,
 };
 use crate::world::{Lease, Node, World};
 
@@ -36,6 +39,7 @@ pub struct Transitions<'a> {
     behind: BTreeMap<&'a str, (BackendType, bool)>,
     /// Overlays that every node receives.
     overlays: BTreeSet<BackendType>,
+    sealing: Sealing<'a>,
     /// By pool, `None` for the nodes in no pool: those that are not through.
     pub progress: BTreeMap<Option<usize>, Progress>,
     /// When a deadline passes.
@@ -51,17 +55,19 @@ pub struct Progress {
 }
 
 /// A node whose lease is in use.
-struct Member<'a> {
-    node: &'a Node,
-    place: Option<usize>,
-    wanted: BackendSelection,
-    now: (BackendType, bool),
+pub(super) struct Member<'a> {
+    pub(super) node: &'a Node,
+    pub(super) place: Option<usize>,
+    pub(super) wanted: BackendSelection,
+    pub(super) now: (BackendType, bool),
+    pub(super) sealed: bool,
 }
 
 impl<'a> Transitions<'a> {
     pub fn plan(world: &'a World, layout: &Layout<'_>, now: Timestamp) -> Self {
         let members = members(world, layout);
-        let mut transitions = Self { overlays: overlays(world, layout), ..Self::default() };
+        let sealing = Sealing::plan(world, layout, &members, now);
+        let mut transitions = Self { overlays: overlays(world, layout), sealing, ..Self::default() };
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
             transitions.plan_pool(world, layout, (place, &members), now);
@@ -85,7 +91,14 @@ impl<'a> Transitions<'a> {
         accepts.extend(&self.overlays);
         let mut seen = BTreeSet::new();
         accepts.retain(|kind| seen.insert(*kind));
-        LeaseBackend { kind, accepts, direct_routing, sealed: false }
+        let encrypts = kind.encrypts() && wanted.kind.encrypts();
+        let sealed = encrypts && self.sealing.is_sealed(membership.place, node);
+        LeaseBackend { kind, accepts, direct_routing, sealed }
+    }
+
+    /// Whether nodes of a pool that is to encrypt still take packets in clear.
+    pub fn unsealed(&self, place: Option<usize>) -> bool {
+        self.sealing.is_open(place)
     }
 
     fn plan_pool(
@@ -107,10 +120,21 @@ impl<'a> Transitions<'a> {
             report(member.node).and_then(|report| report.backend).is_some_and(|sent| sent != wanted.kind)
         });
         let following = following.count();
-        if behind.is_empty() && following == 0 {
+        let mut unsealed: Vec<&str> = self.sealing.waits_for(place).to_vec();
+        if behind.is_empty() && following == 0 && unsealed.is_empty() {
             return;
         }
         let since = before.filter(|before| before.to == wanted.kind).map_or(now, |before| before.since.0);
+        let leaves = !wanted.kind.encrypts() && behind.iter().any(|member| member.now.0.encrypts());
+        let mut held: Vec<&str> = if leaves { self.sealing.held_by().to_vec() } else { vec![] };
+        if behind.iter().any(|member| leaves && member.sealed) {
+            // Their leases are about to say otherwise.
+            held.extend(
+                behind.iter().filter(|member| member.sealed).map(|member| member.node.meta.name.as_str()),
+            );
+            held.sort_unstable();
+            held.dedup();
+        }
         // Nodes of other pools must receive an overlay too, as far as they can: their pairs with these use it.
         let cannot =
             |node: &Node| report(node).is_some_and(|report| report.unavailable.contains(&wanted.kind));
@@ -123,19 +147,21 @@ impl<'a> Transitions<'a> {
             .map(|member| member.node.meta.name.as_str())
             .collect();
         let mut isolated = vec![];
-        if let Some(deadline) = policy
-            .deadline
-            .and_then(|deadline| SignedDuration::try_from(std::time::Duration::from(deadline)).ok())
-            && let Ok(at) = since.checked_add(deadline)
-        {
+        if let Some(at) = deadline(layout, place, wanted.kind, now) {
             if at <= now {
-                isolated = std::mem::take(&mut waiting);
-            } else if !waiting.is_empty() {
+                for late in [&mut waiting, &mut unsealed] {
+                    isolated.append(late);
+                }
+                // What leases say is never passed over, only who is slow to follow.
+                isolated.extend(held.extract_if(.., |name| {
+                    !behind.iter().any(|member| member.sealed && member.node.meta.name == *name)
+                }));
+            } else if !(waiting.is_empty() && unsealed.is_empty() && held.is_empty()) {
                 self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
             }
         }
         let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(following);
-        if policy.paused || !waiting.is_empty() {
+        if policy.paused || !waiting.is_empty() || !held.is_empty() {
             room = 0;
         }
         let moving = behind.len().min(room);
@@ -145,7 +171,7 @@ impl<'a> Transitions<'a> {
         }
         let phase = match () {
             () if policy.paused => TransitionPhase::Paused,
-            () if !waiting.is_empty() => TransitionPhase::Preparing,
+            () if !(waiting.is_empty() && held.is_empty()) => TransitionPhase::Preparing,
             () if !behind.is_empty() => TransitionPhase::Moving,
             () => TransitionPhase::Finishing,
         };
@@ -156,19 +182,60 @@ impl<'a> Transitions<'a> {
             nodes: count(members.len()),
             receiving: count(members.iter().filter(|member| receives(member.node)).count()),
             moved: count(members.len() - behind.len()),
-            waiting_for: waiting.iter().take(NAMED).map(|name| (*name).to_owned()).collect(),
+            waiting_for: waiting
+                .iter()
+                .chain(&held)
+                .chain(&unsealed)
+                .take(NAMED)
+                .map(|name| (*name).to_owned())
+                .collect(),
         };
-        let problem = problem(&status, &waiting, &isolated);
+        let late = Late { waiting, held, unsealed, isolated };
+        let problem = problem(&status, &late);
         self.progress.insert(place, Progress { status, problem });
     }
 }
 
-fn problem(status: &TransitionStatus, waiting: &[&str], isolated: &[&str]) -> Problem {
+/// When the nodes that lag are passed over.
+pub(super) fn deadline(
+    layout: &Layout<'_>,
+    place: Option<usize>,
+    to: BackendType,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let (policy, before) = layout.transition(place);
+    let since = before.filter(|before| before.to == to).map_or(now, |before| before.since.0);
+    let deadline = SignedDuration::try_from(std::time::Duration::from(policy.deadline?)).ok()?;
+    since.checked_add(deadline).ok()
+}
+
+/// Who keeps a pool from going on.
+struct Late<'a> {
+    /// Must receive the new backend.
+    waiting: Vec<&'a str>,
+    /// Must take packets in clear.
+    held: Vec<&'a str>,
+    /// Must not send in clear any more.
+    unsealed: Vec<&'a str>,
+    /// Passed over.
+    isolated: Vec<&'a str>,
+}
+
+fn problem(status: &TransitionStatus, late: &Late<'_>) -> Problem {
     let TransitionStatus { to, nodes, moved, .. } = status;
+    let Late { waiting, held, unsealed, isolated } = late;
     let (reason, mut text) = match status.phase {
         TransitionPhase::Paused => (
             reason::PAUSED,
             format!("{moved} of {nodes} nodes send by {to}; spec.transition.paused holds the others back"),
+        ),
+        TransitionPhase::Preparing if waiting.is_empty() => (
+            reason::WAITING_FOR_RECEPTION,
+            format!(
+                "{} must take packets in clear again before any node sends by {to}: {}",
+                super::plural(held.len(), "node"),
+                super::listed(held)
+            ),
         ),
         TransitionPhase::Preparing => (
             reason::WAITING_FOR_RECEPTION,
@@ -180,6 +247,14 @@ fn problem(status: &TransitionStatus, waiting: &[&str], isolated: &[&str]) -> Pr
             ),
         ),
         TransitionPhase::Moving => (reason::MOVING, format!("{moved} of {nodes} nodes send by {to}")),
+        TransitionPhase::Finishing if !unsealed.is_empty() => (
+            reason::MOVING,
+            format!(
+                "all {nodes} nodes send by {to}; the pool is not sealed while {} may send to it in clear: {}",
+                super::plural(unsealed.len(), "node"),
+                super::listed(unsealed)
+            ),
+        ),
         TransitionPhase::Finishing => (
             reason::MOVING,
             format!("all {nodes} nodes are to send by {to}; some have not said yet that they do"),
@@ -214,6 +289,7 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
                 place: membership.place,
                 wanted: layout.selection(membership),
                 now: (spec.backend.kind, spec.backend.direct_routing),
+                sealed: spec.backend.sealed,
             })
         })
         .collect()

@@ -37,6 +37,11 @@ pub struct Report {
     /// What joins it to peers.
     #[serde(skip)]
     pub sends: BTreeSet<BackendType>,
+    /// To how many peers it sends in clear.
+    #[serde(skip)]
+    pub clear_peers: i64,
+    /// Of how many it takes encrypted packets only.
+    pub sealed_peers: i64,
     /// How many addresses pods have of each of its blocks.
     pub address_use: UsedAddresses,
 }
@@ -71,6 +76,8 @@ impl NodeNet {
         let mut status: Status = part(&mut object.data, "status").unwrap_or_default();
         let paths = status.paths.iter().filter(|paths| paths.peers > 0 && !paths.direct);
         status.report.sends = paths.map(|paths| paths.backend).collect();
+        let clear = status.paths.iter().filter(|paths| !paths.backend.encrypts());
+        status.report.clear_peers = clear.map(|paths| paths.peers).sum();
         let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
         Self {
             meta: meta(&object.metadata),

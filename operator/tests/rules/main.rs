@@ -18,6 +18,7 @@ mod node_addresses;
 mod pod_cidrs;
 mod reclaim;
 mod reservations;
+mod sealing;
 #[path = "../store/mod.rs"]
 mod store;
 mod transition;

@@ -10,7 +10,7 @@ use tartan_crds::{
 use super::*;
 
 /// Nodes a, b and c of pool p, which use their leases, and d of none.
-fn pool_of_three(backend: &str, transition: serde_json::Value) -> Store {
+pub(super) fn pool_of_three(backend: &str, transition: serde_json::Value) -> Store {
     let mut store = small();
     set_backend(&mut store, backend, transition);
     for name in ["a", "b", "c"] {
@@ -27,7 +27,7 @@ fn pool_of_three(backend: &str, transition: serde_json::Value) -> Store {
     store
 }
 
-fn set_backend(store: &mut Store, backend: &str, transition: serde_json::Value) {
+pub(super) fn set_backend(store: &mut Store, backend: &str, transition: serde_json::Value) {
     let status = store.pools.get("p").map(|pool| pool.status.clone()).unwrap_or_default();
     store.set_pool(
         "p",
@@ -41,19 +41,19 @@ fn set_backend(store: &mut Store, backend: &str, transition: serde_json::Value) 
 }
 
 /// What the agent of a node says.
-fn report(store: &mut Store, node: &str, sends_by: BackendType, receives: &[BackendType]) {
+pub(super) fn report(store: &mut Store, node: &str, sends_by: BackendType, receives: &[BackendType]) {
     let report = &mut store.node_networks.get_mut(node).unwrap().report;
     report.backend = Some(sends_by);
     report.receives = receives.iter().copied().collect();
 }
 
-fn backend_of(store: &Store, node: &str) -> (BackendType, BTreeSet<BackendType>) {
+pub(super) fn backend_of(store: &Store, node: &str) -> (BackendType, BTreeSet<BackendType>) {
     let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
     let backend = &lease.spec.as_ref().unwrap().backend;
     (backend.kind, backend.accepts.iter().copied().collect())
 }
 
-fn kinds(store: &Store) -> Vec<BackendType> {
+pub(super) fn kinds(store: &Store) -> Vec<BackendType> {
     ["a", "b", "c", "d"].iter().map(|node| backend_of(store, node).0).collect()
 }
 

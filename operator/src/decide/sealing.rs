@@ -1,0 +1,109 @@
+//! [`Sealing`]: which nodes' pairs take nothing in clear any more.
+//!
+//! A pool that encrypts is sealed when every node of the cluster has left clear paths to its nodes, as they report
+//! it; until then what a slow one sends is still taken. Before a pool leaves encryption it is unsealed, and nothing
+//! moves until every node reports that it takes clear packets again. Nothing of it is remembered: a lease that is
+//! sealed stays so as long as it encrypts and is asked to. A pool whose nodes have never sent is sealed at once.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::jiff::Timestamp;
+use tartan_crds::BackendType;
+
+use super::{
+    layout::Layout,
+    transition::{Member, deadline},
+};
+use crate::world::{Node, World};
+
+#[derive(Debug, Default)]
+pub struct Sealing<'a> {
+    /// Nodes with leases that are to be sealed.
+    sealed: BTreeSet<&'a str>,
+    /// Pools whose nodes in use are not all of them.
+    open: BTreeSet<Option<usize>>,
+    /// Nodes that report more clear paths than there should be.
+    lagging: Vec<&'a str>,
+    /// Nodes that report more sealed peers than there should be.
+    holding: Vec<&'a str>,
+}
+
+impl<'a> Sealing<'a> {
+    pub(super) fn plan(
+        world: &'a World,
+        layout: &Layout<'_>,
+        members: &[Member<'a>],
+        now: Timestamp,
+    ) -> Self {
+        let mut sealing = Self { lagging: lagging(world, members), ..Self::default() };
+        let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
+        for place in places {
+            let of_pool = || members.iter().filter(move |member| member.place == place);
+            let Some(wanted) = of_pool().next().map(|member| member.wanted) else { continue };
+            if !wanted.kind.encrypts() {
+                continue;
+            }
+            let late = deadline(layout, place, wanted.kind, now).is_some_and(|at| at <= now);
+            let through = of_pool()
+                .all(|member| member.now.0.encrypts() && reports_no_clear(world, member.node))
+                && (sealing.lagging.is_empty() || late);
+            if !through {
+                sealing.open.insert(place);
+            }
+            let sealed = of_pool().filter(|member| through || (member.sealed && member.now.0.encrypts()));
+            sealing.sealed.extend(sealed.map(|member| member.node.meta.name.as_str()));
+        }
+        sealing.holding = holding(world, members, &sealing.sealed);
+        sealing
+    }
+
+    /// What the lease of a node should say; also of one that has no lease in use yet.
+    pub fn is_sealed(&self, place: Option<usize>, node: &str) -> bool {
+        self.sealed.contains(node) || !self.open.contains(&place)
+    }
+
+    pub fn is_open(&self, place: Option<usize>) -> bool {
+        self.open.contains(&place)
+    }
+
+    /// Whom the sealing of a pool waits for, where its nodes have done what they can.
+    pub fn waits_for(&self, place: Option<usize>) -> &[&'a str] {
+        if self.open.contains(&place) { &self.lagging } else { &[] }
+    }
+
+    /// Who still takes packets of sealed pairs encrypted only, though they are to be taken in clear.
+    pub fn held_by(&self) -> &[&'a str] {
+        &self.holding
+    }
+}
+
+fn reports_no_clear(world: &World, node: &Node) -> bool {
+    let report = world.node_networks.get(&node.meta.name).map(|object| &object.report);
+    report.and_then(|report| report.backend).is_none_or(BackendType::encrypts)
+}
+
+/// Where one end encrypts, the pair does: so many clear paths may a node have, by what its own lease says.
+fn lagging<'a>(world: &World, members: &[Member<'a>]) -> Vec<&'a str> {
+    let clear = |member: &Member<'_>| !member.now.0.encrypts();
+    let all = members.iter().filter(|member| clear(member)).count();
+    let behind = |member: &&Member<'_>| {
+        let allowed = if clear(member) { all - 1 } else { 0 };
+        let object = world.node_networks.get(&member.node.meta.name);
+        object.is_some_and(|object| object.report.clear_peers > count(allowed))
+    };
+    members.iter().filter(behind).map(|member| member.node.meta.name.as_str()).collect()
+}
+
+fn holding<'a>(world: &World, members: &[Member<'a>], sealed: &BTreeSet<&str>) -> Vec<&'a str> {
+    let holds = |member: &&Member<'_>| {
+        let name = member.node.meta.name.as_str();
+        let object = world.node_networks.get(name);
+        !sealed.contains(name)
+            && object.is_some_and(|object| object.report.sealed_peers > count(sealed.len()))
+    };
+    members.iter().filter(holds).map(|member| member.node.meta.name.as_str()).collect()
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,154 @@
+//! When pairs of encrypting nodes stop to take packets in clear, and when they begin again.
+
+use super::{
+    transition::{backend_of, kinds, pool_of_three, report, set_backend},
+    *,
+};
+use tartan_crds::BackendType::{Vxlan, Wireguard};
+
+fn sealed(store: &Store) -> Vec<bool> {
+    let of = |node: &&str| {
+        let lease = store.leases.values().find(|lease| lease.node() == Some(*node)).unwrap();
+        lease.spec.as_ref().unwrap().backend.sealed
+    };
+    ["a", "b", "c", "d"].iter().map(of).collect()
+}
+
+const OPEN: [bool; 4] = [false; 4];
+const SEALED: [bool; 4] = [true, true, true, false];
+
+/// What the agent of a node says of its peers: so many in clear, so many sealed.
+fn peers(store: &mut Store, node: &str, clear: i64, sealed: i64) {
+    let report = &mut store.node_networks.get_mut(node).unwrap().report;
+    (report.clear_peers, report.sealed_peers) = (clear, sealed);
+}
+
+/// Pool p sends by vxlan, and all can receive wireguard.
+fn before() -> Store {
+    let mut store = pool_of_three("vxlan", json!({}));
+    for node in ["a", "b", "c", "d"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 3, 0);
+    }
+    store.settle();
+    store
+}
+
+/// Pool p sends by wireguard and is sealed, as all have said.
+fn after() -> Store {
+    let mut store = before();
+    set_backend(&mut store, "wireguard", json!({}));
+    store.settle();
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 0, 3);
+    }
+    peers(&mut store, "d", 0, 3);
+    store.settle();
+    store
+}
+
+#[test]
+fn a_pool_is_sealed_when_every_node_has_left_clear_paths_to_it_and_not_before() {
+    let mut store = before();
+    set_backend(&mut store, "wireguard", json!({}));
+    store.settle();
+    assert_eq!(kinds(&store), [Wireguard, Wireguard, Wireguard, Vxlan]);
+    assert_eq!(sealed(&store), OPEN);
+    for node in ["a", "b"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 0, 0);
+    }
+    store.settle();
+    assert_eq!((sealed(&store), store.pool_condition("p", "Sealed")), (OPEN.into(), "False Moving".into()));
+    report(&mut store, "c", Wireguard, &[Vxlan, Wireguard]);
+    peers(&mut store, "c", 0, 0);
+    store.settle();
+    assert_eq!(sealed(&store), OPEN, "d is of no pool, and has not said that it left the clear paths");
+    assert_eq!(store.pool_condition("p", "Progressing"), "True Moving");
+    assert_eq!(store.pools["p"].status.transition.as_ref().unwrap().waiting_for, ["d"]);
+    peers(&mut store, "d", 0, 0);
+    store.settle();
+    assert_eq!(
+        (sealed(&store), store.pool_condition("p", "Sealed")),
+        (SEALED.into(), "True AsExpected".into())
+    );
+    assert_eq!(store.pool_condition("p", "Progressing"), "False AsExpected");
+    assert_eq!(store.network_condition("Sealed"), "", "nodes in no pool don't encrypt");
+}
+
+#[test]
+fn who_lags_is_passed_over_after_the_deadline() {
+    let mut store = before();
+    set_backend(&mut store, "wireguard", json!({ "deadline": "10m" }));
+    store.settle();
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 0, 0);
+    }
+    let decisions = store.settle();
+    assert_eq!((decisions.wake_at.unwrap() - store.now).get_seconds(), 600);
+    assert_eq!(sealed(&store), OPEN);
+    store.pass(600);
+    store.settle();
+    assert_eq!(sealed(&store), SEALED);
+}
+
+#[test]
+fn a_sealed_pool_stays_so_whatever_is_reported_and_whoever_joins() {
+    let mut store = after();
+    assert_eq!(sealed(&store), SEALED);
+    peers(&mut store, "d", 9, 0);
+    peers(&mut store, "a", 9, 0);
+    store.change_node("d", |node| {
+        node.labels.insert("in".into(), "p".into());
+    });
+    store.settle();
+    assert_eq!(backend_of(&store, "d").0, Wireguard);
+    assert_eq!(sealed(&store), SEALED, "d is one of the pool that has not said that it follows");
+    report(&mut store, "d", Wireguard, &[Vxlan, Wireguard]);
+    for node in ["a", "d"] {
+        peers(&mut store, node, 0, 3);
+    }
+    store.settle();
+    assert_eq!(sealed(&store), [true; 4]);
+}
+
+#[test]
+fn before_a_pool_leaves_encryption_every_node_takes_clear_packets_again() {
+    let mut store = after();
+    set_backend(&mut store, "vxlan", json!({ "deadline": "10m" }));
+    store.settle();
+    assert_eq!(sealed(&store), OPEN);
+    assert_eq!(kinds(&store), [Wireguard, Wireguard, Wireguard, Vxlan], "nothing moves before they say so");
+    assert_eq!(store.pool_condition("p", "Progressing"), "True WaitingForReception");
+    for node in ["a", "b", "c"] {
+        peers(&mut store, node, 0, 0);
+    }
+    store.settle();
+    assert_eq!(store.pools["p"].status.transition.as_ref().unwrap().waiting_for, ["d"]);
+    assert_eq!(kinds(&store)[0], Wireguard);
+    peers(&mut store, "d", 0, 0);
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan; 4]);
+}
+
+#[test]
+fn a_network_that_encrypts_from_the_start_is_sealed_at_once() {
+    let mut store = small();
+    let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
+    spec["defaultBackend"] = json!({ "type": "wireguard" });
+    store.set_network(spec);
+    store.add_node("a");
+    store.settle();
+    let of = |store: &Store, node: &str| {
+        let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
+        lease.spec.as_ref().unwrap().backend.sealed
+    };
+    assert!(of(&store, "a"));
+    store.use_leases_of("a");
+    store.add_node("b");
+    store.settle();
+    assert!(of(&store, "a") && of(&store, "b"));
+    assert_eq!(store.network_condition("Sealed"), "True AsExpected");
+}
