@@ -147,6 +147,56 @@ pub struct Backends {
     pub wireguard: WireguardParameters,
     #[serde(default)]
     pub udp: UdpParameters,
+    #[serde(default)]
+    pub extension: ExtensionParameters,
+}
+
+/// Programs that are told of leases, on nodes whose backend is `extension`. Each is a list of words, the first of
+/// them the name of a program in the directory that the node's agent was given for these; there is no shell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("[has(self.preStartup) ? self.preStartup : [], has(self.postStartup) ? self.postStartup : [], has(self.subnetAdd) ? self.subnetAdd : [], has(self.subnetRemove) ? self.subnetRemove : []].all(words, words.size() == 0 || words[0].matches('^[A-Za-z0-9][-A-Za-z0-9_.]*$'))")
+        .message("the first word of a command must be the name of a program in the agent's directory of commands, without a path"),
+)]
+pub struct ExtensionParameters {
+    /// Runs first; what it prints (at most 1024 bytes) is given to other nodes' programs.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(max = 256)))]
+    pub pre_startup: Vec<String>,
+    /// Runs next, when the node has its subnets.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(max = 256)))]
+    pub post_startup: Vec<String>,
+    /// Runs for each subnet of another node: `SUBNET` or `IPV6SUBNET`, `PUBLIC_IP`, `PUBLIC_IPV6`, `NODE` and
+    /// `BACKEND` in its environment, what that node's `preStartup` printed on its standard input.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(max = 256)))]
+    pub subnet_add: Vec<String>,
+    /// The same for one that is no more, or changed.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(max = 256)))]
+    pub subnet_remove: Vec<String>,
+    /// How long a program may take; then it is killed, with all that it started.
+    #[serde(default = "extension_timeout")]
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout_seconds: i32,
+}
+
+fn extension_timeout() -> i32 {
+    10
+}
+
+impl Default for ExtensionParameters {
+    fn default() -> Self {
+        Self {
+            pre_startup: vec![],
+            post_startup: vec![],
+            subnet_add: vec![],
+            subnet_remove: vec![],
+            timeout_seconds: extension_timeout(),
+        }
+    }
 }
 
 /// Packets in UDP, by a forwarder in user space.

@@ -92,6 +92,7 @@ pub mod reason {
     pub const PRESHARED_KEY_CHANGED: &str = "PresharedKeyChanged";
     pub const WAITING_FOR_RECEPTION: &str = "WaitingForReception";
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
+    pub const EXTENSION_FAILED: &str = "ExtensionFailed";
     pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";
     pub const MTU_TOO_LARGE: &str = "PodMTUExceedsPath";
 }

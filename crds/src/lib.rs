@@ -25,8 +25,8 @@ mod wireguard;
 
 pub use cidr::{Cidr, CidrError, Family};
 pub use cluster_network::{
-    Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus, Masquerade,
-    PodCidrMode, PodCidrModeInForce, VxlanParameters,
+    Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus,
+    ExtensionParameters, Masquerade, PodCidrMode, PodCidrModeInForce, VxlanParameters,
 };
 pub use growth::{Growth, Reservation};
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};

@@ -248,11 +248,15 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub generation: Option<i32>,
+    /// extension: what the node's `preStartup` program printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub data: Option<String>,
 }
 
 impl Endpoint {
     /// One that says no more than that it is there.
     pub fn plain(kind: BackendType) -> Self {
-        Self { kind, vtep_mac: None, public_key: None, port: None, generation: None }
+        Self { kind, vtep_mac: None, public_key: None, port: None, generation: None, data: None }
     }
 }

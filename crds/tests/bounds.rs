@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{api, get, object, send};
+use support::{api, check_refused, get, object, refusal, send};
 
 #[test]
 fn a_status_that_would_burden_the_others_is_refused_and_the_last_one_stays() {
@@ -44,4 +44,30 @@ fn a_status_that_would_burden_the_others_is_refused_and_the_last_one_stays() {
         assert!(said.stderr.contains(expected), "{what}: {}", said.stderr);
         assert_eq!(get(&api, &["sl", "10.244.8.0-24"])["status"], good, "{what}");
     }
+}
+
+/// Who may write the ClusterNetwork chooses among the programs that a node offers, and no others.
+#[test]
+fn a_command_begins_with_the_name_of_a_program_and_never_with_a_path() {
+    let api = api();
+    let network = |extension: &Value| {
+        let cidrs = json!([{ "name": "pods", "cidr": "10.244.0.0/16", "nodeMaskSize": 24 }]);
+        object("ClusterNetwork", "default", json!({ "cidrs": cidrs, "backends": { "extension": extension } }))
+    };
+    for command in ["/bin/sh", "../sh", "", ".sh", "a b", "$SHELL"] {
+        for field in ["preStartup", "postStartup", "subnetAdd", "subnetRemove"] {
+            let what = format!("{field} {command:?}");
+            check_refused(&api, &what, &network(&json!({ field: [command, "-c", "id"] })), "without a path");
+        }
+    }
+    for (extension, expected) in [
+        (json!({ "subnetAdd": vec!["word"; 33] }), "subnetAdd"),
+        (json!({ "subnetAdd": ["route", "x".repeat(257)] }), "subnetAdd"),
+        (json!({ "timeoutSeconds": 0 }), "timeoutSeconds"),
+    ] {
+        check_refused(&api, expected, &network(&extension), expected);
+    }
+    let good =
+        json!({ "preStartup": [], "subnetAdd": ["route-add.sh", "--via", "$(x)"], "timeoutSeconds": 5 });
+    assert_eq!(refusal(&api, &network(&good)), None);
 }

@@ -48,6 +48,8 @@ pub struct Findings<'a> {
     pub no_ground: Option<&'a NotReady>,
     /// What was asked of this node and can't be had.
     pub unmet: &'a [NotReady],
+    /// What the administrator's programs failed at.
+    pub extension: &'a [NotReady],
     /// Backends that the node only receives, for nodes that send by them.
     pub spare: BTreeSet<Backend>,
     /// Why there is no WireGuard key.
@@ -91,6 +93,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         paths,
         no_ground,
         unmet,
+        extension,
         spare,
         no_key,
         wireguard_links,
@@ -227,7 +230,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             ),
         ));
     }
-    troubles.extend(unmet.iter().cloned());
+    troubles.extend(unmet.iter().chain(extension.iter()).cloned());
     if *outdated_preshared > 0 {
         troubles.push(NotReady::new(
             reason::PRESHARED_KEY_CHANGED,

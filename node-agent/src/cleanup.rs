@@ -71,6 +71,7 @@ fn remove_run_dir(options: &Options, locked_by_us: bool) -> io::Result<()> {
         // Removing these pods will look for their addresses there.
         tracing::warn!(path = %store.display(), pods = in_use, "left, since pods still hold addresses: run cleanup again without them");
     }
+    absent_is_fine(fs::remove_file(options.extension().file))?;
     if locked_by_us {
         absent_is_fine(fs::remove_file(lock::path(directory)))?;
     }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use tartan_daemon::logging::LogFormat;
 
-use crate::cni::files::Places;
+use crate::{cni::files::Places, extension};
 
 /// Makes this node's kernel equal to what the cluster's SubnetLeases say, and keeps it so.
 ///
@@ -119,6 +119,11 @@ pub struct Options {
     )]
     pub preshared_key: PathBuf,
 
+    /// Directory of programs that ClusterNetwork.spec.backends.extension may name, on nodes with that backend. They
+    /// run with the agent's rights. Without it none is run.
+    #[arg(long, env = "TARTAN_EXTENSION_COMMANDS_FROM", value_name = "DIR", global = true)]
+    pub extension_commands_from: Option<PathBuf>,
+
     /// Log format.
     #[arg(long, env = "TARTAN_LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
@@ -142,6 +147,12 @@ impl Options {
             run_dir: self.run_dir.clone(),
             subnet_env: self.subnet_env.clone(),
         }
+    }
+
+    pub fn extension(&self) -> extension::task::Places {
+        let directory =
+            self.extension_commands_from.clone().filter(|directory| !directory.as_os_str().is_empty());
+        extension::task::Places { directory, file: self.run_dir.join("extension.json") }
     }
 
     pub fn kernel(&self) -> tartan_datapath::kernel::Options {

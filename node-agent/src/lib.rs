@@ -15,6 +15,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod cni;
 pub mod diff;
+pub mod extension;
 pub mod ground;
 pub mod http;
 pub mod inputs;

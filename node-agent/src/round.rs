@@ -13,7 +13,7 @@ use tartan_datapath::{
     desired::{Desired, desired},
     kernel::Kernel,
     mark,
-    model::{Action, Backend, Intent, Observed, Plan, PublicKey, Step},
+    model::{Action, Backend, Deletions, Intent, Observed, Plan, PublicKey, Step},
     plan::plan,
 };
 
@@ -25,6 +25,7 @@ use crate::{
         files::{Places, Texts, Written},
         vacate::Vacating,
     },
+    extension,
     ground::{self, Ground},
     inputs::Snapshot,
     intent::Built,
@@ -44,6 +45,8 @@ pub struct Place<'a> {
     pub metrics: &'a Metrics,
     /// What no start of a pod takes longer than.
     pub pod_start_limit: Duration,
+    /// What came of telling the administrator's programs.
+    pub extension: &'a extension::Report,
 }
 
 /// What a round leaves for the next one. A new process starts without, and loses nothing by it.
@@ -78,6 +81,8 @@ pub struct Round {
     pub published: Published,
     /// Leases to ask the API server about.
     pub unconfirmed: BTreeSet<String>,
+    /// What the administrator's programs should know; `None`: no other than before.
+    pub extension: Option<extension::Wanted>,
     /// False: try again soon.
     pub settled: bool,
     /// Something was changed.
@@ -108,7 +113,8 @@ pub async fn round(
         let said = said.map_or(&[][..], |said| &said.address_use);
         memory.addresses.count(&place.places.data_dir(), &built.intent, said);
     }
-    let mut verdict = assess(&findings(&ground, &worked, &files));
+    let troubles = place.extension.troubles();
+    let mut verdict = assess(&Findings { extension: &troubles, ..findings(&ground, &worked, &files) });
     verdict.troubles.extend(memory.addresses.trouble());
     let availability = availability(&verdict, memory);
     let again = matches!(ground, Ground::None { again: true, .. })
@@ -134,11 +140,13 @@ pub async fn round(
     if settled {
         forget_keys(&ground, kernel).await;
     }
+    let extension = told(snapshot, &ground, &worked);
     let unconfirmed = remember(ground, memory);
     Round {
         published,
         settled: settled && unconfirmed.is_empty(),
         unconfirmed,
+        extension,
         worked: !worked.applied.is_empty(),
         again: met.again,
     }
@@ -162,6 +170,13 @@ fn availability(verdict: &Assessment, memory: &mut Memory) -> Option<Availabilit
             (since.elapsed() >= BREAKDOWN).then(|| Availability::Unavailable(why.clone()))
         }
     }
+}
+
+/// Nothing is taken back on ground that is in doubt.
+fn told(snapshot: Snapshot<'_>, ground: &Ground, worked: &Worked) -> Option<extension::Wanted> {
+    let Ground::Fresh { built, .. } = ground else { return None };
+    let network = snapshot.network.filter(|_| ground.deletions() == Deletions::Allowed)?;
+    Some(extension::wanted(network, &snapshot, &built.intent, &worked.desired.paths))
 }
 
 /// Takes a fresh ground into memory. The leases whose end must be confirmed.
@@ -267,6 +282,7 @@ fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Fin
         paths: &worked.desired.paths,
         no_ground: ground.missing(),
         unmet: built.map_or(&[], |built| &built.troubles),
+        extension: &[],
         no_key: built.and_then(|built| built.no_key.as_deref()),
         spare: built.map(|built| built.intent.spare_backends()).unwrap_or_default(),
         wireguard_links: built.map(wireguard_links).unwrap_or_default(),
@@ -346,9 +362,11 @@ fn publish(
         troubles: &verdict.troubles,
     };
     Published {
-        lease: built
-            .filter(|_| verdict.reception)
-            .map(|built| status::lease(&built.intent, &verdict.lost, &verdict.lost_links)),
+        lease: built.filter(|_| verdict.reception).map(|built| {
+            let mut lease = status::lease(&built.intent, &verdict.lost, &verdict.lost_links);
+            lease.endpoints.extend(place.extension.end_point(&built.intent));
+            lease
+        }),
         primary_leases: built.map(|built| built.primary_leases.clone()).unwrap_or_default(),
         further_leases: built
             .map(|built| {

@@ -39,7 +39,7 @@ use crate::{
     api_server,
     cli::Options,
     cni::{files::Written, vacate::Vacating},
-    http,
+    extension, http,
     inputs::{
         World,
         watch::{Watched, follow},
@@ -93,6 +93,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         writer.await;
         Ok(())
     });
+    let (tell, to_tell) = watch::channel(None);
+    let (told, extension) = watch::channel(extension::Report::default());
+    let teller = extension::task::run(options.extension(), to_tell, told);
+    tasks.spawn(async move {
+        teller.await;
+        Ok(())
+    });
     let mut agent = Loop {
         inputs: follow(&clients.watch, &node),
         world: World::default(),
@@ -108,6 +115,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         kernel,
         metrics,
         wanted,
+        tell,
+        extension,
         refreshes,
     };
     let outcome = tokio::select! {
@@ -175,6 +184,9 @@ struct Loop {
     memory: Memory,
     metrics: Metrics,
     wanted: watch::Sender<Writes>,
+    /// To the task that tells the administrator's programs, and what came of it.
+    tell: watch::Sender<Option<extension::Wanted>>,
+    extension: watch::Receiver<extension::Report>,
     refreshes: mpsc::Receiver<oneshot::Sender<()>>,
     /// The question which of the leases that vanished are really gone.
     asking: Option<JoinHandle<Option<BTreeSet<String>>>>,
@@ -219,6 +231,7 @@ impl Loop {
                         due = due.min(Instant::now() + COALESCE);
                     }
                 }
+                Ok(()) = self.extension.changed() => due = due.min(Instant::now() + COALESCE),
                 Some(done) = self.refreshes.recv() => {
                     self.read_counters().await;
                     // A scrape that gave up doesn't listen any more.
@@ -250,12 +263,14 @@ impl Loop {
             return RESYNC;
         };
         let places = self.options.places();
+        let extension = self.extension.borrow_and_update().clone();
         let place = Place {
             node: &self.node,
             api_server: &self.api_server,
             places: &places,
             metrics: &self.metrics,
             pod_start_limit: self.options.pod_start_limit.into(),
+            extension: &extension,
         };
         let round = Box::pin(round(&place, snapshot, &mut self.kernel, &mut self.memory)).await;
         let writes = writes(&round.published, &snapshot);
@@ -264,6 +279,13 @@ impl Loop {
             *held = writes;
             differs
         });
+        if let Some(wanted) = round.extension {
+            self.tell.send_if_modified(|held| {
+                let differs = held.as_ref() != Some(&wanted);
+                *held = Some(wanted);
+                differs
+            });
+        }
         self.gap = if round.worked { LEAST_GAP } else { (self.gap * 2).min(LARGEST_GAP) };
         if !round.unconfirmed.is_empty() && self.asking.is_none() {
             let api = Api::all(self.clients.request.clone());

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::{
-    BackendType, Endpoint, LeaseBackend, Masquerade, NodeNetworkSpec, SubnetLeaseStatus, VxlanParameters,
-    WireguardParameters,
+    BackendType, Endpoint, ExtensionParameters, LeaseBackend, Masquerade, NodeNetworkSpec, SubnetLeaseStatus,
+    VxlanParameters, WireguardParameters,
 };
 use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
 
@@ -34,6 +34,7 @@ pub fn known() -> Known {
         entries: vec!["10.244.0.0/16".parse().unwrap()],
         vxlan: VxlanParameters::default(),
         wireguard: WireguardParameters::default(),
+        extension: ExtensionParameters::default(),
         fallback: BackendType::Vxlan,
         masquerade: Masquerade::default(),
         mtu: None,

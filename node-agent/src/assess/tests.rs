@@ -24,6 +24,7 @@ fn findings(facts: &Facts) -> Findings<'_> {
         paths: &[],
         no_ground: None,
         unmet: &[],
+        extension: &[],
         spare: BTreeSet::new(),
         no_key: None,
         wireguard_links: vec![],

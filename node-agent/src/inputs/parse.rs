@@ -18,6 +18,7 @@ impl From<ClusterNetwork> for Network {
             entries: spec.cidrs.iter().map(|entry| entry.cidr).collect(),
             vxlan: spec.backends.vxlan,
             wireguard: spec.backends.wireguard,
+            extension: spec.backends.extension,
             fallback: spec.fallback_backend,
             masquerade: spec.masquerade,
             mtu: spec.mtu,

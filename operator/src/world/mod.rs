@@ -18,6 +18,7 @@ pub use table::{Change, Meta, Record, Table};
 use crate::chart_values::ChartOutcome;
 
 /// News of any kind.
+#[expect(clippy::large_enum_variant, reason = "the largest is the ClusterNetwork, of which there is one")]
 #[derive(Clone, Debug)]
 pub enum Delta {
     Nodes(Change<Node>),

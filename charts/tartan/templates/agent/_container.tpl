@@ -14,6 +14,10 @@ env:
   # The container's own /proc/sys is read-only.
   - name: TARTAN_PROC_SYS
     value: /host/proc/sys
+  {{- with .Values.agent.extensionCommandsFrom }}
+  - name: TARTAN_EXTENSION_COMMANDS_FROM
+    value: /host/extension-commands
+  {{- end }}
   {{- include "tartan.environment" . | nindent 2 }}
 resources:
   {{- toYaml .Values.agent.resources | nindent 2 }}
@@ -38,4 +42,9 @@ volumeMounts:
   # At the same path as on the host: links in it must lead to the same files.
   - name: cni-conf
     mountPath: {{ .Values.cniConfDir }}
+  {{- if .Values.agent.extensionCommandsFrom }}
+  - name: extension-commands
+    mountPath: /host/extension-commands
+    readOnly: true
+  {{- end }}
 {{- end }}

@@ -1,0 +1,228 @@
+//! The task that tells programs. It holds the newest [`Wanted`] and repeats what failed, each on its own delay, so that
+//! one peer keeps back no other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use tartan_crds::ExtensionParameters;
+use tartan_daemon::chain;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Environment, Report, Told, Wanted,
+    command::{self, CommandError},
+};
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Programs that run at a time.
+const AT_ONCE: usize = 8;
+
+/// Where programs are, and what they were told.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// `None`: no program may be run on this node.
+    pub directory: Option<PathBuf>,
+    /// What was told, by subnet.
+    pub file: PathBuf,
+}
+
+/// When something that failed is tried again.
+#[derive(Clone, Debug)]
+struct Retry {
+    at: Instant,
+    delay: Duration,
+    why: String,
+}
+
+#[derive(Default)]
+struct Memory {
+    told: BTreeMap<String, Told>,
+    /// For which commands and facts the programs of the start ran.
+    started: Option<(ExtensionParameters, Environment)>,
+    data: Option<String>,
+    retries: BTreeMap<String, Retry>,
+}
+
+/// Tells until the sender is gone.
+pub async fn run(places: Places, mut wanted: watch::Receiver<Option<Wanted>>, report: watch::Sender<Report>) {
+    let mut memory = Memory { told: read(&places.file), ..Memory::default() };
+    loop {
+        let want = wanted.borrow_and_update().clone();
+        if let Some(want) = want {
+            let said = tell(&places, &want, &mut memory).await;
+            report.send_if_modified(|held| {
+                let differs = *held != said;
+                *held = said;
+                differs
+            });
+        }
+        let due = memory.retries.values().map(|retry| retry.at).min();
+        let again = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancel-safe: both only wait.
+        tokio::select! {
+            () = again => {}
+            changed = wanted.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// One pass: programs of the start, what is no more, what is new.
+async fn tell(places: &Places, want: &Wanted, memory: &mut Memory) -> Report {
+    let Wanted { commands, own, peers } = want;
+    let Some(directory) = places.directory.as_deref() else {
+        let asked = own.is_some() && all(commands).any(|words| !words.is_empty());
+        let why = "programs of backends.extension are not run on this node: start its agent with --extension-commands-from (the chart: agent.extensionCommandsFrom)";
+        return Report { data: None, failed: if asked { vec![why.to_owned()] } else { vec![] } };
+    };
+    let limit = Duration::from_secs(u64::try_from(commands.timeout_seconds).unwrap_or(10));
+    let mut said = Report::default();
+    match own {
+        Some(own) => {
+            start(directory, (commands, own), limit, memory).await;
+            said.data.clone_from(&memory.data);
+        }
+        None => memory.started = None,
+    }
+    if own.is_none() || memory.started.is_some() {
+        let stale = |(subnet, told): &(&String, &Told)| peers.get(*subnet) != Some(told);
+        let stale: Vec<(String, Told)> =
+            memory.told.iter().filter(stale).map(|(subnet, told)| (subnet.clone(), told.clone())).collect();
+        for (subnet, _) in
+            many(directory, ("subnetRemove", &commands.subnet_remove), stale, limit, memory).await
+        {
+            memory.told.remove(&subnet);
+        }
+        let new: Vec<(String, Told)> = peers
+            .iter()
+            .filter(|(subnet, _)| !memory.told.contains_key(*subnet))
+            .map(|(subnet, told)| (subnet.clone(), told.clone()))
+            .collect();
+        let added = many(directory, ("subnetAdd", &commands.subnet_add), new, limit, memory).await;
+        memory.told.extend(added);
+        if let Err(error) = write(&places.file, &memory.told) {
+            said.failed.push(format!("cannot write {}: {error}", places.file.display()));
+        }
+    }
+    // What nobody asks for any more is no failure.
+    let asked: BTreeSet<&String> = memory.told.keys().chain(peers.keys()).collect();
+    memory.retries.retain(|key, _| {
+        key.split_once(' ').map_or(own.is_some(), |(_, subnet)| asked.contains(&subnet.to_owned()))
+    });
+    said.failed.extend(memory.retries.values().map(|retry| retry.why.clone()));
+    said
+}
+
+/// Runs `preStartup` and `postStartup` once for the same facts.
+async fn start(
+    directory: &Path,
+    (commands, own): (&ExtensionParameters, &Environment),
+    limit: Duration,
+    memory: &mut Memory,
+) {
+    let facts = (commands.clone(), own.clone());
+    if memory.started.as_ref() == Some(&facts) {
+        return;
+    }
+    memory.started = None;
+    for (name, words) in [("preStartup", &commands.pre_startup), ("postStartup", &commands.post_startup)] {
+        if words.is_empty() {
+            continue;
+        }
+        if !memory.is_due(name) {
+            return;
+        }
+        let outcome = command::run(directory, words, own, "", limit).await;
+        let printed = memory.note(name, outcome);
+        let Some(printed) = printed else { return };
+        if name == "preStartup" {
+            memory.data = Some(printed);
+        }
+    }
+    if commands.pre_startup.is_empty() {
+        memory.data = None;
+    }
+    memory.started = Some(facts);
+}
+
+/// Runs a program for each of them, some at a time; those for which it went well.
+async fn many(
+    directory: &Path,
+    (name, words): (&str, &[String]),
+    all: Vec<(String, Told)>,
+    limit: Duration,
+    memory: &mut Memory,
+) -> Vec<(String, Told)> {
+    let due = all.into_iter().filter(|(subnet, _)| memory.is_due(&format!("{name} {subnet}")));
+    let runs = due.map(|(subnet, told)| async move {
+        let outcome = if words.is_empty() {
+            Ok(String::new())
+        } else {
+            command::run(directory, words, &told.environment, &told.data, limit).await
+        };
+        (subnet, told, outcome)
+    });
+    let done: Vec<_> = stream::iter(runs.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
+    let mut well = vec![];
+    for (subnet, told, outcome) in done {
+        if memory.note(&format!("{name} {subnet}"), outcome).is_some() {
+            well.push((subnet, told));
+        }
+    }
+    well
+}
+
+impl Memory {
+    fn is_due(&self, key: &str) -> bool {
+        self.retries.get(key).is_none_or(|retry| retry.at <= Instant::now())
+    }
+
+    /// What it printed, where it went well.
+    fn note(&mut self, key: &str, outcome: Result<String, CommandError>) -> Option<String> {
+        match outcome {
+            Ok(printed) => {
+                tracing::debug!(command = key, "ran");
+                self.retries.remove(key);
+                Some(printed)
+            }
+            Err(error) => {
+                let why = format!("backends.extension.{key}: {}", chain(&error));
+                tracing::debug!(why, "failed");
+                let delay =
+                    self.retries.get(key).map_or(FIRST_RETRY, |retry| (retry.delay * 2).min(LONGEST_RETRY));
+                self.retries.insert(key.to_owned(), Retry { at: Instant::now() + delay, delay, why });
+                None
+            }
+        }
+    }
+}
+
+fn all(commands: &ExtensionParameters) -> impl Iterator<Item = &Vec<String>> {
+    let ExtensionParameters { pre_startup, post_startup, subnet_add, subnet_remove, timeout_seconds: _ } =
+        commands;
+    [pre_startup, post_startup, subnet_add, subnet_remove].into_iter()
+}
+
+/// Nothing, where there is no file: programs are told anew, as after a reboot.
+fn read(file: &Path) -> BTreeMap<String, Told> {
+    std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Whole or not at all; not at all where it says so already.
+fn write(file: &Path, told: &BTreeMap<String, Told>) -> Result<(), std::io::Error> {
+    if read(file) == *told {
+        return Ok(());
+    }
+    let next = file.with_extension("next");
+    std::fs::write(&next, serde_json::to_vec(told)?)?;
+    std::fs::rename(&next, file)
+}
