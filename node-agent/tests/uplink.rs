@@ -26,7 +26,7 @@ fn direct(_: usize) -> Value {
 }
 
 fn show(cluster: &Cluster, node: &str, words: &str) -> String {
-    cluster.node(node).exec(&words.split(' ').collect::<Vec<_>>()).unwrap().ok().unwrap().stdout
+    cluster.node(node).exec(&words.split(' ').collect::<Vec<_>>()).unwrap().stdout
 }
 
 fn joined(segments: &[usize], backend: impl Fn(usize) -> Value) -> (Cluster, [Pod; 2]) {
