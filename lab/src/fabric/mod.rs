@@ -252,15 +252,11 @@ impl Fabric {
     /// still reaches it.
     pub fn cut_control(&self) -> Result<()> {
         self.router.script(
-            "nft -f - <<'END'
-             table inet cut {
-                 chain forward {
-                     type filter hook forward priority 0;
-                     oifname control meta l4proto tcp reject with tcp reset
-                     iifname control drop
-                 }
-             }
-             END",
+            "nft 'table inet cut { chain forward {
+                 type filter hook forward priority 0;
+                 oifname control meta l4proto tcp reject with tcp reset;
+                 iifname control drop;
+             }; }'",
         )?;
         Ok(())
     }

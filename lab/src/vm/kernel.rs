@@ -20,7 +20,7 @@ pub enum Kernel {
 
 /// What pod networks need beyond what is built in: tunnels, encryption, filters, links, traffic shaping for
 /// tests, and what the lab itself needs.
-const MODULES: [&str; 47] = [
+const MODULES: [&str; 49] = [
     "aes_generic",
     "aesni_intel",
     "authenc",
@@ -39,6 +39,7 @@ const MODULES: [&str; 47] = [
     "ipip",
     "jitterentropy_rng",
     "nf_conntrack",
+    "nf_conntrack_netlink",
     "nf_nat",
     "nf_tables",
     "nft_chain_nat",
@@ -48,6 +49,7 @@ const MODULES: [&str; 47] = [
     "nft_fib_ipv4",
     "nft_fib_ipv6",
     "nft_masq",
+    "nft_meta_bridge",
     "nft_nat",
     "nft_numgen",
     "nft_objref",

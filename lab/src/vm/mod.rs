@@ -216,6 +216,8 @@ ln -s fd/1 /dev/stdout
 ln -s fd/2 /dev/stderr
 while read module; do insmod \"/modules/$module\" || echo \"insmod $module failed\"; done < /modules/order
 ip link set lo up
+# An emulated processor may not get its turn for long: packets that wait for it must find room.
+echo 100000 > /proc/sys/net/core/netdev_max_backlog
 # Ends the line that the firmware left open.
 echo
 {environment}cd /root
