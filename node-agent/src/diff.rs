@@ -20,7 +20,7 @@ use crate::{
     cli::{Options, Output},
     ground::{self, Ground},
     inputs::{World, watch::follow},
-    intent::PeerFault,
+    intent::{PeerFault, backend},
     round::Memory,
 };
 
@@ -42,7 +42,11 @@ pub async fn diff(options: &Options, output: Output) -> anyhow::Result<Answer> {
         .await
         .context("the API server did not answer in time")??;
     let snapshot = world.snapshot().context("the inputs are incomplete")?;
-    let ground = ground::find(node, &api_server, snapshot, &mut kernel, &Memory::default()).await;
+    // The agent's paths do without what it could not set up.
+    let mut memory = Memory::default();
+    let own = snapshot.node_net.and_then(|own| own.status.as_ref());
+    memory.lost.extend(own.iter().flat_map(|status| &status.unavailable).map(|kind| backend(*kind)));
+    let ground = ground::find(node, &api_server, snapshot, &mut kernel, &memory).await;
     let built = match &ground {
         Ground::Fresh { built, .. } | Ground::Held { built, .. } => built,
         Ground::None { why, .. } => anyhow::bail!("{}: {}", why.reason, why.message),
