@@ -1,0 +1,158 @@
+//! A change that is interrupted at each of its steps: by the death of the operator or an agent, by an API server that
+//! is away, by a node that is switched off, by an administrator who takes it back. The old path is not lost, traffic
+//! notices nothing, and in the end all is as asked.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tartan_crds::{BackendType, NetworkPool, TransitionPhase};
+use tartan_lab::vm;
+
+use super::{
+    ring::may_lose,
+    scene::{self, Pool, Scene},
+    standing::{Standing, let_flow},
+    wait_for,
+};
+
+const POOL: &str = "all";
+
+const PHASES: [TransitionPhase; 3] =
+    [TransitionPhase::Preparing, TransitionPhase::Moving, TransitionPhase::Finishing];
+
+/// From, and to, which no node receives before it is asked to: encrypted where the kernel can.
+fn ends() -> (BackendType, BackendType) {
+    if vm::is_inside() {
+        (BackendType::Ipip, BackendType::Wireguard)
+    } else {
+        (BackendType::Vxlan, BackendType::HostGw)
+    }
+}
+
+#[test]
+fn a_change_that_is_interrupted_at_each_step_loses_nothing_and_ends_as_asked() {
+    let (from, to) = ends();
+    let mut scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: from }]);
+    let standing = Standing::start(&scene, &scene.names());
+    let mut faults = vec![];
+    for phase in PHASES {
+        println!("-- {from} to {to}, interrupted while {phase:?}, and taken back");
+        let held = hold(&scene, to, phase);
+        disturb(&mut scene);
+        assert_held(&scene, to, phase);
+        scene.api.merge(&scene::backend(POOL, from));
+        release(&scene, held);
+        scene.wait_until_settled(POOL, to, from);
+        faults.extend(scene.wire_faults(from));
+
+        println!("-- the same, and brought to its end");
+        let held = hold(&scene, to, phase);
+        disturb(&mut scene);
+        assert_held(&scene, to, phase);
+        release(&scene, held);
+        scene.wait_until_settled(POOL, from, to);
+        faults.extend(scene.wire_faults(to));
+        scene.change(POOL, to, from);
+    }
+    let outcome = standing.finish();
+    print!("{outcome}");
+    faults.extend(outcome.faults(may_lose((from, to))));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    println!("interrupted: nothing lost");
+}
+
+#[test]
+fn a_node_that_is_off_is_waited_for_and_the_others_lose_nothing() {
+    let (from, to) = ends();
+    let mut scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: from }]);
+    let mut standing = Standing::start(&scene, &scene.names());
+    let mut faults = vec![];
+    for phase in PHASES {
+        println!("-- {from} to {to}, and node3 is off while {phase:?}");
+        let held = hold(&scene, to, phase);
+        standing.forget("node3");
+        scene.power_off("node3");
+        let_flow(Duration::from_secs(1));
+        if held != "node3" {
+            release(&scene, held);
+        }
+        // It received the new one before, except in the first of these phases.
+        if phase == TransitionPhase::Preparing {
+            assert_held(&scene, to, phase);
+        }
+        scene.power_on("node3");
+        scene.wait_until_settled(POOL, from, to);
+        scene.wait_until_services_are_known();
+        let outcome = standing.finish();
+        print!("{outcome}");
+        faults.extend(outcome.faults(may_lose((from, to))));
+        // The node is whole again.
+        standing = Standing::start(&scene, &scene.names());
+        faults.extend(scene.wire_faults(to));
+        scene.change(POOL, to, from);
+    }
+    let outcome = standing.finish();
+    faults.extend(outcome.faults(may_lose((from, to))));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Asks for `to` and stops the agent of one node, so that the change gets to this step and no further. The answer is
+/// that node.
+fn hold(scene: &Scene, to: BackendType, phase: TransitionPhase) -> &'static str {
+    let ask = |paused: bool, in_flight: u32| {
+        scene.api.merge(&json!({
+            "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool", "metadata": { "name": POOL },
+            "spec": {
+                "backend": { "type": to }, "transition": { "paused": paused, "maxInFlight": in_flight },
+            },
+        }));
+    };
+    let held = if phase == TransitionPhase::Moving { "node1" } else { "node3" };
+    if phase != TransitionPhase::Preparing {
+        // All set up reception, and no node moves before one of them is deaf.
+        ask(true, 1);
+        wait_for("all nodes to receive", || {
+            for name in scene.names() {
+                let status = scene.node_network(&name).status.unwrap_or_default();
+                anyhow::ensure!(status.receives.contains(&to), "{name}: {status:?}");
+            }
+            Ok(())
+        });
+    }
+    scene.signal_agent(held, Signal::SIGSTOP);
+    ask(false, if phase == TransitionPhase::Moving { 1 } else { 50 });
+    assert_held(scene, to, phase);
+    held
+}
+
+fn release(scene: &Scene, held: &str) {
+    scene.signal_agent(held, Signal::SIGCONT);
+}
+
+fn assert_held(scene: &Scene, to: BackendType, phase: TransitionPhase) {
+    wait_for(&format!("the change to stand at {phase:?}"), || {
+        let object = scene.api.get::<NetworkPool>(POOL).unwrap();
+        let now = object.status.and_then(|status| status.transition);
+        let stands = now.as_ref().is_some_and(|now| now.phase == phase && now.to == to);
+        anyhow::ensure!(stands, "it is {now:?}");
+        Ok(())
+    });
+}
+
+/// What may happen at any time.
+fn disturb(scene: &mut Scene) {
+    scene.kill_operator();
+    let_flow(Duration::from_millis(300));
+    scene.start_operator();
+    scene.kill_agent("node2");
+    let_flow(Duration::from_millis(300));
+    scene.start_agent("node2");
+    scene.fabric.cut_control().unwrap();
+    // An agent that starts while nobody answers.
+    scene.kill_agent("node2");
+    scene.start_agent("node2");
+    let_flow(Duration::from_secs(2));
+    scene.fabric.restore_control().unwrap();
+    scene.wait_until_ready("node2");
+}

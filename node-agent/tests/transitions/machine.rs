@@ -1,0 +1,127 @@
+//! The scenarios in a virtual machine, where the kernel has everything.
+
+use std::{fmt::Write as _, path::Path, process::Command, time::Duration};
+
+use tartan_lab::{
+    ApiServer, ApiServerOptions, program, run as run_command,
+    vm::{self, Kernel, Machine, Report},
+};
+
+use super::{
+    matrix,
+    standing::{self, CLASSES},
+};
+
+/// A machine without hardware support, on a busy host.
+const LIMIT: Duration = Duration::from_secs(1200);
+/// For all changes that there are.
+const LONG: Duration = Duration::from_secs(3600);
+
+const RING: &str = "ring::a_pool_goes_round_all_backends_and_back_and_nothing_is_lost";
+const SEALED: &str = "sealed::no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_nodes";
+const MIXED: &str =
+    "mixed::every_pair_of_a_mixed_cluster_has_the_path_of_the_table_or_is_refused_on_both_ends";
+const INTERRUPTED: &str =
+    "interrupted::a_change_that_is_interrupted_at_each_step_loses_nothing_and_ends_as_asked";
+const NODE_OFF: &str = "interrupted::a_node_that_is_off_is_waited_for_and_the_others_lose_nothing";
+const MATRIX: &str = "matrix::every_change_is_measured";
+
+/// Runs one test of this program in a machine.
+fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
+    let api = ApiServer::start(ApiServerOptions::default()).unwrap();
+    let machine = Machine::new(kernel, std::env::current_exe().unwrap())
+        .with_lab()
+        .unwrap()
+        .reaching(&api)
+        .unwrap()
+        .program(env!("CARGO_BIN_EXE_tartan-node-agent"), vm::program("tartan-node-agent"))
+        .program(program("tartan-operator", "tartan-operator").unwrap(), vm::program("tartan-operator"))
+        .arguments(&["--exact", test, "--include-ignored", "--nocapture"])
+        .environment(standing::SLOWER, &std::env::var(standing::SLOWER).unwrap_or_else(|_| "1".into()))
+        .memory(2048);
+    let report = machine.run(limit, |line| println!("{line}")).unwrap().ok().unwrap();
+    assert!(report.console.contains("1 passed"), "{}", report.console);
+    println!("Linux {}: {test} took {:.0} s", kernel.series(), report.took.as_secs_f64());
+    report
+}
+
+#[test]
+fn a_pool_goes_round_all_backends_of_linux_6_12() {
+    run(Kernel::V6_12, RING, LIMIT);
+}
+
+#[test]
+fn no_packet_is_clear_once_a_pool_is_encrypted_on_linux_6_12() {
+    run(Kernel::V6_12, SEALED, LIMIT);
+}
+
+/// Every backend is up and carries packets, also on the older kernel.
+#[test]
+fn a_mixed_cluster_has_the_paths_of_the_table_on_linux_6_1() {
+    run(Kernel::V6_1, MIXED, LIMIT);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn what_one_kernel_does_the_other_does_too() {
+    run(Kernel::V6_1, RING, LIMIT);
+    run(Kernel::V6_1, SEALED, LIMIT);
+    run(Kernel::V6_12, MIXED, LIMIT);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn a_change_to_an_encrypting_backend_is_interrupted_on_linux_6_12() {
+    run(Kernel::V6_12, INTERRUPTED, LONG);
+    run(Kernel::V6_12, NODE_OFF, LONG);
+}
+
+/// Writes docs/switch-matrix.md, whatever it says, and fails where it says that something was lost.
+#[test]
+#[ignore = "half an hour: cargo xtask test --full"]
+fn every_change_is_measured_on_both_kernels() {
+    let mut text = "# Every change of backend, measured\n\n\
+        Written by `cargo xtask test --full`; do not edit. Three nodes on two segments (two, and one behind a router) in \
+        a virtual machine without hardware support, with real agents and the real operator; one pool, whose backend is \
+        edited. For each ordered pair of nodes: 8 TCP flows and 100 UDP packets a second from pod to pod, and 2 TCP \
+        flows and 20 UDP packets a second by each other class. \"Seconds\" is from the edit until no node receives by \
+        the old backend any more; \"gap\" is the longest time that any flow was without an answer, in milliseconds.\n"
+        .to_owned();
+    let mut lost = vec![];
+    for kernel in Kernel::ALL {
+        let before = load();
+        let report = run(kernel, MATRIX, LONG);
+        let classes = CLASSES.map(|class| format!("{} lost", class.as_str())).join(" | ");
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "\n## Linux {}\n\nOn {}. Load average of the host (two processors, shared with other work): {before} at the \
+             beginning, {} at the end.\n\n\
+             | from | to | seconds | messages sent | {classes} | connections lost | gap |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            kernel.series(),
+            output(&["date", "--utc", "+%Y-%m-%d"]),
+            load(),
+        );
+        let lines = report.console.lines().map(str::trim_end);
+        for row in lines.clone().filter_map(|line| line.strip_prefix(matrix::MARK)) {
+            let _ = writeln!(text, "{row}");
+        }
+        let verdict = lines.clone().find(|line| line.starts_with("switch-matrix:")).unwrap_or_default();
+        if !verdict.ends_with(" 0 faults") {
+            lost.push(format!("Linux {}: {verdict}", kernel.series()));
+        }
+        let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/switch-matrix.md");
+        std::fs::write(document, &text).unwrap();
+    }
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
+
+fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap().split(' ').take(1).collect()
+}
+
+fn output(words: &[&str]) -> String {
+    let mut command = Command::new(words[0]);
+    run_command(command.args(&words[1..])).unwrap().ok().unwrap().stdout.trim().to_owned()
+}

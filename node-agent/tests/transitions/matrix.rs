@@ -1,0 +1,79 @@
+//! Every change from one backend to another, measured one by one: how long it takes and what each class of traffic
+//! loses. The rows are printed; [`super::machine`] makes docs/switch-matrix.md of them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tartan_crds::BackendType;
+
+use super::{
+    ring::{RING, may_lose},
+    scene::{Pool, Scene, kernel_has},
+    standing::{CLASSES, Standing, let_flow},
+};
+
+const POOL: &str = "all";
+
+/// What a row begins with on the console.
+pub const MARK: &str = "switch-matrix ";
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full runs it, in virtual machines"]
+fn every_change_is_measured() {
+    let kinds: Vec<BackendType> = RING.iter().copied().filter(|kind| kernel_has(*kind)).collect();
+    let way = way(&kinds);
+    let scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: way[0] }]);
+    let mut faults = vec![];
+    for (from, to) in way.iter().zip(way.iter().skip(1)) {
+        let standing = Standing::start(&scene, &scene.names());
+        let_flow(Duration::from_millis(500));
+        let changed = scene.change(POOL, *from, *to);
+        let_flow(Duration::from_millis(500));
+        let outcome = standing.finish();
+        let sums = outcome.sums();
+        let lost: Vec<String> = CLASSES.map(|class| sums[&class].packets.to_string()).into();
+        let (sent, connections, gap) = sums.values().fold((0, 0, 0), |(sent, connections, gap), sum| {
+            (sent + sum.sent, connections + sum.connections, gap.max(sum.gap))
+        });
+        println!(
+            "{MARK}| {from} | {to} | {:.1} | {sent} | {} | {connections} | {gap} |",
+            changed.took.as_secs_f64(),
+            lost.join(" | ")
+        );
+        let own = outcome.faults(may_lose((*from, *to)));
+        faults.extend(own.into_iter().map(|fault| format!("{from} to {to}: {fault}")));
+    }
+    faults.iter().for_each(|fault| println!("{fault}"));
+    println!("switch-matrix: {} changes, {} faults", way.len() - 1, faults.len());
+}
+
+/// Along which each backend is left for each other exactly once, and which ends where it began.
+fn way(kinds: &[BackendType]) -> Vec<BackendType> {
+    let mut way = vec![];
+    walk(kinds, &mut way);
+    way
+}
+
+/// From the first to each other and back; on its way to the second, through all that the second leads to.
+fn walk(kinds: &[BackendType], way: &mut Vec<BackendType>) {
+    let Some((first, rest)) = kinds.split_first() else { return };
+    way.push(*first);
+    for (place, other) in rest.iter().enumerate() {
+        if place == 0 {
+            walk(rest, way);
+        } else {
+            way.push(*other);
+        }
+        way.push(*first);
+    }
+}
+
+#[test]
+fn the_way_has_every_ordered_pair_once() {
+    let way = way(RING);
+    let mut steps: BTreeMap<(BackendType, BackendType), usize> = BTreeMap::new();
+    for pair in way.windows(2) {
+        *steps.entry((pair[0], pair[1])).or_default() += 1;
+    }
+    assert_eq!(steps.len(), RING.len() * (RING.len() - 1));
+    assert!(steps.values().all(|times| *times == 1), "{steps:?}");
+}

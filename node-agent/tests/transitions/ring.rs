@@ -1,0 +1,97 @@
+//! One pool goes through all backends and back again.
+
+use std::time::Duration;
+
+use tartan_crds::{BackendType, NetworkPool, TransitionPhase};
+use tartan_lab::vm;
+
+use super::{
+    scene::{self, Pool, Scene},
+    standing::{Standing, let_flow},
+    wait_for,
+};
+
+/// All backends, in an order in which each neighbours what differs most from it.
+pub const RING: &[BackendType] =
+    &[BackendType::Vxlan, BackendType::HostGw, BackendType::Ipip, BackendType::Wireguard];
+
+const POOL: &str = "all";
+
+#[test]
+fn a_pool_goes_round_all_backends_and_back_and_nothing_is_lost() {
+    let (can, cannot) = split();
+    let way: Vec<_> = can.iter().chain(&can[..1]).chain(can.iter().rev()).copied().collect();
+    go(&way, &cannot);
+    println!("ring: nothing lost");
+}
+
+/// What this kernel has, and what it hasn't.
+fn split() -> (Vec<BackendType>, Vec<BackendType>) {
+    let (can, cannot): (Vec<_>, Vec<_>) = RING.iter().partition(|kind| scene::kernel_has(**kind));
+    assert!(cannot.is_empty() || !vm::is_inside(), "this kernel was to have {cannot:?}");
+    (can, cannot)
+}
+
+fn go(way: &[BackendType], cannot: &[BackendType]) {
+    let begin = Pool { name: POOL, nodes: &[1, 2, 3], backend: way[0] };
+    let scene = Scene::start(&[2, 1], &[begin]);
+    let mut faults = vec![];
+    let steps: Vec<_> = way.iter().copied().zip(way.iter().copied().skip(1)).collect();
+    // Traffic stands from before the first of those steps to after the last that may lose the same.
+    for steps in steps.chunk_by(|one, other| may_lose(*one) == may_lose(*other)) {
+        let standing = Standing::start(&scene, &scene.names());
+        faults.extend(scene.wire_faults(steps[0].0));
+        for (from, to) in steps.iter().copied() {
+            let changed = scene.change(POOL, from, to);
+            println!("-- {from} to {to}: {:?} in {:.1} s", changed.phases, changed.took.as_secs_f64());
+            if changed.phases.is_empty() {
+                faults.push(format!("{from} to {to}: the pool's status told nothing of it"));
+            }
+            faults.extend(scene.wire_faults(to));
+        }
+        let_flow(Duration::from_millis(500));
+        let outcome = standing.finish();
+        print!("{outcome}");
+        faults.extend(outcome.faults(may_lose(steps[0]) * u32::try_from(steps.len()).unwrap()));
+    }
+    let last = *way.last().unwrap();
+    let standing = (!cannot.is_empty()).then(|| Standing::start(&scene, &scene.names()));
+    for kind in cannot.iter().copied() {
+        println!(
+            "-- THIS KERNEL HAS NO {kind}: the ring goes without, and asking for it must change nothing"
+        );
+        refuse(&scene, last, kind);
+        faults.extend(scene.wire_faults(last));
+    }
+    faults.extend(standing.map(|standing| standing.finish().faults(Duration::ZERO)).unwrap_or_default());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// How long a flow may be without its packets in a change.
+pub fn may_lose((from, to): (BackendType, BackendType)) -> Duration {
+    let starts_anew = |kind| matches!(kind, BackendType::Udp | BackendType::Ipsec);
+    // Their tunnels are made by processes of their own, one end after the other.
+    if starts_anew(from) || starts_anew(to) { Duration::from_millis(200) } else { Duration::ZERO }
+}
+
+/// A backend that no node can receive is asked for: nothing moves, every node is named, and all is as before when it
+/// is taken back.
+fn refuse(scene: &Scene, from: BackendType, kind: BackendType) {
+    scene.api.merge(&scene::backend(POOL, kind));
+    wait_for(&format!("{kind} to be refused"), || {
+        let status = scene.api.get::<NetworkPool>(POOL).unwrap().status.unwrap_or_default();
+        let waits = status.transition.filter(|now| now.phase == TransitionPhase::Preparing && now.to == kind);
+        anyhow::ensure!(waits.is_some_and(|now| now.waiting_for == scene.names()), "it does not wait");
+        for name in scene.names() {
+            let status = scene.node_network(&name).status.unwrap_or_default();
+            anyhow::ensure!(
+                status.unavailable == [kind] && status.backend == Some(from),
+                "{name}: {status:?}"
+            );
+        }
+        Ok(())
+    });
+    let_flow(Duration::from_millis(500));
+    scene.api.merge(&scene::backend(POOL, from));
+    scene.wait_until_settled(POOL, kind, from);
+}

@@ -1,0 +1,366 @@
+//! Nodes with real agents and kube-proxies, the real operator, and on each node one pod with an echo and Services.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::Command,
+    time::Instant,
+};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tartan_crds::{BackendType, NodeNetwork, SubnetLease, conditions::kind};
+use tartan_lab::{Fabric, FabricOptions, Pod, Process, program, run, traffic::Echo, vm};
+
+use super::{api::Server, wait_for};
+
+/// The network of all pods.
+pub const PODS: &str = "10.244.0.0/16";
+pub const PORT: u16 = 7000;
+/// The first NodePort of each policy; each node's pod has its own.
+const ANY_NODE: usize = 30100;
+const OWN_NODE: usize = 30200;
+
+/// A pool, and the numbers of its nodes.
+#[derive(Clone, Copy)]
+pub struct Pool {
+    pub name: &'static str,
+    pub nodes: &'static [usize],
+    pub backend: BackendType,
+}
+
+pub struct Scene {
+    // In the order in which they must end.
+    ends: BTreeMap<String, End>,
+    agents: BTreeMap<String, Process>,
+    proxies: BTreeMap<String, Process>,
+    operator: Option<Process>,
+    taken: Vec<Echo>,
+    begin: Instant,
+    pub api: Server,
+    pub fabric: Fabric,
+    started: usize,
+}
+
+/// The pod of a node, and how else it is reached.
+pub struct End {
+    number: usize,
+    _echo: Echo,
+    pub pod: Pod,
+}
+
+impl Scene {
+    /// As many nodes on each segment as given, in these pools, and all of them ready.
+    pub fn start(segments: &[usize], pools: &[Pool]) -> Self {
+        let mut scene = Self::with_agents(segments, pools, &[]);
+        for name in scene.names() {
+            scene.start_proxy(&name);
+        }
+        for name in scene.names() {
+            scene.add_end(&name);
+        }
+        scene.wait_until_services_are_known();
+        scene.tell("pods and Services are there");
+        scene
+    }
+
+    /// The same without Services, and with the ports of WireGuard taken by another program on one node.
+    pub fn without_services(segments: &[usize], pools: &[Pool], without_wireguard: usize) -> Self {
+        let taken: Vec<(usize, u16)> = (51820..51824).map(|port| (without_wireguard, port)).collect();
+        let mut scene = Self::with_agents(segments, pools, &taken);
+        for name in scene.names() {
+            scene.add_end(&name);
+        }
+        scene
+    }
+
+    fn with_agents(segments: &[usize], pools: &[Pool], taken: &[(usize, u16)]) -> Self {
+        let begin = Instant::now();
+        let mut fabric = Fabric::start(FabricOptions::with_segments(segments)).unwrap();
+        fabric.outside().unwrap();
+        let api = Server::start(&mut fabric);
+        let mut scene = Self {
+            ends: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            operator: None,
+            taken: vec![],
+            begin,
+            api,
+            fabric,
+            started: 0,
+        };
+        for (number, port) in taken {
+            let node = scene.fabric.node(&format!("node{number}"));
+            scene.taken.push(Echo::start(node, *port).unwrap());
+        }
+        scene.tell("the API server is there");
+        scene.create_objects(pools);
+        scene.start_operator();
+        for name in scene.names() {
+            scene.start_agent(&name);
+        }
+        for name in scene.names() {
+            scene.wait_until_ready(&name);
+        }
+        scene.tell("all nodes are ready");
+        scene
+    }
+
+    /// How far it is, for whoever watches a virtual machine.
+    pub fn tell(&self, what: &str) {
+        println!("   {:5.1} s: {what}", self.begin.elapsed().as_secs_f64());
+    }
+
+    fn create_objects(&self, pools: &[Pool]) {
+        self.api.apply(&json!({
+            "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
+            "metadata": { "name": "default" },
+            "spec": { "cidrs": [{ "name": "pods", "cidr": PODS, "nodeMaskSize": 24 }], "mtu": 1400 },
+        }));
+        for pool in pools {
+            self.api.apply(&json!({
+                "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool",
+                "metadata": { "name": pool.name },
+                "spec": {
+                    "nodeSelector": { "matchLabels": { "pool": pool.name } },
+                    "backend": { "type": pool.backend }, "transition": { "maxInFlight": 1 },
+                },
+            }));
+        }
+        for node in self.fabric.nodes() {
+            let pool = pools.iter().find(|pool| pool.nodes.contains(&node.number()));
+            let labels: BTreeMap<&str, &str> = pool.iter().map(|pool| ("pool", pool.name)).collect();
+            self.api.apply(&json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name(), "labels": labels },
+            }));
+            let addresses = json!([{ "type": "InternalIP", "address": node.address() }]);
+            self.api.merge_status(&json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() },
+                "status": { "addresses": addresses },
+            }));
+        }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.fabric.nodes().iter().map(|node| node.name().to_owned()).collect()
+    }
+
+    /// It runs on the first node, as it would with the chart, and so loses the API server with it.
+    pub fn start_operator(&mut self) {
+        let program = beside("tartan-operator", || program("tartan-operator", "tartan-operator").unwrap());
+        let mut command = self.fabric.node("node1").command(&program);
+        command.args(["run", "--no-leader-election"]).env("KUBECONFIG", &self.api.kubeconfig);
+        self.operator = Some(self.start_on("node1", "operator", &command));
+    }
+
+    pub fn kill_operator(&mut self) {
+        self.operator.take().unwrap().kill().unwrap();
+    }
+
+    pub fn start_agent(&mut self, node: &str) {
+        let command = self.agent_command(node);
+        let process = self.start_on(node, "agent", &command);
+        self.agents.insert(node.to_owned(), process);
+    }
+
+    pub fn kill_agent(&mut self, node: &str) {
+        self.agents.remove(node).unwrap().kill().unwrap();
+    }
+
+    pub fn signal_agent(&self, node: &str, signal: Signal) {
+        self.agents[node].signal(signal);
+    }
+
+    /// Runs a script on a node while its agent is held: it puts back what is missing within milliseconds.
+    pub fn behind_the_agent(&self, node: &str, script: &str) {
+        self.signal_agent(node, Signal::SIGSTOP);
+        let done = self.fabric.node(node).script(script);
+        self.signal_agent(node, Signal::SIGCONT);
+        done.unwrap();
+    }
+
+    /// Everything on the node ends at once.
+    pub fn power_off(&mut self, node: &str) {
+        self.fabric.power_off_node(node).unwrap();
+        self.agents.remove(node);
+        self.proxies.remove(node);
+        self.ends.remove(node);
+    }
+
+    /// The node starts with nothing but its disk, and gets a new pod.
+    pub fn power_on(&mut self, node: &str) {
+        self.fabric.power_on_node(node).unwrap();
+        self.start_agent(node);
+        self.start_proxy(node);
+        // The API still says what was so before. The link to this file outlives a reboot, the file doesn't.
+        wait_for(&format!("the agent of {node} to be there again"), || {
+            self.fabric.node(node).exec(&["test", "-e", "/etc/cni/net.d/05-tartan.conflist"])?.ok()
+        });
+        self.add_end(node);
+    }
+
+    fn start_proxy(&mut self, node: &str) {
+        let process = self.fabric.start_proxy(&self.api.kubeconfig, node).unwrap();
+        self.proxies.insert(node.to_owned(), process);
+    }
+
+    /// The agent's command on a node, without subcommand.
+    fn agent_command(&self, node: &str) -> Command {
+        let program = beside("tartan-node-agent", || env!("CARGO_BIN_EXE_tartan-node-agent").into());
+        let mut command = self.fabric.node(node).command(&program);
+        command.env("NODE_NAME", node).env("KUBECONFIG", &self.api.kubeconfig);
+        command
+    }
+
+    fn start_on(&mut self, node: &str, what: &str, command: &Command) -> Process {
+        self.started += 1;
+        self.fabric.node(node).start(&format!("{what}-{}", self.started), command).unwrap()
+    }
+
+    fn add_end(&mut self, node: &str) {
+        let place = self.fabric.node(node);
+        let number = place.number();
+        let pod = place.pod("a").unwrap();
+        let echo = Echo::start(&pod, PORT).unwrap();
+        for (name, policy, port) in [("any", "Cluster", ANY_NODE), ("own", "Local", OWN_NODE)] {
+            let name = format!("{name}-{node}");
+            let port = |protocol: &str| {
+                json!({
+                    "name": protocol.to_lowercase(), "protocol": protocol, "port": PORT,
+                    "nodePort": port + number,
+                })
+            };
+            self.api.apply(&json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
+                "spec": {
+                    "type": "NodePort", "externalTrafficPolicy": policy,
+                    "clusterIP": (policy == "Cluster").then(|| service(number)),
+                    "ports": [port("UDP"), port("TCP")],
+                },
+            }));
+            let port = |protocol: &str| json!({ "name": protocol.to_lowercase(), "protocol": protocol, "port": PORT });
+            self.api.apply(&json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
+                "addressType": "IPv4", "ports": [port("UDP"), port("TCP")],
+                "endpoints": [{ "addresses": [pod.ip()], "nodeName": node, "conditions": { "ready": true } }],
+            }));
+        }
+        self.ends.insert(node.to_owned(), End { number, _echo: echo, pod });
+    }
+
+    pub fn end(&self, node: &str) -> &End {
+        &self.ends[node]
+    }
+
+    /// kube-proxy brings all ports of a moment in one transaction. A UDP packet before it would be remembered as one
+    /// to nobody, and so would all that follow it.
+    pub fn wait_until_services_are_known(&self) {
+        for node in self.fabric.nodes() {
+            wait_for(&format!("kube-proxy on {} to know all Services", node.name()), || {
+                // Protocols as numbers: names take a file that not every host has.
+                let command = ["nft", "-p", "list", "map", "ip", "kube-proxy", "service-nodeports"];
+                let map = node.exec(&command)?.ok()?.stdout;
+                for end in self.ends.values() {
+                    for port in [ANY_NODE + end.number, OWN_NODE + end.number] {
+                        for protocol in [6, 17] {
+                            let key = format!("{protocol} . {port} ");
+                            anyhow::ensure!(map.contains(&key), "{key} is missing in {map}");
+                        }
+                    }
+                }
+                Ok(())
+            });
+        }
+    }
+
+    pub fn wait_until_ready(&self, node: &str) {
+        wait_for(&format!("{node} to be ready"), || {
+            let status = self.node_network(node).status.unwrap_or_default();
+            let ready = status.conditions.iter().find(|condition| condition.type_ == kind::READY);
+            anyhow::ensure!(ready.is_some_and(|ready| ready.status == "True"), "{status:?}");
+            Ok(())
+        });
+    }
+
+    pub fn node_network(&self, node: &str) -> NodeNetwork {
+        self.api.get(node).unwrap_or_else(|| NodeNetwork::new(node, Default::default()))
+    }
+
+    pub fn leases(&self) -> Vec<SubnetLease> {
+        self.api.list()
+    }
+
+    /// Whether a node's pod gets an answer of another's.
+    pub fn reaches(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (&self.ends[&format!("node{from}")], &self.ends[&format!("node{to}")]);
+        let ping = ["ping", "-n", "-c2", "-i0.2", "-W2", &to.address().to_string()];
+        from.pod.exec(&ping).unwrap().success()
+    }
+
+    /// Runs a subcommand of the agent to its end: exit code, standard output.
+    pub fn agent(&self, node: &str, arguments: &[&str]) -> (i32, String) {
+        let output = self.agent_command(node).args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_ne!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), text)
+    }
+}
+
+impl End {
+    pub fn address(&self) -> IpAddr {
+        self.pod.ip()
+    }
+
+    pub fn service(&self) -> IpAddr {
+        service(self.number).into()
+    }
+
+    /// By which every node leads to this pod.
+    pub fn port_of_any_node(&self) -> u16 {
+        u16::try_from(ANY_NODE + self.number).unwrap()
+    }
+
+    /// By which only its own node does.
+    pub fn port_of_own_node(&self) -> u16 {
+        u16::try_from(OWN_NODE + self.number).unwrap()
+    }
+}
+
+fn service(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 96, 77, u8::try_from(number).unwrap())
+}
+
+/// Whether this kernel makes what the backend needs.
+pub fn kernel_has(kind: BackendType) -> bool {
+    let script = match kind {
+        BackendType::Vxlan => "ip link add probe type vxlan id 9 dstport 9999",
+        BackendType::Ipip => "ip link add probe type ipip local 198.18.0.99",
+        BackendType::Wireguard => "ip link add probe type wireguard",
+        BackendType::Ipsec => {
+            "ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 1 mode tunnel \
+             aead 'rfc4106(gcm(aes))' 0x0000000000000000000000000000000000000000 128"
+        }
+        BackendType::Udp => "ip tuntap add probe mode tun",
+        BackendType::HostGw | BackendType::Alloc | BackendType::Extension => "true",
+    };
+    let mut probe = Command::new("unshare");
+    probe.args(["--net", "--", "sh", "-c", script]);
+    run(&mut probe).unwrap().success()
+}
+
+/// In a virtual machine every program lies beside this one.
+fn beside(name: &str, elsewhere: impl FnOnce() -> PathBuf) -> String {
+    let path = if vm::is_inside() { vm::program(name) } else { elsewhere() };
+    path.display().to_string()
+}
+
+/// What a pool's spec is to say.
+pub fn backend(pool: &str, to: BackendType) -> Value {
+    json!({
+        "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool", "metadata": { "name": pool },
+        "spec": { "backend": { "type": to } },
+    })
+}

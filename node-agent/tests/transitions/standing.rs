@@ -1,0 +1,208 @@
+//! Standing traffic of every class between every ordered pair of nodes, and what became of it.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use tartan_lab::{
+    Namespace, eventually,
+    traffic::{Load, LoadOptions, Report},
+    vm,
+};
+
+use super::scene::{PORT, Scene};
+
+/// What a packet meets on its way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    PodToPod,
+    NodeToPod,
+    ClusterIp,
+    /// From outside to the one node, which sends it on to the other's pod.
+    NodePortCluster,
+    /// From the one node's pod to the other node's address.
+    NodePortLocal,
+}
+
+pub const CLASSES: [Class; 5] =
+    [Class::PodToPod, Class::NodeToPod, Class::ClusterIp, Class::NodePortCluster, Class::NodePortLocal];
+
+impl Class {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PodToPod => "pod to pod",
+            Self::NodeToPod => "node to pod",
+            Self::ClusterIp => "ClusterIP",
+            Self::NodePortCluster => "NodePort Cluster",
+            Self::NodePortLocal => "NodePort Local",
+        }
+    }
+
+    /// Where a load starts, and the address and port that it sends to.
+    fn ends<'a>(self, scene: &'a Scene, from: &str, to: &str) -> (&'a Namespace, (IpAddr, u16)) {
+        let (own, other) = (scene.end(from), scene.end(to));
+        let node = |name: &str| scene.fabric.node(name);
+        let place: &Namespace = match self {
+            Self::PodToPod | Self::ClusterIp | Self::NodePortLocal => &own.pod,
+            Self::NodeToPod => node(from),
+            Self::NodePortCluster => scene.fabric.existing_outside().unwrap(),
+        };
+        let target = match self {
+            Self::PodToPod | Self::NodeToPod => (other.address(), PORT),
+            Self::ClusterIp => (other.service(), PORT),
+            Self::NodePortCluster => (node(from).address().into(), other.port_of_any_node()),
+            Self::NodePortLocal => (node(to).address().into(), other.port_of_own_node()),
+        };
+        (place, target)
+    }
+
+    /// 8 TCP flows and 1,000 UDP packets a second between pods, and a fifth of it by each other class: all of it
+    /// shares two processors, and what an overloaded machine drops by itself is no finding. In a virtual machine, which
+    /// is ten times slower, a tenth.
+    fn load(self) -> LoadOptions {
+        let (udp_rate, tcp_flows, pause) = match (self, vm::is_inside()) {
+            (Self::PodToPod, false) => (1000, 8, 50),
+            (_, false) => (200, 2, 100),
+            (Self::PodToPod, true) => (100, 8, 1000),
+            (_, true) => (10, 1, 1000),
+        };
+        let slower = slower();
+        LoadOptions {
+            udp_rate: (udp_rate / slower).max(1),
+            tcp_flows,
+            tcp_interval: Duration::from_millis(pause) * slower,
+        }
+    }
+}
+
+/// By how much all traffic is slowed down, on request: for a host that is busy with other things.
+pub const SLOWER: &str = "TARTAN_SLOWER";
+
+fn slower() -> u32 {
+    std::env::var(SLOWER).map_or(1, |text| text.parse().unwrap())
+}
+
+/// Loads that flow.
+pub struct Standing(Vec<(Key, Load)>);
+
+/// Class, from which node, to which.
+pub type Key = (Class, String, String);
+
+/// What came of each load.
+pub struct Outcome(BTreeMap<Key, Report>);
+
+impl Standing {
+    /// Returns when every flow of every class and ordered pair of these nodes has been answered.
+    pub fn start(scene: &Scene, nodes: &[String]) -> Self {
+        let mut keys: Vec<Key> = vec![];
+        for from in nodes {
+            for to in nodes.iter().filter(|to| *to != from) {
+                keys.extend(CLASSES.map(|class| (class, from.clone(), to.clone())));
+            }
+        }
+        let start = |key: &Key| {
+            let (class, from, to) = key;
+            let (place, target) = class.ends(scene, from, to);
+            let load = Load::start(place, &format!("{class:?}-{from}-{to}"), target, &class.load());
+            (key.clone(), load.unwrap_or_else(|error| panic!("{class:?} from {from} to {to}: {error:#}")))
+        };
+        // Side by side: most of the time is waiting for answers.
+        let loads = std::thread::scope(|scope| {
+            let threads: Vec<_> = keys.iter().map(|key| scope.spawn(move || start(key))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        scene.tell(&format!("traffic flows, slowed down by {}", slower()));
+        Self(loads)
+    }
+
+    /// Ends the loads that begin or end at this node, without a look at them.
+    pub fn forget(&mut self, node: &str) {
+        self.0.retain(|((_, from, to), _)| from != node && to != node);
+    }
+
+    pub fn finish(self) -> Outcome {
+        for (_, load) in &self.0 {
+            load.stop();
+        }
+        Outcome(self.0.into_iter().map(|(key, load)| (key, load.finish().unwrap())).collect())
+    }
+}
+
+impl Outcome {
+    /// Every load that lost a connection or that nothing came back of, or packets for longer than is allowed.
+    pub fn faults(&self, allowed: Duration) -> Vec<String> {
+        let faulty = |class: Class, report: &Report| {
+            let rate = u128::from(class.load().udp_rate);
+            let dead = report.flows.iter().any(|flow| flow.received == 0);
+            let packets = u128::from(packets(report));
+            dead || connections(report) > 0 || packets > rate * allowed.as_millis() / 1000
+        };
+        let faulty = self.0.iter().filter(|((class, ..), report)| faulty(*class, report));
+        faulty.map(|((class, from, to), report)| format!("{class:?} from {from} to {to}: {report}")).collect()
+    }
+
+    pub fn sums(&self) -> BTreeMap<Class, Sum> {
+        let mut sums: BTreeMap<Class, Sum> = BTreeMap::new();
+        for ((class, ..), report) in &self.0 {
+            sums.entry(*class).or_default().add(report);
+        }
+        sums
+    }
+}
+
+/// UDP packets that did not come back.
+fn packets(report: &Report) -> u64 {
+    report.flows.iter().filter(|flow| flow.protocol == "udp").map(|flow| flow.lost).sum()
+}
+
+/// TCP connections that ended, and those that were stuck at the end.
+fn connections(report: &Report) -> u64 {
+    let tcp = report.flows.iter().filter(|flow| flow.protocol == "tcp");
+    tcp.map(|flow| flow.connections_lost + flow.lost).sum()
+}
+
+/// The loads of one class together.
+#[derive(Default, Clone, Copy)]
+pub struct Sum {
+    pub sent: u64,
+    pub packets: u64,
+    pub connections: u64,
+    /// Milliseconds.
+    pub gap: u64,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        self.sent += report.sent();
+        self.packets += packets(report);
+        self.connections += connections(report);
+        self.gap = self.gap.max(report.max_gap_ms());
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, packets, connections, gap } = self;
+        write!(
+            f,
+            "{sent:7} sent, {packets} packets lost, {connections} connections lost, longest gap {gap} ms"
+        )
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (class, sum) in self.sums() {
+            writeln!(f, "   {:16} {sum}", class.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+pub fn let_flow(time: Duration) {
+    let start = Instant::now();
+    eventually("enough traffic", time * 3, || start.elapsed() >= time).unwrap();
+}
