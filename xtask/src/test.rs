@@ -24,6 +24,10 @@ pub struct Options {
     /// Leave out the tests of the chart on whole clusters (level 5).
     #[arg(long, conflicts_with = "quick")]
     no_cluster: bool,
+    /// Also what takes long: every change of backend on both kernels of the virtual machine, measured, which writes
+    /// docs/switch-matrix.md again.
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
 }
 
 /// Those of our own test programs that start a whole cluster; the others need an API server at most.
@@ -102,6 +106,14 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
         ),
     ] {
         steps.push((name, cargo(&[&["test", "--locked"], arguments, &ONE_BY_ONE].concat())));
+    }
+    if options.full {
+        let long = ["-p", "tartan-node-agent", "--features", "failpoints", "--test", "transitions"];
+        let only = ["--no-fail-fast", "machine::", "--", "--ignored", "--test-threads=1", "--nocapture"];
+        steps.push((
+            "tests: every change of backend, on both kernels",
+            cargo(&[&["test", "--locked"], &long[..], &only].concat()),
+        ));
     }
     let (whole, light): (Vec<&str>, Vec<&str>) =
         own.iter().map(String::as_str).partition(|test| WHOLE_CLUSTER.contains(test));
@@ -212,6 +224,15 @@ mod tests {
             assert_eq!(whole.contains(&word), WHOLE_CLUSTER.contains(&&*test), "{test}");
             assert_ne!(whole.contains(&word), rest.contains(&word), "{test} runs once");
         }
+    }
+
+    #[test]
+    fn the_full_run_has_one_step_more() {
+        let all = lines(&Options::default());
+        let mut full = lines(&Options { full: true, ..Options::default() });
+        let place = full.iter().position(|line| line.contains("machine:: -- --ignored")).unwrap();
+        full.remove(place);
+        assert_eq!(all, full);
     }
 
     #[test]
