@@ -72,6 +72,7 @@ impl Tool {
                 "kmod",
                 "nftables",
                 "procps",
+                "tcpdump",
                 "wireguard-tools",
                 "xz-utils",
             ],

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -42,6 +43,15 @@ pub(super) fn unpacked(
     backports: bool,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<PathBuf> {
+    let fetch = |apt: &Apt, archives: &Path| apt.download(package, backports, archives);
+    fetched(name, fetch, wanted)
+}
+
+fn fetched(
+    name: &str,
+    fetch: impl Fn(&Apt, &Path) -> Result<()>,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<PathBuf> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("virtual machines are set up for x86_64 hosts only, not for {}", std::env::consts::ARCH);
     }
@@ -59,11 +69,11 @@ pub(super) fn unpacked(
     if done.exists() {
         return Ok(root);
     }
-    let step = Step::start(format!("fetching {package} for virtual machines"));
+    let step = Step::start(format!("fetching {name} for virtual machines"));
     let apt = Apt::prepare(&base.join("apt"))?;
     let archives = directory.join("archives");
     fs::create_dir_all(archives.join("partial"))?;
-    apt.download(package, backports, &archives)?;
+    fetch(&apt, &archives)?;
     for entry in fs::read_dir(&archives)? {
         let path = entry?.path();
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -75,6 +85,11 @@ pub(super) fn unpacked(
     fs::write(done, "")?;
     step.done();
     Ok(root)
+}
+
+/// The root of these packages of the release, without what they need.
+pub(super) fn unpacked_alone(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    fetched(name, |apt, archives| apt.download_alone(packages, archives), |_| true)
 }
 
 /// apt with files of its own.
@@ -117,13 +132,25 @@ impl Apt {
         self.run(&words, &[&archives])
     }
 
+    fn download_alone(&self, packages: &[&str], archives: &Path) -> Result<()> {
+        let mut apt = self.command(&[]);
+        run(apt.args(["--target-release", RELEASE, "download"]).args(packages).current_dir(archives))?
+            .ok()?;
+        Ok(())
+    }
+
     fn run(&self, words: &[&str], options: &[&str]) -> Result<()> {
+        run(self.command(options).args(words))?.ok()?;
+        Ok(())
+    }
+
+    fn command(&self, options: &[&str]) -> Command {
         let mut apt = command(&["apt-get"]);
         for option in self.options.iter().map(String::as_str).chain(options.iter().copied()) {
             apt.args(["-o", option]);
         }
-        run(apt.args(words).env("DEBIAN_FRONTEND", "noninteractive"))?.ok()?;
-        Ok(())
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        apt
     }
 }
 

@@ -13,7 +13,7 @@ use super::kernel::Unpacked;
 use crate::run::{command, run};
 
 /// Programs of the host's, with the libraries that they need. busybox gives the rest.
-const TOOLS: [&str; 17] = [
+const TOOLS: [&str; 18] = [
     "bridge",
     "conntrack",
     "dash",
@@ -28,6 +28,7 @@ const TOOLS: [&str; 17] = [
     "sleep",
     "sysctl",
     "tc",
+    "tcpdump",
     "umount",
     "unshare",
     "wg",
@@ -70,6 +71,18 @@ impl Initramfs {
             }
         }
         Ok(())
+    }
+
+    /// A program or shared object as it is, with the libraries that it needs and that are not in `libraries`.
+    pub(super) fn add_object(&mut self, source: &Path, target: &Path, libraries: &Path) -> Result<()> {
+        let listing = run(command(&["ldd"]).arg(source).env("LD_LIBRARY_PATH", libraries))?.stdout;
+        for library in listing.split_whitespace().filter(|word| word.starts_with('/')) {
+            let library = Path::new(library.trim_end_matches(':'));
+            if library != source && !library.starts_with(libraries) {
+                self.add_file(library, library)?;
+            }
+        }
+        self.add_file(source, target)
     }
 
     /// Modules below `/modules`, uncompressed, and `/modules/order`.

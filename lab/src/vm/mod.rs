@@ -11,6 +11,7 @@ mod backports;
 mod initramfs;
 mod inside;
 mod kernel;
+mod strongswan;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub struct Machine {
     /// With the libraries that they need.
     programs: Vec<(PathBuf, PathBuf)>,
     reaches_host: bool,
+    strongswan: bool,
     memory: u32,
 }
 
@@ -80,6 +82,7 @@ impl Machine {
             files: Vec::new(),
             programs: Vec::new(),
             reaches_host: false,
+            strongswan: false,
             memory: 1024,
         }
     }
@@ -121,6 +124,12 @@ impl Machine {
         self
     }
 
+    /// With strongSwan's daemon, `/usr/sbin/charon-systemd`, and its `swanctl`.
+    pub fn strongswan(mut self) -> Self {
+        self.strongswan = true;
+        self
+    }
+
     /// Puts a program of the host's there, with the libraries that it needs.
     pub fn program(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         self.programs.push((source.into(), target.into()));
@@ -145,6 +154,9 @@ impl Machine {
         let mut initramfs = Initramfs::new(File::create(&image)?);
         initramfs.add_tools()?;
         initramfs.add_modules(&kernel)?;
+        if self.strongswan {
+            strongswan::add(&mut initramfs)?;
+        }
         let name =
             self.program.file_name().context("the program has no name")?.to_string_lossy().into_owned();
         initramfs.add_program(&self.program, &Path::new(PROGRAMS).join(&name))?;
