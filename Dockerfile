@@ -1,8 +1,9 @@
-# Both images: `--target operator` and `--target agent`.
+# The images: `--target operator`, `--target agent` and, for the backend ipsec, `--target ipsec`.
 #
 # From the sources, with docker, podman or buildah:
 #   docker build --target operator --build-arg BUILDER=rust:1.95-bookworm --tag tartan/tartan-operator:0.1.0 .
 #   docker build --target agent --build-arg BUILDER=rust:1.95-bookworm --tag tartan/tartan-node-agent:0.1.0 .
+#   docker build --target ipsec --tag tartan/tartan-ipsec:0.1.0 .
 # From programs that are built already, in a context that holds nothing but them: `cargo xtask image`.
 
 ARG BASE=debian:bookworm-slim
@@ -34,6 +35,15 @@ FROM ${BASE} AS cni-plugins
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends containernetworking-plugins \
     && mkdir /cni && cd /usr/lib/cni && cp bridge host-local loopback portmap /cni
+
+# strongSwan's daemon, without the programs that would start it by its own configuration. A daemon that is asked to end
+# takes what it negotiated out of the kernel; one that is killed leaves it, and packets flow until the next one is there.
+FROM ${BASE} AS ipsec
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends charon-systemd libstrongswan-standard-plugins \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+STOPSIGNAL SIGKILL
+ENTRYPOINT ["/usr/sbin/charon-systemd"]
 
 # `nft` is how the agent writes nftables.
 FROM ${BASE} AS agent

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendSelection, BackendType, Cidr, Family, Forecast, Growth, Reservation, TransitionPolicy,
-    TransitionStatus, UsageSample, WireguardKeysStatus, WireguardParameters,
+    BackendSelection, BackendType, Cidr, Family, Forecast, Growth, IpsecParameters, Reservation,
+    TransitionPolicy, TransitionStatus, UsageSample, WireguardKeysStatus, WireguardParameters,
 };
 
 /// The pod network of the cluster.
@@ -197,6 +197,7 @@ impl Default for ExtensionParameters {
             timeout_seconds: extension_timeout(),
         }
     }
+    pub ipsec: IpsecParameters,
 }
 
 /// Packets in UDP, by a forwarder in user space.

@@ -14,6 +14,7 @@ pub mod cidr;
 mod cluster_network;
 pub mod conditions;
 mod growth;
+mod ipsec;
 mod network_pool;
 mod node_network;
 mod room;
@@ -29,6 +30,7 @@ pub use cluster_network::{
     ExtensionParameters, Masquerade, PodCidrMode, PodCidrModeInForce, VxlanParameters,
 };
 pub use growth::{Growth, Reservation};
+pub use ipsec::IpsecParameters;
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
 pub use node_network::{
     AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, PathCount, PeerWithoutPath, Uplink,

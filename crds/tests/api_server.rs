@@ -124,6 +124,11 @@ fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
             json!({ "backends": { "vxlan": { "vni": 16_777_216 } } }),
             "spec.backends.vxlan.vni",
         ),
+        (
+            "a proposal without authentication",
+            json!({ "backends": { "ipsec": { "espProposal": "aes128" } } }),
+            "spec.backends.ipsec.espProposal",
+        ),
         ("port 65536", json!({ "backends": { "vxlan": { "port": 65_536 } } }), "spec.backends.vxlan.port"),
         ("MTU 100", json!({ "mtu": 100 }), "spec.mtu"),
         ("days", json!({ "reclaimAfter": "1d" }), "must be a duration such as 1h, 30m or 90s"),
@@ -302,6 +307,11 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
             "backends": { "vxlan": { "vni": 1, "port": 8472, "learning": false, "gbp": false, "txChecksumOffload": true },
                 "wireguard": { "port": 51820, "persistentKeepalive": 0, "presharedKey": false },
                 "udp": { "port": 8285 },
+                "ipsec": {
+                    "espProposal": "aes128gcm16-sha256-prfsha256-ecp256",
+                    "ikeProposal": "aes256-sha256-modp4096",
+                    "udpEncapsulation": false,
+                },
             },
             "defaultBackend": { "type": "vxlan", "directRouting": false },
             "fallbackBackend": "vxlan",

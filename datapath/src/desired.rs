@@ -2,6 +2,7 @@
 
 mod containment;
 pub mod host;
+mod ipsec;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -62,6 +63,7 @@ pub fn desired(intent: &Intent) -> Desired {
         if is_sealed {
             sealed.extend(&allowed.subnets);
         }
+        ipsec::add_peer(intent, peer, &allowed, &mut desired.elements);
         for (family, subnets) in by_family(intent, allowed.subnets) {
             let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback, family);
             if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
@@ -177,10 +179,12 @@ fn add_peer(
                 let link = intent.local.uplink.name.clone();
                 Route { kind: RouteKind::Via { gateway, link, onlink: false }, source, mtu: Some(mtu) }
             }
-            // Nobody publishes an end point for these yet.
-            Path::Ipsec { .. } | Path::Udp { .. } | Path::None => {
-                Route { kind: RouteKind::Unreachable, source: None, mtu: None }
+            Path::Ipsec { .. } => {
+                let kind = RouteKind::Device { link: mark::IPSEC.to_owned() };
+                Route { kind, source, mtu: Some(mtu) }
             }
+            // Nobody publishes an end point for these yet.
+            Path::Udp { .. } | Path::None => Route { kind: RouteKind::Unreachable, source: None, mtu: None },
         };
         elements.insert(Key::Route { destination: *subnet, metric: metric(subnet) }, Value::Route(route));
     }

@@ -20,10 +20,16 @@ pub const VXLAN: &str = "tartan-vxlan";
 pub const IPIP: &str = "tartan-ipip";
 /// The WireGuard devices: one in use, and a second while keys are rotated. See [`wireguard`].
 pub const WIREGUARD: [&str; 2] = ["tartan-wg0", "tartan-wg1"];
+/// The IPsec device.
+pub const IPSEC: &str = "tartan-ipsec";
+/// Number of the IPsec device (`IFLA_XFRM_IF_ID`), and so of all IPsec policies of ours: 84, as the route protocol.
+pub const XFRM_INTERFACE: u32 = 84;
+/// How the names of our connections in the IKE daemon begin.
+pub const IKE_PREFIX: &str = "tartan-";
 /// All devices that wrap packets.
-pub const TUNNELS: [&str; 4] = [VXLAN, IPIP, WIREGUARD[0], WIREGUARD[1]];
+pub const TUNNELS: [&str; 5] = [VXLAN, IPIP, WIREGUARD[0], WIREGUARD[1], IPSEC];
 /// Devices whose packets nobody on the way can read or make.
-pub const ENCRYPTING: [&str; 3] = [WIREGUARD[0], WIREGUARD[1], "tartan-ipsec"];
+pub const ENCRYPTING: [&str; 3] = [WIREGUARD[0], WIREGUARD[1], IPSEC];
 /// An address on each tunnel device that nothing sends from or to. On a device without any, the kernel
 /// takes a loose reverse-path filter as a strict one (`no_addr` in `__fib_validate_source`,
 /// net/ipv4/fib_frontend.c), and drops what comes by the tunnel while our own route already, or still, leads

@@ -23,9 +23,10 @@ pub fn overhead(backend: Backend, underlay: Family) -> u32 {
         Backend::Ipip => ip,
         // UDP (RFC 768).
         Backend::Udp => ip + 8,
-        // UDP 8 (RFC 3948), ESP's header 8, initialisation vector 16, padding 15, trailer 2 and check value 16
-        // (RFC 4303 section 2): the most that a cipher of blocks of 16 bytes takes.
-        Backend::Ipsec => ip + 8 + 8 + 16 + 15 + 2 + 16,
+        // UDP 8 (RFC 3948), which the IKE daemon goes over to where addresses are translated on the way; ESP's
+        // header 8, trailer 2 and padding to words, 3 at most (RFC 4303 section 2); AES-GCM's initialisation vector
+        // 8 and check value 16 (RFC 4106 sections 3.1 and 6). ChaCha20-Poly1305 takes the same (RFC 7634).
+        Backend::Ipsec => ip + 8 + 8 + 8 + 3 + 2 + 16,
         // UDP 8, data message 16 and its tag 16 (WireGuard: Next Generation Kernel Network Tunnel, section 5.4.6).
         Backend::Wireguard => ip + 8 + 32,
         // UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
@@ -74,7 +75,8 @@ mod tests {
         assert_eq!(pod_mtu(1500, V4, [Backend::Wireguard, Vxlan], None), 1440);
         assert_eq!(pod_mtu(1500, V6, [Backend::Wireguard, Vxlan], None), 1420);
         assert_eq!(pod_mtu(1500, V4, [Backend::Udp], None), 1472);
-        assert_eq!(pod_mtu(1500, V4, [Backend::Ipsec, Vxlan], None), 1415);
+        assert_eq!(pod_mtu(1500, V4, [Backend::Ipsec, Vxlan], None), 1435);
+        assert_eq!(pod_mtu(1500, V6, [Backend::Ipsec, Vxlan], None), 1415);
         assert_eq!(pod_mtu(1500, V4, [Backend::Alloc], None), 1500);
         assert_eq!(pod_mtu(500, V4, [Vxlan], None), LEAST);
     }

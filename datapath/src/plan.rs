@@ -149,7 +149,13 @@ fn link_under<'a>(key: &'a Key, value: &'a Value) -> Option<&'a str> {
             let mut parts = path.split('/').skip(1);
             (parts.next() == Some("conf")).then(|| parts.next()).flatten()
         }
-        Key::Link(_) | Key::NftTable | Key::ForwardException(_) => None,
+        Key::Link(_)
+        | Key::NftTable
+        | Key::ForwardException(_)
+        | Key::XfrmPolicy { .. }
+        | Key::IkeSecret
+        | Key::IkeConnection(_)
+        | Key::IkeAssociation(_) => None,
     }
 }
 
@@ -164,6 +170,10 @@ fn is_deletable(key: &Key) -> bool {
         | Key::Neighbour { .. }
         | Key::Fdb { .. }
         | Key::WireguardPeer { .. }
+        | Key::XfrmPolicy { .. }
+        | Key::IkeSecret
+        | Key::IkeConnection(_)
+        | Key::IkeAssociation(_)
         | Key::Route { .. } => true,
     }
 }

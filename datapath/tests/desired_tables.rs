@@ -6,7 +6,7 @@ mod common;
 use common::{in_namespace, intent, ip, neighbour, net, remote, run};
 use tartan_datapath::{
     desired::desired,
-    model::{Backend, Intent, Key, NftTable, Peer, Protected, Subnet, Value},
+    model::{Backend, Intent, Key, NftTable, Peer, Protected, Side, Subnet, Value},
 };
 
 /// The elements in words, without the table.
@@ -39,6 +39,46 @@ fn route_of(intent: &Intent, subnet: &str) -> String {
     desired(intent).elements.get(&key).map_or_else(|| "nothing".to_owned(), ToString::to_string)
 }
 
+/// The words of all that IPsec adds.
+fn of_ipsec(intent: &Intent) -> Vec<String> {
+    let words = ["tartan-ipsec", "ike ", "xfrm "];
+    in_words(intent).into_iter().filter(|line| words.iter().any(|word| line.contains(word))).collect()
+}
+
+#[test]
+fn an_ipsec_pair_is_wrapped_by_policies_that_are_there_before_its_route() {
+    let mut intent = intent(vec![remote(1), remote(2)]);
+    let receive = |side: &mut Side| {
+        side.accepts.insert(Backend::Ipsec);
+        side.endpoints.ipsec = true;
+    };
+    receive(&mut intent.local.side);
+    receive(&mut intent.peers[0].side);
+    let policies = [
+        "xfrm policy src 10.64.1.0/24 dst 0.0.0.0/0 dir in tmpl src 198.51.0.1 dst 192.0.2.11 proto esp reqid 3325231105 mode tunnel",
+        "xfrm policy src 10.64.1.0/24 dst 0.0.0.0/0 dir fwd tmpl src 198.51.0.1 dst 192.0.2.11 proto esp reqid 3325231105 mode tunnel",
+        "xfrm policy src 0.0.0.0/0 dst 10.64.1.0/24 dir out tmpl src 192.0.2.11 dst 198.51.0.1 proto esp reqid 3325231105 mode tunnel",
+    ];
+    let head = [
+        "link tartan-ipsec type xfrm if_id 84 mtu 1435 up",
+        "address 127.84.84.84/32 dev tartan-ipsec ",
+        "sysctl net.ipv4.conf.tartan-ipsec.rp_filter = 2",
+    ];
+    let tail = [
+        "ike preshared key ",
+        "ike connection tartan-198-51-0-1 local 192.0.2.11 remote 198.51.0.1 esp aes128gcm16-sha256-prfsha256-ecp256 ike aes256-sha256-modp4096",
+    ];
+    // Both only receive: everything is ready, and the packets still go by vxlan.
+    let mut expected: Vec<&str> = head.into_iter().chain(policies).chain(tail).collect();
+    assert_eq!(of_ipsec(&intent), expected);
+    assert!(route_of(&intent, "10.64.1.0/24").contains("dev tartan-vxlan"));
+    // The other peer does not receive: it has no policy, and no path as soon as we encrypt.
+    intent.local.side.backend = Backend::Ipsec;
+    expected.push("route 10.64.1.0/24 dev tartan-ipsec src 10.251.1.0 mtu 1450");
+    assert_eq!(of_ipsec(&intent), expected);
+    assert_eq!(route_of(&intent, "10.64.2.0/24"), "unreachable");
+}
+
 #[test]
 fn a_node_with_one_peer_of_each_kind_holds_exactly_this() {
     let mut silent = remote(3);
@@ -66,7 +106,7 @@ fn a_node_with_one_peer_of_each_kind_holds_exactly_this() {
 
 #[test]
 fn ipip_peers_are_routes_by_their_address_on_one_device() {
-    let ipip = |side: &mut tartan_datapath::model::Side| {
+    let ipip = |side: &mut Side| {
         side.backend = Backend::Ipip;
         side.accepts.insert(Backend::Ipip);
         side.endpoints.ipip = true;

@@ -65,6 +65,18 @@ fn wireguard_is_made_and_repaired_on_both_kernels() {
     }
 }
 
+/// A daemon of another's writing, by its own configuration, is at the other end of the tunnel.
+#[test]
+fn ipsec_is_made_and_repaired_and_never_leaks_on_both_kernels() {
+    let test = static_test("tartan-datapath", "kernel_ipsec").unwrap();
+    for kernel in Kernel::ALL {
+        let machine =
+            Machine::new(kernel, &test).strongswan().arguments(&["--include-ignored", "--test-threads", "1"]);
+        let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
+        assert!(report.console.contains("2 passed"), "{}", report.console);
+    }
+}
+
 /// What the host's kernel shows of making and repairing holds on older ones. (Those of foreign objects need iptables
 /// and its plugins, which are not in the machine.)
 #[test]

@@ -75,6 +75,9 @@ pub struct Assessment {
     pub lost_links: BTreeSet<&'static str>,
 }
 
+/// The data path's reason for an IKE daemon that was there before.
+const DAEMON_ENDED: &str = "ike-daemon-ended";
+
 /// Messages of one kind that are quoted; more are counted.
 const QUOTED: usize = 4;
 
@@ -147,6 +150,11 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let (own, others): (Vec<&Failed>, Vec<&Failed>) =
         failed.iter().map(|(_, failed)| failed).partition(|failed| is_own(&failed.key));
     for failed in own {
+        // What it negotiated goes on: neither this node nor those that send to it shall do without.
+        if failed.reason == DAEMON_ENDED {
+            troubles.push(NotReady::new(api_reason(failed.reason), failed.message.clone()));
+            continue;
+        }
         if let Some(link) = beside_another(&failed.key) {
             let advice = wireguard_advice(failed);
             let message =
@@ -192,9 +200,11 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         let trouble = NotReady::new(reason::FOREIGN_OBJECT, format!("{conflict}; remove it or rename it"));
         if is_own(&conflict.key) { broken.push(trouble) } else { troubles.push(trouble) }
     }
+    // Said once already.
+    let others = others.iter().filter(|failed| failed.reason != DAEMON_ENDED);
     troubles.extend(quote(
         reason::APPLY_FAILED,
-        others.iter().map(|failed| format!("{}: {}", failed.key, failed.message)).collect(),
+        others.map(|failed| format!("{}: {}", failed.key, failed.message)).collect(),
     ));
     for problem in problems.iter().filter(|problem| problem.kind == ProblemKind::ProtectedInEntry) {
         troubles.push(NotReady::new(reason::GUARD_REFUSED, problem.message.clone()));
@@ -272,6 +282,7 @@ fn backend_of(key: &Key) -> Option<Backend> {
     match link_of(key)? {
         mark::VXLAN => Some(Backend::Vxlan),
         mark::IPIP => Some(Backend::Ipip),
+        mark::IPSEC => Some(Backend::Ipsec),
         link if mark::WIREGUARD.contains(&link) => Some(Backend::Wireguard),
         _ => None,
     }
@@ -297,10 +308,14 @@ fn link_of(key: &Key) -> Option<&str> {
             link.as_str()
         }
         Key::Sysctl(path) => path.split('/').nth(2)?,
+        Key::IkeSecret => mark::IPSEC,
         Key::NftTable
         | Key::ForwardException(_)
         | Key::Port(_)
         | Key::WireguardPeer { .. }
+        | Key::XfrmPolicy { .. }
+        | Key::IkeConnection(_)
+        | Key::IkeAssociation(_)
         | Key::Neighbour { .. }
         | Key::Fdb { .. }
         | Key::Route { .. } => return None,
@@ -315,11 +330,18 @@ fn is_own(key: &Key) -> bool {
         | Key::Address { .. }
         | Key::Sysctl(_)
         | Key::WireguardDevice(_)
+        | Key::IkeSecret
         | Key::NftTable
         | Key::ForwardException(_) => true,
         // One pod's, at most.
         Key::Port(_) => false,
-        Key::WireguardPeer { .. } | Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => false,
+        Key::WireguardPeer { .. }
+        | Key::XfrmPolicy { .. }
+        | Key::IkeConnection(_)
+        | Key::IkeAssociation(_)
+        | Key::Neighbour { .. }
+        | Key::Fdb { .. }
+        | Key::Route { .. } => false,
     }
 }
 
@@ -329,6 +351,7 @@ fn api_reason(label: &str) -> &'static str {
         "permission-denied" => reason::PERMISSION_DENIED,
         "nft-missing" => reason::NFT_MISSING,
         "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
+        "ike-daemon-unreachable" | "ike-daemon-ended" | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
         _ => reason::APPLY_FAILED,
     }
 }

@@ -104,6 +104,17 @@ pub struct Options {
     )]
     pub pod_start_limit: kube::core::Duration,
 
+    /// The preshared key of the ipsec backend, a text of 32 characters or more: in a container, where the Secret is
+    /// mounted.
+    #[arg(
+        long,
+        env = "TARTAN_IPSEC_KEY",
+        value_name = "FILE",
+        default_value = "/etc/tartan/ipsec/presharedKey",
+        global = true
+    )]
+    pub ipsec_key: PathBuf,
+
     /// Where the host's /proc/sys can be written: in a container, where it is mounted.
     #[arg(long, env = "TARTAN_PROC_SYS", value_name = "DIR", default_value = "/proc/sys", global = true)]
     pub proc_sys: PathBuf,
@@ -162,6 +173,8 @@ impl Options {
             // They live as long as the kernel's sessions do: a node that reboots has new ones.
             wireguard_keys: self.run_dir.clone(),
             preshared_key: self.preshared_key.clone(),
+            vici: self.run_dir.join("ipsec/charon.vici"),
+            ipsec_key: self.ipsec_key.clone(),
             ..tartan_datapath::kernel::Options::default()
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::{
-    BackendType, Endpoint, ExtensionParameters, LeaseBackend, Masquerade, NodeNetworkSpec, SubnetLeaseStatus,
-    VxlanParameters, WireguardParameters,
+    BackendType, Endpoint, ExtensionParameters, IpsecParameters, LeaseBackend, Masquerade, NodeNetworkSpec,
+    SubnetLeaseStatus, VxlanParameters, WireguardParameters,
 };
 use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
 
@@ -35,6 +35,7 @@ pub fn known() -> Known {
         vxlan: VxlanParameters::default(),
         wireguard: WireguardParameters::default(),
         extension: ExtensionParameters::default(),
+        ipsec: IpsecParameters::default(),
         fallback: BackendType::Vxlan,
         masquerade: Masquerade::default(),
         mtu: None,

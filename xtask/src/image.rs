@@ -1,4 +1,4 @@
-//! `cargo xtask image`: the two images as archives, made without a registry.
+//! `cargo xtask image`: the images as archives, made without a registry.
 //!
 //! The programs are compiled here and not in the image's build, where nothing would be cached. `ctr images import` and
 //! `docker load` read the archives.
@@ -16,11 +16,13 @@ use crate::workspace::{cargo, root, target};
 pub struct Images {
     pub operator: PathBuf,
     pub agent: PathBuf,
+    /// The IKE daemon's.
+    pub ipsec: PathBuf,
 }
 
 pub fn run(directory: Option<&Path>) -> Result<()> {
     let images = build(directory.unwrap_or(&default_directory()))?;
-    for archive in [&images.operator, &images.agent] {
+    for archive in [&images.operator, &images.agent, &images.ipsec] {
         let size = fs::metadata(archive)?.len() / 1_000_000;
         println!("{} ({size} MB)", archive.display());
     }
@@ -32,7 +34,7 @@ pub fn default_directory() -> PathBuf {
     target().join("images")
 }
 
-/// Compiles both programs with optimizations, and writes `operator.tar` and `agent.tar` into `directory`.
+/// Compiles both programs with optimizations, and writes `operator.tar`, `agent.tar` and `ipsec.tar` into `directory`.
 pub fn build(directory: &Path) -> Result<Images> {
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let directory = fs::canonicalize(directory)?;
@@ -51,6 +53,7 @@ pub fn build(directory: &Path) -> Result<Images> {
     Ok(Images {
         operator: image("operator", "tartan-operator")?,
         agent: image("agent", "tartan-node-agent")?,
+        ipsec: image("ipsec", "tartan-ipsec")?,
     })
 }
 

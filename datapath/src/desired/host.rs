@@ -39,6 +39,9 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
             tunnels.push(mark::wireguard(own.generation));
         }
     }
+    if receives(intent, Backend::Ipsec) && add_ipsec(intent, elements) {
+        tunnels.push(mark::IPSEC);
+    }
     // On the bridge and not on the tunnel: when a link goes, the kernel drops every route whose source was
     // one of its addresses, and plain routes shall outlive the tunnel.
     for subnet in local.subnets.iter().filter(|subnet| subnet.primary && subnet.prefix.is_ipv4()) {
@@ -112,6 +115,18 @@ fn add_wireguard(intent: &Intent, own: WireguardEndpoint, elements: &mut Element
 /// Where this node receives by WireGuard, published or not.
 pub(super) fn wireguard_ends(intent: &Intent) -> Vec<WireguardEndpoint> {
     intent.local.side.endpoints.wireguard.iter().chain(&intent.wireguard.leaving).copied().collect()
+}
+
+/// False where the uplink has no address to send from.
+fn add_ipsec(intent: &Intent, elements: &mut Elements) -> bool {
+    let uplink = &intent.local.uplink;
+    let Some(underlay) = uplink.addresses.first().map(Family::of) else { return false };
+    let mtu = mtu::inside(uplink.mtu, Backend::Ipsec, underlay);
+    let kind = LinkKind::Xfrm { number: mark::XFRM_INTERFACE };
+    elements.insert(Key::Link(mark::IPSEC.into()), Value::Link(Link { kind, mac: None, mtu, up: true }));
+    add_address(elements, mark::IPSEC, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
+    elements.insert(Key::IkeSecret, Value::IkeSecret);
+    true
 }
 
 /// docs/host-footprint.md explains each.

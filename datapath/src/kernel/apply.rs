@@ -51,6 +51,14 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    fn note_all(&mut self, steps: &[Step], results: impl IntoIterator<Item = Result<(), ApplyError>>) {
+        for (step, result) in steps.iter().zip(results) {
+            self.note(step, gone_is_deleted(step, result));
+        }
+    }
+}
+
 impl Kernel {
     /// Carries out the steps of `plan` in their order.
     pub async fn apply(&mut self, plan: &Plan) -> Outcome {
@@ -58,10 +66,19 @@ impl Kernel {
         let mut links = self.indexes().await;
         let mut rest = plan.steps.as_slice();
         while let Some((step, after)) = rest.split_first() {
-            let length = rest.iter().take_while(|other| is_batched(&other.key)).count();
-            if length > 0 {
+            let way = way(&step.key);
+            if way != Way::Single {
+                let length = rest.iter().take_while(|other| self::way(&other.key) == way).count();
                 let (batch, after) = rest.split_at(if cfg!(feature = "failpoints") { 1 } else { length });
-                self.apply_batch(batch, &links, &mut outcome).await;
+                match way {
+                    Way::Policies => outcome.note_all(batch, self.apply_policies(batch).await),
+                    Way::Ike => {
+                        let results = self.ike.apply(batch).await;
+                        let results = results.into_iter().map(|result| result.map_err(ApplyError::Ike));
+                        outcome.note_all(batch, results);
+                    }
+                    Way::Routes | Way::Single => self.apply_batch(batch, &links, &mut outcome).await,
+                }
                 rest = after;
                 continue;
             }
@@ -189,9 +206,20 @@ impl Kernel {
     }
 }
 
-fn is_batched(key: &Key) -> bool {
+/// To whom a step goes, and whether with others of its kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Single,
+    Routes,
+    Policies,
+    Ike,
+}
+
+fn way(key: &Key) -> Way {
     match key {
-        Key::Address { .. } | Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => true,
+        Key::Address { .. } | Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => Way::Routes,
+        Key::XfrmPolicy { .. } => Way::Policies,
+        Key::IkeSecret | Key::IkeConnection(_) | Key::IkeAssociation(_) => Way::Ike,
         Key::Link(_)
         | Key::Port(_)
         | Key::Offload(_)
@@ -199,7 +227,7 @@ fn is_batched(key: &Key) -> bool {
         | Key::NftTable
         | Key::WireguardDevice(_)
         | Key::WireguardPeer { .. }
-        | Key::ForwardException(_) => false,
+        | Key::ForwardException(_) => Way::Single,
     }
 }
 

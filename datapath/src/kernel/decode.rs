@@ -10,8 +10,8 @@ use rtnetlink::packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{
-        InfoBridgePort, InfoData, InfoIpTunnel, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
-        LinkInfo, LinkMessage,
+        InfoBridgePort, InfoData, InfoIpTunnel, InfoKind, InfoPortData, InfoVxlan, InfoXfrm, LinkAttribute,
+        LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
@@ -38,6 +38,8 @@ pub(super) struct SeenLink {
     pub(super) kind: String,
     pub(super) vxlan: Option<SeenVxlan>,
     pub(super) ipip: Option<SeenIpip>,
+    /// Number of an IPsec device.
+    pub(super) xfrm: Option<u32>,
     /// The bridge that it is a port of.
     pub(super) bridge: Option<u32>,
     /// As a port of it.
@@ -85,6 +87,7 @@ impl SeenLink {
         match (self.kind.as_str(), &self.vxlan, self.ipip) {
             ("bridge", ..) => Some(LinkKind::Bridge),
             ("wireguard", ..) => Some(LinkKind::Wireguard),
+            ("xfrm", ..) => self.xfrm.map(|number| LinkKind::Xfrm { number }),
             ("ipip", _, Some(SeenIpip { local, remote: Ipv4Addr::UNSPECIFIED })) => {
                 Some(LinkKind::Ipip { local })
             }
@@ -125,6 +128,7 @@ pub(super) fn link(message: &LinkMessage) -> SeenLink {
                         LinkInfo::Kind(kind) => seen.kind = kind_name(kind),
                         LinkInfo::Data(InfoData::Vxlan(data)) => seen.vxlan = Some(vxlan(data)),
                         LinkInfo::Data(InfoData::IpTunnel(data)) => seen.ipip = Some(ipip(data)),
+                        LinkInfo::Data(InfoData::Xfrm(data)) => seen.xfrm = xfrm(data),
                         LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
                             seen.hairpin = data.contains(&InfoBridgePort::HairpinMode(true));
                         }
@@ -172,6 +176,13 @@ fn ipip(data: &[InfoIpTunnel]) -> SeenIpip {
         }
     }
     seen
+}
+
+fn xfrm(data: &[InfoXfrm]) -> Option<u32> {
+    data.iter().find_map(|attribute| match attribute {
+        InfoXfrm::IfId(number) => Some(*number),
+        _ => None,
+    })
 }
 
 /// Interface index and address, without those that the kernel makes by itself.

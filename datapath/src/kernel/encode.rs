@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnetwork::IpNetwork;
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVxlan,
-    LinkWireguard, RouteMessageBuilder,
+    LinkWireguard, LinkXfrm, RouteMessageBuilder,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressHeaderFlags, AddressMessage},
@@ -51,6 +51,9 @@ pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<Route
             with_mac(builder, link.mac).mtu(link.mtu).build()
         }
         LinkKind::Wireguard => LinkWireguard::new(name).mtu(link.mtu).build(),
+        LinkKind::Xfrm { number } => {
+            LinkMessageBuilder::<LinkXfrm>::new(name).if_id(*number).mtu(link.mtu).build()
+        }
         LinkKind::Ipip { local } => {
             LinkIpIp::new(name).local(*local).ttl(0).pmtudisc(false).mtu(link.mtu).build()
         }

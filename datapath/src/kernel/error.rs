@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{encode::NoLink, nft::NftError, socket::RequestError};
+use super::{encode::NoLink, ike::IkeError, nft::NftError, socket::RequestError};
 
 /// Opening the sockets failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,8 @@ pub enum ObserveError {
         #[source]
         source: RequestError,
     },
+    #[error(transparent)]
+    Ike(IkeError),
     #[error("list table inet tartan")]
     Nft(#[source] NftError),
     #[error("list chain {chain}")]
@@ -51,6 +53,8 @@ pub enum ApplyError {
     NoLink(#[from] NoLink),
     #[error("netlink request")]
     Netlink(#[source] RequestError),
+    #[error(transparent)]
+    Ike(IkeError),
     #[error("nft transaction")]
     Nft(#[source] NftError),
     #[error("write {}", path.display())]
@@ -107,6 +111,7 @@ impl ApplyError {
         match self {
             Self::NoLink(_) => "no-device",
             Self::Netlink(error) => by_errno(error.errno()),
+            Self::Ike(error) => error.reason(),
             Self::Nft(error) => error.reason(),
             Self::Sysctl { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "sysctl-missing",
             Self::Sysctl { source, .. } => match by_errno(source.raw_os_error()) {
@@ -124,6 +129,7 @@ impl ObserveError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Dump { source, .. } => by_errno(source.errno()),
+            Self::Ike(error) => error.reason(),
             Self::Nft(error) | Self::Forward { source: error, .. } => error.reason(),
             Self::Sysctl { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "sysctl-missing",
             Self::Sysctl { source, .. } | Self::Offload { source, .. } => by_errno(source.raw_os_error()),

@@ -10,6 +10,7 @@ mod encode;
 mod error;
 mod facts;
 mod generic;
+mod ike;
 mod keys;
 mod monitor;
 mod nft;
@@ -18,6 +19,7 @@ mod offload;
 mod socket;
 mod sysctl;
 mod wireguard;
+mod xfrm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,15 +29,19 @@ use std::{
 pub use apply::{Failure, Outcome};
 pub use error::{ApplyError, ObserveError, OpenError};
 pub use facts::LookUpError;
+pub use ike::{IkeError, IkeKeyError};
 pub use keys::KeyError;
 pub use monitor::Notice;
 pub use nft::NftError;
 pub use observe::Observation;
 pub use socket::RequestError;
 
+use ike::Ike;
 use keys::PrivateKey;
 use monitor::Monitor;
+use netlink_packet_xfrm::XfrmMessage;
 use nft::{Forward, Nft};
+use rtnetlink::{packet_route::RouteNetlinkMessage, sys::protocols::NETLINK_ROUTE};
 use socket::Socket;
 use sysctl::Sysctls;
 
@@ -58,6 +64,10 @@ pub struct Options {
     pub wireguard_keys: PathBuf,
     /// File of the network's preshared key.
     pub preshared_key: PathBuf,
+    /// Socket of the IKE daemon.
+    pub vici: PathBuf,
+    /// File of the preshared key of IPsec.
+    pub ipsec_key: PathBuf,
 }
 
 impl Default for Options {
@@ -69,6 +79,8 @@ impl Default for Options {
             nft: "nft".into(),
             wireguard_keys: "/run/tartan".into(),
             preshared_key: "/etc/tartan/wireguard/presharedKey".into(),
+            vici: "/run/tartan/ipsec/charon.vici".into(),
+            ipsec_key: "/etc/tartan/ipsec/presharedKey".into(),
         }
     }
 }
@@ -78,7 +90,10 @@ impl Default for Options {
 pub struct Kernel {
     // Opened first, so that no change between observing and listening is missed.
     monitor: Monitor,
-    socket: Socket,
+    socket: Socket<RouteNetlinkMessage>,
+    /// Opened when IPsec is first asked for: opening it loads the kernel's module.
+    xfrm: Option<Socket<XfrmMessage>>,
+    ike: Ike,
     nft: Nft,
     sysctls: Sysctls,
     /// Chains of others as the last look at the host saw them, until they are observed.
@@ -96,12 +111,14 @@ impl Kernel {
     /// Opens the sockets, the one for notifications first. Needs a tokio runtime with IO and time.
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let monitor = Monitor::open().map_err(OpenError::Notifications)?;
-        let socket = Socket::open().map_err(OpenError::Request)?;
+        let socket = Socket::open(NETLINK_ROUTE).map_err(OpenError::Request)?;
         let nft = Nft::new(options.nft.clone());
         let sysctls = Sysctls::new(&options.proc_sys, &options.restore_dir);
         Ok(Self {
             monitor,
             socket,
+            xfrm: None,
+            ike: Ike::new(options.vici.clone(), options.ipsec_key.clone()),
             nft,
             sysctls,
             forward_seen: BTreeMap::new(),
@@ -115,7 +132,10 @@ impl Kernel {
     /// Returns when the kernel has said that something of interest changed, or that it lost count.
     /// Cancel-safe.
     pub async fn changed(&self) -> std::io::Result<Notice> {
-        self.monitor.changed().await
+        tokio::select! {
+            notice = self.monitor.changed() => notice,
+            () = self.ike.ended() => Ok(Notice::Ours),
+        }
     }
 
     /// Puts back the settings that were changed; returns how many. For cleaning up.

@@ -39,6 +39,7 @@ struct Own {
     vxlan: Option<u32>,
     ipip: Option<u32>,
     wireguard: [Option<u32>; 2],
+    ipsec: Option<u32>,
     /// The VXLAN device learns, and tells of what it learned.
     learning: bool,
 }
@@ -73,6 +74,7 @@ impl Monitor {
             vxlan: vxlan.map(|link| link.index),
             ipip: named(mark::IPIP).map(|link| link.index),
             wireguard: mark::WIREGUARD.map(|name| named(name).map(|link| link.index)),
+            ipsec: named(mark::IPSEC).map(|link| link.index),
             learning: vxlan.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
         };
     }
@@ -143,7 +145,7 @@ impl Own {
             message.get(BODY + at..BODY + at + 4)?.try_into().ok().map(u32::from_ne_bytes)
         };
         let is_ours = |index: Option<u32>| {
-            let own = [self.bridge, self.vxlan, self.ipip];
+            let own = [self.bridge, self.vxlan, self.ipip, self.ipsec];
             index.is_some() && (own.contains(&index) || self.wireguard.contains(&index))
         };
         let ours = |yes: bool| Some(if yes { Notice::Ours } else { Notice::Other });
@@ -199,6 +201,7 @@ mod tests {
             vxlan: Some(8),
             ipip: Some(6),
             wireguard: [Some(4), None],
+            ipsec: None,
             learning: false,
         };
         let index = |index: u32| [[0; 4], index.to_ne_bytes()].concat();

@@ -53,6 +53,8 @@ impl Kernel {
             self.add_routes(&links, desired, &mut seen.observed).await,
             self.add_nft(desired, &mut seen.observed).await,
             add_wireguard(&ours, desired, &mut seen),
+            self.add_policies(&links, desired, &mut seen.observed).await,
+            self.ike.observe(desired, &mut seen.observed).await.map_err(ObserveError::Ike),
         ] {
             seen.failures.extend(result.err());
         }
@@ -325,6 +327,7 @@ fn is_unfinished(link: &SeenLink, wanted: Option<&Value>) -> bool {
                 LinkKind::Vxlan { .. } => "vxlan",
                 LinkKind::Ipip { .. } => "ipip",
                 LinkKind::Wireguard => "wireguard",
+                LinkKind::Xfrm { .. } => "xfrm",
             };
             link.alias.is_empty() && !link.up && link.kind == kind && link.mac == wanted.mac
         }

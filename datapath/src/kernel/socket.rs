@@ -1,16 +1,16 @@
-//! One rtnetlink socket with what the library leaves open: acknowledgements in batches, the kernel's own
+//! One netlink socket with what the library leaves open: acknowledgements in batches, the kernel's own
 //! error texts, interrupted dumps asked again, and a time limit on everything.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use futures::StreamExt as _;
 use rtnetlink::{
     packet_core::{
-        ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+        ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+        NetlinkMessage, NetlinkPayload, NetlinkSerializable,
     },
-    packet_route::RouteNetlinkMessage,
     proto::{self, ConnectionHandle, ReplyExpectation},
-    sys::{AsyncSocket as _, SocketAddr, protocols::NETLINK_ROUTE},
+    sys::{AsyncSocket as _, SocketAddr},
 };
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -48,24 +48,31 @@ impl RequestError {
     }
 }
 
+/// What a protocol of netlink talks in.
+pub(super) trait Message:
+    NetlinkSerializable + NetlinkDeserializable + Clone + Debug + Send + Unpin + 'static
+{
+}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Clone + Debug + Send + Unpin + 'static> Message for M {}
+
 /// A request socket and the task that drives it.
 #[derive(Debug)]
-pub(super) struct Socket {
-    handle: ConnectionHandle<RouteNetlinkMessage>,
+pub(super) struct Socket<M: Message> {
+    handle: ConnectionHandle<M>,
     driver: JoinHandle<()>,
 }
 
-impl Drop for Socket {
+impl<M: Message> Drop for Socket<M> {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-impl Socket {
-    /// In the network namespace of the calling thread.
-    pub(super) fn open() -> Result<Self, RequestError> {
-        let (mut connection, handle, _) =
-            proto::new_connection::<RouteNetlinkMessage>(NETLINK_ROUTE).map_err(RequestError::Open)?;
+impl<M: Message> Socket<M> {
+    /// In the network namespace of the calling thread. `protocol` is one of `NETLINK_*` (linux/netlink.h).
+    pub(super) fn open(protocol: isize) -> Result<Self, RequestError> {
+        let (mut connection, handle, _) = proto::new_connection::<M>(protocol).map_err(RequestError::Open)?;
         let socket = connection.socket_mut().socket_mut();
         socket.set_ext_ack(true).map_err(RequestError::Open)?;
         // Best effort: capped by net.core.rmem_max, and batches are small enough without it.
@@ -76,10 +83,7 @@ impl Socket {
     }
 
     /// Sends `messages`, each with its `NLM_F_*` flags, and returns the answer to each in their order.
-    pub(super) async fn send(
-        &self,
-        messages: Vec<(RouteNetlinkMessage, u16)>,
-    ) -> Vec<Result<(), RequestError>> {
+    pub(super) async fn send(&self, messages: Vec<(M, u16)>) -> Vec<Result<(), RequestError>> {
         let mut results = Vec::with_capacity(messages.len());
         let mut rest = messages.into_iter().peekable();
         while rest.peek().is_some() {
@@ -89,7 +93,10 @@ impl Socket {
                 .map(|(message, flags)| {
                     let mut header = NetlinkHeader::default();
                     header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-                    (NetlinkMessage::new(header, NetlinkPayload::from(message)), ReplyExpectation::Expected)
+                    (
+                        NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message)),
+                        ReplyExpectation::Expected,
+                    )
                 })
                 .collect();
             let count = batch.len();
@@ -116,10 +123,7 @@ impl Socket {
     }
 
     /// All objects that match `message`. Asked again while the kernel says that the answer is torn.
-    pub(super) async fn dump(
-        &self,
-        message: &RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, RequestError> {
+    pub(super) async fn dump(&self, message: &M) -> Result<Vec<M>, RequestError> {
         for _ in 0..DUMP_TRIES {
             let (found, interrupted) = self.ask(message.clone(), NLM_F_DUMP).await?;
             if !interrupted {
@@ -130,21 +134,14 @@ impl Socket {
     }
 
     /// One object.
-    pub(super) async fn get(
-        &self,
-        message: RouteNetlinkMessage,
-    ) -> Result<Option<RouteNetlinkMessage>, RequestError> {
+    pub(super) async fn get(&self, message: M) -> Result<Option<M>, RequestError> {
         Ok(self.ask(message, NLM_F_ACK).await?.0.into_iter().next())
     }
 
-    async fn ask(
-        &self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool), RequestError> {
+    async fn ask(&self, message: M, flags: u16) -> Result<(Vec<M>, bool), RequestError> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
-        let request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        let request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         let mut answers =
             self.handle.request(request, SocketAddr::new(0, 0)).map_err(|_| RequestError::Closed)?;
         let (mut found, mut interrupted) = (vec![], false);

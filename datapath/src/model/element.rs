@@ -13,7 +13,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::{Mac, Preshared, PublicKey};
+use super::{Direction, IkeConnection, Mac, Preshared, PublicKey, XfrmPolicy};
 
 /// What identifies an object in the kernel. The order is the order of creation: a link stands before
 /// what hangs on it, and a route comes after all that it needs.
@@ -41,6 +41,19 @@ pub enum Key {
         link: String,
         key: PublicKey,
     },
+    /// Those of our interface number.
+    XfrmPolicy {
+        direction: Direction,
+        source: IpNetwork,
+        destination: IpNetwork,
+    },
+    /// The IKE daemon's preshared key.
+    IkeSecret,
+    /// Associations of a peer that are not needed, or not any more, by the daemon's number. Its connection is removed
+    /// before them, or it would begin anew.
+    IkeAssociation(u32),
+    /// A connection of the IKE daemon, by its name there.
+    IkeConnection(String),
     Neighbour {
         link: String,
         address: IpAddr,
@@ -67,6 +80,10 @@ pub enum Value {
     ForwardException,
     WireguardDevice(WireguardDevice),
     WireguardPeer(WireguardPeer),
+    XfrmPolicy(XfrmPolicy),
+    IkeSecret,
+    IkeConnection(IkeConnection),
+    IkeAssociation,
     Neighbour(Neighbour),
     Fdb(Fdb),
     Route(Route),
@@ -111,6 +128,10 @@ pub enum LinkKind {
         local: Ipv4Addr,
     },
     Wireguard,
+    /// What is routed to it is wrapped by the policies of its number, or dropped (`IFLA_XFRM_*`).
+    Xfrm {
+        number: u32,
+    },
 }
 
 /// A port of our bridge (`IFLA_MASTER`, `IFLA_BRPORT_MODE`). Pods' links are made by the bridge plugin; that

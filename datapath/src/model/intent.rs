@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::{ForwardException, Preshared, PublicKey, WireguardEndpoint};
+use super::{ForwardException, IkeSettings, Preshared, PublicKey, WireguardEndpoint};
 
 /// A kind of path. The order is the rank of overlays: the first of two is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -174,6 +174,7 @@ pub struct Intent {
     pub entries: Vec<IpNetwork>,
     pub vxlan: Vxlan,
     pub wireguard: Wireguard,
+    pub ipsec: IkeSettings,
     /// The overlay for pairs that no direct route can join.
     pub fallback: Backend,
     /// `None`: pod addresses leave the node as they are.

@@ -3,6 +3,7 @@
 mod element;
 mod facts;
 mod intent;
+mod ipsec;
 mod plan;
 mod wireguard;
 
@@ -15,6 +16,7 @@ pub use intent::{
     Backend, Endpoints, Family, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side,
     Subnet, Uplink, Vxlan, Wireguard,
 };
+pub use ipsec::{Direction, IkeConnection, IkeSettings, XfrmPolicy, request};
 pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};
 pub use wireguard::{
     Preshared, PresharedKey, PresharedKeyError, PublicKey, PublicKeyError, WireguardEndpoint,

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::model::{Action, Conflict, ForwardException, Key, LinkKind, Preshared, RouteKind, Step, Value};
+use crate::model::{
+    Action, Conflict, ForwardException, IkeSettings, Key, LinkKind, Preshared, RouteKind, Step, Value,
+};
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,6 +35,10 @@ impl Key {
             Self::ForwardException(_) => "forward-exception",
             Self::WireguardDevice(_) => "wireguard-device",
             Self::WireguardPeer { .. } => "wireguard-peer",
+            Self::XfrmPolicy { .. } => "xfrm-policy",
+            Self::IkeSecret => "ike-secret",
+            Self::IkeConnection(_) => "ike-connection",
+            Self::IkeAssociation(_) => "ike-association",
             Self::Neighbour { .. } => "neighbour",
             Self::Fdb { .. } => "fdb",
             Self::Route { .. } => "route",
@@ -55,6 +61,12 @@ impl fmt::Display for Key {
             }
             Self::WireguardDevice(link) => write!(f, "wireguard {link}"),
             Self::WireguardPeer { link, key } => write!(f, "wireguard peer {key} dev {link}"),
+            Self::XfrmPolicy { direction, source, destination } => {
+                write!(f, "xfrm policy src {source} dst {destination} dir {}", direction.as_str())
+            }
+            Self::IkeSecret => f.write_str("ike preshared key"),
+            Self::IkeConnection(name) => write!(f, "ike connection {name}"),
+            Self::IkeAssociation(number) => write!(f, "ike association {number}"),
             Self::Neighbour { link, address } => write!(f, "neighbour {address} dev {link}"),
             Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
             Self::Route { destination, metric: 0 } => write!(f, "route {destination}"),
@@ -76,6 +88,7 @@ impl fmt::Display for Value {
                         f.write_str(if *gbp { " gbp" } else { "" })?;
                     }
                     LinkKind::Wireguard => f.write_str("type wireguard")?,
+                    LinkKind::Xfrm { number } => write!(f, "type xfrm if_id {number}")?,
                     LinkKind::Ipip { local } => write!(f, "type ipip local {local} remote any")?,
                 }
                 if let Some(mac) = link.mac {
@@ -90,7 +103,7 @@ impl fmt::Display for Value {
             Self::Offload(offload) => {
                 write!(f, "tx checksum {}", if offload.tx_checksum { "on" } else { "off" })
             }
-            Self::Address(_) | Self::ForwardException => Ok(()),
+            Self::Address(_) | Self::ForwardException | Self::IkeSecret | Self::IkeAssociation => Ok(()),
             Self::NftTable(table) => {
                 let elements: usize = table.elements.values().map(Vec::len).sum();
                 write!(f, "({} lines, {elements} set elements)", table.declaration.lines().count())
@@ -107,6 +120,17 @@ impl fmt::Display for Value {
                     Preshared::Key(_) => " preshared-key (hidden)",
                     Preshared::Missing => " preshared-key (missing)",
                 })
+            }
+            Self::XfrmPolicy(policy) => write!(
+                f,
+                "tmpl src {} dst {} proto esp reqid {} mode tunnel",
+                policy.source, policy.destination, policy.request
+            ),
+            Self::IkeConnection(connection) => {
+                write!(f, "local {} remote {}", connection.local, connection.remote)?;
+                let IkeSettings { esp_proposal, ike_proposal, udp_encapsulation } = &connection.settings;
+                write!(f, " esp {esp_proposal} ike {ike_proposal}")?;
+                f.write_str(if *udp_encapsulation { " encap" } else { "" })
             }
             Self::Neighbour(neighbour) => write!(f, "lladdr {} nud permanent", neighbour.mac),
             Self::Fdb(fdb) => write!(f, "dst {} self permanent", fdb.destination),

@@ -10,8 +10,8 @@ use tartan_datapath::{
     desired::desired,
     kernel::{Kernel, Observation, Options, Outcome},
     model::{
-        Backend, Deletions, Endpoints, Host, Intent, Local, Mac, Masquerade, Peer, Plan, Side, Subnet,
-        Uplink, Vxlan, Wireguard,
+        Backend, Deletions, Endpoints, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer, Plan, Side,
+        Subnet, Uplink, Vxlan, Wireguard,
     },
     plan::plan,
 };
@@ -125,6 +125,7 @@ pub fn intent(peers: Vec<Peer>) -> Intent {
         entries: vec![net("10.0.0.0/8")],
         vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
         wireguard: Wireguard::default(),
+        ipsec: IkeSettings::default(),
         fallback: Backend::Vxlan,
         masquerade: Some(Masquerade {
             except: vec![net("10.0.0.0/8"), net("172.16.0.0/12")],

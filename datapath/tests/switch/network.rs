@@ -11,8 +11,8 @@ use tartan_datapath::{
     desired::desired,
     kernel::{Kernel, Options},
     model::{
-        Backend, Deletions, Endpoints, Family, Host, Intent, Local, Mac, Masquerade, Peer, PublicKey, Side,
-        Subnet, Uplink, Vxlan, Wireguard, WireguardEndpoint,
+        Backend, Deletions, Endpoints, Family, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer,
+        PublicKey, Side, Subnet, Uplink, Vxlan, Wireguard, WireguardEndpoint,
     },
     mtu,
     plan::plan,
@@ -232,6 +232,7 @@ impl Network {
             entries: vec!["10.244.0.0/16".parse().unwrap()],
             vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
             wireguard: node.wireguard.clone(),
+            ipsec: IkeSettings::default(),
             fallback: Backend::Vxlan,
             masquerade: Some(Masquerade { except: vec![], fully_random: true, v4: true, v6: true }),
             protected: vec![],

@@ -180,3 +180,24 @@ fn a_missing_program_or_right_is_named_with_its_remedy() {
     assert_eq!(summary(&assessment), (Some(reason::NFT_MISSING), vec![], false));
     assert!(assessment.not_ready.unwrap().message.contains("install"));
 }
+
+#[test]
+fn an_ike_daemon_that_ended_is_missed_and_one_that_never_was_costs_the_backend() {
+    let of = |reason: &'static str, spare: &[Backend]| {
+        let key = Key::IkeSecret;
+        let step = Step { action: Action::Create, key: key.clone(), value: Value::IkeSecret, before: None };
+        let failed = [(step, Failed { key, reason, message: "no".into() })];
+        let spare = spare.iter().copied().collect();
+        assess(&Findings { failed: &failed, spare, ..findings(&good()) })
+    };
+    for spare in [&[][..], &[Backend::Ipsec]] {
+        let ended = of("ike-daemon-ended", spare);
+        assert_eq!(summary(&ended), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+        assert!(ended.lost.is_empty());
+    }
+    let absent = of("ike-daemon-unreachable", &[]);
+    assert_eq!(summary(&absent), (Some(reason::BACKEND_UNAVAILABLE), vec![], false));
+    let spare = of("ike-daemon-unreachable", &[Backend::Ipsec]);
+    assert_eq!(summary(&spare), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+    assert_eq!(spare.lost, BTreeSet::from([Backend::Ipsec]));
+}

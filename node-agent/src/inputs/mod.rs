@@ -12,8 +12,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tartan_crds::{
-    BackendType, Cidr, ExtensionParameters, LeaseBackend, Masquerade, NodeNetworkSpec, NodeNetworkStatus,
-    SubnetLeaseStatus, VxlanParameters, WireguardParameters,
+    BackendType, Cidr, ExtensionParameters, IpsecParameters, LeaseBackend, Masquerade, NodeNetworkSpec,
+    NodeNetworkStatus, SubnetLeaseStatus, VxlanParameters, WireguardParameters,
 };
 
 pub use store::{Delta, Store};
@@ -25,6 +25,7 @@ pub struct Network {
     pub vxlan: VxlanParameters,
     pub wireguard: WireguardParameters,
     pub extension: ExtensionParameters,
+    pub ipsec: IpsecParameters,
     pub fallback: BackendType,
     pub masquerade: Masquerade,
     /// In bytes.

@@ -19,6 +19,7 @@ impl From<ClusterNetwork> for Network {
             vxlan: spec.backends.vxlan,
             wireguard: spec.backends.wireguard,
             extension: spec.backends.extension,
+            ipsec: spec.backends.ipsec,
             fallback: spec.fallback_backend,
             masquerade: spec.masquerade,
             mtu: spec.mtu,

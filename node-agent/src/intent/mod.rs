@@ -15,8 +15,8 @@ use ipnetwork::IpNetwork;
 use tartan_crds::{BackendType, Cidr, Family, LeaseBackend, conditions::reason};
 use tartan_datapath::{
     model::{
-        Backend, Endpoints, Facts, Host, Intent, Local, Masquerade, Peer, Protected, Side, Subnet, Uplink,
-        Vxlan, Wireguard,
+        Backend, Endpoints, Facts, Host, IkeSettings, Intent, Local, Masquerade, Peer, Protected, Side,
+        Subnet, Uplink, Vxlan, Wireguard,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -153,6 +153,11 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             leaving,
             sessions: sources.wireguard.sessions.clone(),
         },
+        ipsec: IkeSettings {
+            esp_proposal: network.ipsec.esp_proposal.clone(),
+            ike_proposal: network.ipsec.ike_proposal.clone(),
+            udp_encapsulation: network.ipsec.udp_encapsulation,
+        },
         fallback: backend(network.fallback),
         masquerade: masquerade(network, node_net),
         local,
@@ -265,7 +270,7 @@ fn local(
         vxlan: receives(Backend::Vxlan).then_some(vxlan_mac),
         ipip: receives(Backend::Ipip),
         host_gw: receives(Backend::HostGw),
-        ipsec: false,
+        ipsec: receives(Backend::Ipsec),
         udp: None,
         // Takes knowing the peers.
         wireguard: vec![],

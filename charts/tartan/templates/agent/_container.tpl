@@ -47,4 +47,9 @@ volumeMounts:
     mountPath: /host/extension-commands
     readOnly: true
   {{- end }}
+  {{- if .Values.ipsec.enabled }}
+  - name: ipsec-key
+    mountPath: /etc/tartan/ipsec
+    readOnly: true
+  {{- end }}
 {{- end }}

@@ -1,0 +1,32 @@
+//! Parameters of the backend ipsec.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// IPsec: ESP in tunnel mode, negotiated by strongSwan. Proposals are in its words: swanctl.conf (5). A change is
+/// negotiated anew by each pair of nodes, which interrupts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IpsecParameters {
+    /// Algorithms of the packets' encryption: AES-GCM or ChaCha20-Poly1305 first, then what renews its keys.
+    #[schemars(
+        length(max = 128),
+        regex(pattern = r"^(aes(128|192|256)gcm(16|128)|chacha20poly1305)(-[a-z0-9_]+)*$")
+    )]
+    pub esp_proposal: String,
+    /// Algorithms of the negotiation.
+    #[schemars(length(max = 128), regex(pattern = r"^[a-z0-9_]+(-[a-z0-9_]+)+$"))]
+    pub ike_proposal: String,
+    /// Packets in UDP, port 4500, even where no address translation is on the way.
+    pub udp_encapsulation: bool,
+}
+
+impl Default for IpsecParameters {
+    fn default() -> Self {
+        Self {
+            esp_proposal: "aes128gcm16-sha256-prfsha256-ecp256".to_owned(),
+            ike_proposal: "aes256-sha256-modp4096".to_owned(),
+            udp_encapsulation: false,
+        }
+    }
+}
