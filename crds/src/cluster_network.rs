@@ -149,6 +149,8 @@ pub struct Backends {
     pub udp: UdpParameters,
     #[serde(default)]
     pub extension: ExtensionParameters,
+    #[serde(default)]
+    pub ipsec: IpsecParameters,
 }
 
 /// Programs that are told of leases, on nodes whose backend is `extension`. Each is a list of words, the first of
@@ -197,7 +199,6 @@ impl Default for ExtensionParameters {
             timeout_seconds: extension_timeout(),
         }
     }
-    pub ipsec: IpsecParameters,
 }
 
 /// Packets in UDP, by a forwarder in user space.
