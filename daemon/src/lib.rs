@@ -3,6 +3,7 @@
 //!
 //! The operator and the node agent call it. It knows neither leases nor the kernel's network.
 
+#[cfg(feature = "connection")]
 pub mod connection;
 pub mod logging;
 pub mod process;
