@@ -27,7 +27,7 @@ mod wireguard;
 pub use cidr::{Cidr, CidrError, Family};
 pub use cluster_network::{
     Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus,
-    ExtensionParameters, Masquerade, PodCidrMode, PodCidrModeInForce, VxlanParameters,
+    ExtensionParameters, Masquerade, PodCidrMode, PodCidrModeInForce, UdpParameters, VxlanParameters,
 };
 pub use growth::{Growth, Reservation};
 pub use ipsec::IpsecParameters;

@@ -14,8 +14,8 @@ use containment::Allowed;
 use crate::{
     mark,
     model::{
-        Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, Value, Wireguard,
-        WireguardEndpoint, WireguardPeer,
+        Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, UdpPeer, Value,
+        Wireguard, WireguardEndpoint, WireguardPeer,
     },
     mtu, nft,
     pair::{self, Pairing, Path, Reason},
@@ -58,6 +58,7 @@ pub fn desired(intent: &Intent) -> Desired {
     for (peer, allowed) in intent.peers.iter().zip(contained) {
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
         add_wireguard_peers(intent, peer, &allowed, &mut desired.elements);
+        add_udp_peer(intent, peer, &allowed, &mut desired.elements);
         let wireguard = wireguard_end(intent, peer, &allowed);
         let is_sealed = pair::is_sealed(&intent.local.side, &peer.side);
         if is_sealed {
@@ -74,6 +75,10 @@ pub fn desired(intent: &Intent) -> Desired {
                     Some(peer) => Pairing { path: Path::Wireguard { destination, peer }, ..pairing },
                     None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
                 };
+            }
+            // Every forwarder sends to the network's port; while that changes, some are asked at another.
+            if matches!(pairing.path, Path::Udp { port, .. } if port != intent.udp.port) {
+                pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
             // Whoever makes the paths of an unmanaged pair sends as he likes.
             let unmanaged = pairing.reason == Reason::Unmanaged;
@@ -141,6 +146,24 @@ fn unshared(peer: &Peer, allowed: &Allowed) -> Vec<WireguardEndpoint> {
     all.filter(|endpoint| !allowed.refused_keys.contains(&endpoint.key)).copied().collect()
 }
 
+/// The peer as one whose datagrams may come, and who gets what is for its subnets, whatever path leads to it: so both
+/// ends can change to it in any order. Where its datagrams come from is told as a subnet of it, too.
+fn add_udp_peer(intent: &Intent, peer: &Peer, allowed: &Allowed, elements: &mut Elements) {
+    if peer.side.endpoints.udp.is_none() || !elements.contains_key(&Key::Link(mark::UDP.to_owned())) {
+        return;
+    }
+    let Some(IpAddr::V4(gateway)) = pair::outer_address(&intent.local.side, &peer.side) else { return };
+    for subnet in allowed.subnets.iter().filter(|subnet| subnet.is_ipv4()) {
+        let value = UdpPeer { gateway, source: base_address(intent, subnet) };
+        elements.insert(Key::UdpPeer(*subnet), Value::UdpPeer(value));
+    }
+    let others = peer.side.public_ips.iter().chain(&peer.side.tunnel_sources);
+    for other in others.filter(|other| other.is_ipv4() && **other != IpAddr::V4(gateway)) {
+        let value = UdpPeer { gateway, source: None };
+        elements.insert(Key::UdpPeer(IpNetwork::from(*other)), Value::UdpPeer(value));
+    }
+}
+
 /// Neighbour, forwarding entry and routes of one peer, of one family.
 fn add_peer(
     intent: &Intent,
@@ -183,8 +206,12 @@ fn add_peer(
                 let kind = RouteKind::Device { link: mark::IPSEC.to_owned() };
                 Route { kind, source, mtu: Some(mtu) }
             }
-            // Nobody publishes an end point for these yet.
-            Path::Udp { .. } | Path::None => Route { kind: RouteKind::Unreachable, source: None, mtu: None },
+            // The forwarder knows where to.
+            Path::Udp { .. } => {
+                let kind = RouteKind::Device { link: mark::UDP.to_owned() };
+                Route { kind, source, mtu: Some(mtu) }
+            }
+            Path::None => Route { kind: RouteKind::Unreachable, source: None, mtu: None },
         };
         elements.insert(Key::Route { destination: *subnet, metric: metric(subnet) }, Value::Route(route));
     }

@@ -1,5 +1,7 @@
 //! How our objects are recognised in the kernel. docs/host-footprint.md lists them for administrators.
 
+use std::net::SocketAddrV4;
+
 /// Route protocol (rtnetlink `rtm_protocol`) of every route of ours. Not assigned in
 /// linux/rtnetlink.h nor in iproute2's rt_protos.
 pub const ROUTE_PROTOCOL: u8 = 84;
@@ -26,8 +28,13 @@ pub const IPSEC: &str = "tartan-ipsec";
 pub const XFRM_INTERFACE: u32 = 84;
 /// How the names of our connections in the IKE daemon begin.
 pub const IKE_PREFIX: &str = "tartan-";
+/// The TUN device of the udp path, which `tartan-forwarder` reads and writes.
+pub const UDP: &str = "tartan-udp";
+/// The routing table that no rule leads to, from which the forwarder learns who the peers are: each of their subnets
+/// via the peer's address. Which packets go to the device at all is for the main table to say.
+pub const UDP_TABLE: u32 = 84;
 /// All devices that wrap packets.
-pub const TUNNELS: [&str; 5] = [VXLAN, IPIP, WIREGUARD[0], WIREGUARD[1], IPSEC];
+pub const TUNNELS: [&str; 6] = [VXLAN, IPIP, WIREGUARD[0], WIREGUARD[1], IPSEC, UDP];
 /// Devices whose packets nobody on the way can read or make.
 pub const ENCRYPTING: [&str; 3] = [WIREGUARD[0], WIREGUARD[1], IPSEC];
 /// An address on each tunnel device that nothing sends from or to. On a device without any, the kernel
@@ -40,4 +47,31 @@ pub const TUNNEL_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 84, 
 pub fn wireguard(generation: u32) -> &'static str {
     let [even, odd] = WIREGUARD;
     if generation.is_multiple_of(2) { even } else { odd }
+}
+
+/// Between our mark and where the forwarder receives, in the alias of [`UDP`]: the device itself tells, so that
+/// neither process needs a file of the other.
+const UDP_ALIAS: &str = "; udp ";
+
+/// The alias of [`UDP`].
+pub fn udp_alias(local: SocketAddrV4) -> String {
+    format!("{LINK_ALIAS}{UDP_ALIAS}{local}")
+}
+
+/// Where the forwarder receives, of an alias that [`udp_alias`] made.
+pub fn udp_local(alias: &str) -> Option<SocketAddrV4> {
+    alias.strip_prefix(LINK_ALIAS)?.strip_prefix(UDP_ALIAS)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alias_tells_where_the_forwarder_receives() {
+        let local = SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 8285);
+        assert_eq!(udp_local(&udp_alias(local)), Some(local));
+        assert_eq!(udp_local(LINK_ALIAS), None);
+        assert_eq!(udp_local("; udp 192.0.2.1:8285"), None);
+    }
 }

@@ -42,7 +42,7 @@ pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> Nft
     let except = intent.masquerade.as_ref().map_or(&none, |masquerade| &masquerade.except);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "table inet {} {{", mark::NFT_TABLE);
-    for counter in ["stray", "masqueraded", "foreign_vxlan", "foreign_ipip", "sealed_clear"] {
+    for counter in ["stray", "masqueraded", "foreign_vxlan", "foreign_ipip", "foreign_udp", "sealed_clear"] {
         let _ = writeln!(text, "  counter {counter} {{\n  }}");
     }
     // Nodes may have addresses of a family that pods don't have.
@@ -132,6 +132,14 @@ fn add_received(intent: &Intent, text: &mut String) {
                 writeln!(text, "    {ip} saddr != @peers{digit} {ours} counter name \"foreign_vxlan\" drop");
         }
         sealed::add_received(intent, &ours, &[V4, V6], text);
+    }
+    if receives(Backend::Udp) {
+        // The forwarder asks the same; here it costs a stranger's flood no system call.
+        let _ = writeln!(
+            text,
+            "    ip saddr != @peers4 udp dport {} counter name \"foreign_udp\" drop",
+            intent.udp.port
+        );
     }
     if receives(Backend::Ipip) {
         for subnet in &intent.local.subnets {

@@ -144,6 +144,7 @@ fn link_under<'a>(key: &'a Key, value: &'a Value) -> Option<&'a str> {
             _ => None,
         },
         Key::Port(_) => Some(mark::BRIDGE),
+        Key::UdpPeer(_) => Some(mark::UDP),
         // ipv4/conf/LINK/rp_filter and the like.
         Key::Sysctl(path) => {
             let mut parts = path.split('/').skip(1);
@@ -174,6 +175,7 @@ fn is_deletable(key: &Key) -> bool {
         | Key::IkeSecret
         | Key::IkeConnection(_)
         | Key::IkeAssociation(_)
+        | Key::UdpPeer(_)
         | Key::Route { .. } => true,
     }
 }

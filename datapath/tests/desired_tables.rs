@@ -131,9 +131,47 @@ fn ipip_peers_are_routes_by_their_address_on_one_device() {
 }
 
 #[test]
+fn udp_peers_are_told_to_the_forwarder_whatever_path_leads_to_them() {
+    let udp = |side: &mut Side| {
+        side.backend = Backend::Udp;
+        side.accepts.insert(Backend::Udp);
+        side.endpoints.udp = Some(8285);
+    };
+    let mut peers = vec![remote(1), remote(2), remote(3)];
+    // The first sends by udp, the second receives it too, the third is asked at another port than it says.
+    udp(&mut peers[0].side);
+    peers[0].side.tunnel_sources = vec![ip("203.0.113.1")];
+    peers[1].side.endpoints.udp = Some(8285);
+    udp(&mut peers[2].side);
+    peers[2].side.endpoints.udp = Some(9999);
+    let mut intent = intent(peers);
+    udp(&mut intent.local.side);
+    let of_udp: Vec<String> = in_words(&intent)
+        .into_iter()
+        .filter(|line| line.contains("udp") || line.starts_with("route"))
+        .collect();
+    assert_eq!(
+        of_udp,
+        [
+            "link tartan-udp type tun local 192.0.2.11:8285 mtu 1472 up",
+            "address 127.84.84.84/32 dev tartan-udp ",
+            "sysctl net.ipv4.conf.tartan-udp.accept_local = 1",
+            "sysctl net.ipv4.conf.tartan-udp.rp_filter = 2",
+            "udp peer's subnet 10.64.1.0/24 via 198.51.0.1 table 84 src 10.251.1.0",
+            "udp peer's subnet 10.64.2.0/24 via 198.51.0.2 table 84 src 10.251.1.0",
+            "udp peer's subnet 10.64.3.0/24 via 198.51.0.3 table 84 src 10.251.1.0",
+            "udp peer's subnet 203.0.113.1/32 via 198.51.0.1 table 84",
+            "route 10.64.1.0/24 dev tartan-udp src 10.251.1.0 mtu 1450",
+            "route 10.64.2.0/24 via 10.64.2.0 dev tartan-vxlan onlink src 10.251.1.0 mtu 1450",
+            "route 10.64.3.0/24 unreachable",
+        ]
+    );
+}
+
+#[test]
 fn the_table_is_the_committed_one() {
     let mut intent = intent(vec![neighbour(12)]);
-    intent.local.side.accepts.insert(Backend::Ipip);
+    intent.local.side.accepts.extend([Backend::Ipip, Backend::Udp]);
     intent.protected = vec![Protected { address: ip("192.0.2.1"), what: "default gateway" }];
     let table = table(&intent);
     let shown = format!("{}\n{:#?}\n", table.declaration, table.elements);

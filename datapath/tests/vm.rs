@@ -14,45 +14,34 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// The machine is ten times slower than the host: a tenth of the packets.
 #[test]
 fn nothing_is_lost_while_nodes_go_through_all_backends_of_linux_6_12() {
-    let test = static_test("tartan-datapath", "switch").unwrap();
-    let traffic = static_program("tartan-lab", "tartan-lab-traffic").unwrap();
-    let machine = Machine::new(Kernel::V6_12, test)
-        .arguments(&["--nocapture"])
-        .file(traffic, "/bin/tartan-lab-traffic")
-        .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
-        .environment("TARTAN_UDP_RATE", "100")
-        .environment("TARTAN_TCP_FLOWS", "2");
-    let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
-    assert!(report.console.contains("nothing lost"), "{}", report.console);
-    assert!(!report.console.contains("goes without"), "{}", report.console);
+    let console = switch(&["--nocapture"], "100", "2");
+    assert!(console.contains("nothing lost"), "{console}");
+    assert!(!console.contains("goes without"), "{console}");
 }
 
 #[test]
 fn nothing_is_lost_while_wireguard_keys_are_rotated_on_linux_6_12() {
-    let test = static_test("tartan-datapath", "switch").unwrap();
-    let traffic = static_program("tartan-lab", "tartan-lab-traffic").unwrap();
-    let machine = Machine::new(Kernel::V6_12, test)
-        .arguments(&["--nocapture", "--ignored", "--test-threads", "1", "rotation::"])
-        .file(traffic, "/bin/tartan-lab-traffic")
-        .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
-        .environment("TARTAN_UDP_RATE", "50")
-        .environment("TARTAN_TCP_FLOWS", "1");
-    let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
-    assert!(report.console.contains("2 passed"), "{}", report.console);
+    let console = switch(&["--nocapture", "--ignored", "--test-threads", "1", "rotation::"], "50", "1");
+    assert!(console.contains("2 passed"), "{console}");
 }
 
 #[test]
 fn a_sealed_node_that_loses_its_device_sends_nothing_in_clear() {
-    let test = static_test("tartan-datapath", "switch").unwrap();
-    let traffic = static_program("tartan-lab", "tartan-lab-traffic").unwrap();
-    let machine = Machine::new(Kernel::V6_12, test)
-        .arguments(&["--nocapture", "--ignored", "a_sealed_node"])
-        .file(traffic, "/bin/tartan-lab-traffic")
+    let console = switch(&["--nocapture", "--ignored", "a_sealed_node"], "100", "2");
+    assert!(console.contains("sealed pairs stayed sealed"), "{console}");
+}
+
+/// The test program `switch` on Linux 6.12: what it prints.
+fn switch(arguments: &[&str], udp_rate: &str, tcp_flows: &str) -> String {
+    let machine = Machine::new(Kernel::V6_12, static_test("tartan-datapath", "switch").unwrap())
+        .arguments(arguments)
+        .file(static_program("tartan-lab", "tartan-lab-traffic").unwrap(), "/bin/tartan-lab-traffic")
+        .file(static_program("tartan-forwarder", "tartan-forwarder").unwrap(), "/bin/tartan-forwarder")
+        .environment("TARTAN_FORWARDER", "/bin/tartan-forwarder")
         .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
-        .environment("TARTAN_UDP_RATE", "100")
-        .environment("TARTAN_TCP_FLOWS", "2");
-    let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
-    assert!(report.console.contains("sealed pairs stayed sealed"), "{}", report.console);
+        .environment("TARTAN_UDP_RATE", udp_rate)
+        .environment("TARTAN_TCP_FLOWS", tcp_flows);
+    machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap().console
 }
 
 #[test]

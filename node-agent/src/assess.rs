@@ -284,6 +284,7 @@ fn backend_of(key: &Key) -> Option<Backend> {
         mark::IPIP => Some(Backend::Ipip),
         mark::IPSEC => Some(Backend::Ipsec),
         link if mark::WIREGUARD.contains(&link) => Some(Backend::Wireguard),
+        mark::UDP => Some(Backend::Udp),
         _ => None,
     }
 }
@@ -318,6 +319,7 @@ fn link_of(key: &Key) -> Option<&str> {
         | Key::IkeAssociation(_)
         | Key::Neighbour { .. }
         | Key::Fdb { .. }
+        | Key::UdpPeer(_)
         | Key::Route { .. } => return None,
     })
 }
@@ -341,6 +343,7 @@ fn is_own(key: &Key) -> bool {
         | Key::IkeAssociation(_)
         | Key::Neighbour { .. }
         | Key::Fdb { .. }
+        | Key::UdpPeer(_)
         | Key::Route { .. } => false,
     }
 }

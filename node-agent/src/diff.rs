@@ -46,7 +46,7 @@ pub async fn diff(options: &Options, output: Output) -> anyhow::Result<Answer> {
     let mut memory = Memory::default();
     let own = snapshot.node_net.and_then(|own| own.status.as_ref());
     memory.lost.extend(own.iter().flat_map(|status| &status.unavailable).map(|kind| backend(*kind)));
-    let ground = ground::find(node, &api_server, snapshot, &mut kernel, &memory).await;
+    let ground = ground::find(node, &api_server, snapshot, &mut kernel, &mut memory).await;
     let built = match &ground {
         Ground::Fresh { built, .. } | Ground::Held { built, .. } => built,
         Ground::None { why, .. } => anyhow::bail!("{}: {}", why.reason, why.message),

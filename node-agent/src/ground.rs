@@ -1,6 +1,6 @@
 //! What a round stands on: a fresh intent, the one that was programmed before, or none.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tartan_crds::{
@@ -38,7 +38,7 @@ pub async fn find(
     api_server: &[IpAddr],
     snapshot: Snapshot<'_>,
     kernel: &mut Kernel,
-    memory: &Memory,
+    memory: &mut Memory,
 ) -> Ground {
     let facts = match kernel.facts().await {
         Ok(facts) => facts,
@@ -56,6 +56,7 @@ pub async fn find(
         None => None,
     };
     let wireguard = wireguard_keys(node, &snapshot, kernel).await;
+    let forwarder = memory.forwarder.look(&facts, Instant::now());
     let sources = Sources {
         node,
         snapshot,
@@ -65,6 +66,7 @@ pub async fn find(
         lost: &memory.lost,
         lost_links: &memory.lost_links,
         wireguard: &wireguard,
+        forwarder,
     };
     match (intent::build(&sources), &memory.held) {
         (Ok(built), _) => {

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod cni;
 pub mod diff;
 pub mod extension;
+pub mod forwarder;
 pub mod ground;
 pub mod http;
 pub mod inputs;

@@ -26,6 +26,7 @@ use crate::{
         vacate::Vacating,
     },
     extension,
+    forwarder::Forwarder,
     ground::{self, Ground},
     inputs::Snapshot,
     intent::Built,
@@ -68,6 +69,7 @@ pub struct Memory {
     pub sessions: Option<BTreeSet<PublicKey>>,
     /// What the CNI configuration on disk leaves out.
     pub vacating: Vacating,
+    pub forwarder: Forwarder,
     addresses: Counted,
     /// Since when this node's network doesn't work, for a cause of its own.
     broken_since: Option<Instant>,
@@ -121,8 +123,9 @@ pub async fn round(
         // The paths of this round still counted on it, or did without.
         || memory.lost != verdict.lost
         || memory.lost_links != verdict.lost_links
+        || memory.forwarder.is_missing()
         || (memory.broken_since.is_some() && availability.is_none());
-    let published = publish(snapshot, &ground, &worked, &verdict, (availability, &met), memory);
+    let published = publish(place, snapshot, &ground, &worked, &verdict, (availability, &met), memory);
     let settled = worked.settled() && files.error.is_none() && !again;
     record(place.metrics, &ground, &worked, &verdict, settled);
     place.metrics.show(|view| view.addresses = memory.addresses.by_family());
@@ -342,6 +345,7 @@ fn write_files(place: &Place<'_>, ground: &Ground, worked: &Worked, memory: &mut
 }
 
 fn publish(
+    place: &Place<'_>,
     snapshot: Snapshot<'_>,
     ground: &Ground,
     worked: &Worked,

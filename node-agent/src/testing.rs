@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::{
     BackendType, Endpoint, ExtensionParameters, IpsecParameters, LeaseBackend, Masquerade, NodeNetworkSpec,
-    SubnetLeaseStatus, VxlanParameters, WireguardParameters,
+    SubnetLeaseStatus, UdpParameters, VxlanParameters, WireguardParameters,
 };
 use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
 
@@ -27,6 +27,7 @@ pub struct Known {
     pub reach_link: Option<u32>,
     pub lost: BTreeSet<Backend>,
     pub wireguard: WireguardKeys,
+    pub forwarder: bool,
 }
 
 pub fn known() -> Known {
@@ -36,6 +37,7 @@ pub fn known() -> Known {
         wireguard: WireguardParameters::default(),
         extension: ExtensionParameters::default(),
         ipsec: IpsecParameters::default(),
+        udp: UdpParameters::default(),
         fallback: BackendType::Vxlan,
         masquerade: Masquerade::default(),
         mtu: None,
@@ -58,6 +60,7 @@ pub fn known() -> Known {
         reach_link: None,
         lost: BTreeSet::new(),
         wireguard: WireguardKeys::default(),
+        forwarder: false,
     };
     known.add(lease(1, "node1"));
     known
@@ -92,6 +95,7 @@ impl Known {
             lost: &self.lost,
             lost_links: &BTreeSet::new(),
             wireguard: &self.wireguard,
+            forwarder: self.forwarder,
         })
     }
 }
@@ -151,6 +155,7 @@ fn facts() -> Facts {
         index,
         mtu: 1500,
         up: true,
+        carrier: true,
         ours: false,
         kind: String::new(),
         addresses,

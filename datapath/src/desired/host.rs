@@ -1,6 +1,6 @@
 //! This node's own objects: links, addresses, settings.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::IpNetwork;
 
@@ -8,8 +8,8 @@ use super::{Desired, receives};
 use crate::{
     mark,
     model::{
-        Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Value,
-        WireguardDevice, WireguardEndpoint,
+        Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Uplink,
+        Value, WireguardDevice, WireguardEndpoint,
     },
     mtu,
     problem::{Problem, ProblemKind},
@@ -41,6 +41,9 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
     }
     if receives(intent, Backend::Ipsec) && add_ipsec(intent, elements) {
         tunnels.push(mark::IPSEC);
+    }
+    if receives(intent, Backend::Udp) && add_udp(intent, elements) {
+        tunnels.push(mark::UDP);
     }
     // On the bridge and not on the tunnel: when a link goes, the kernel drops every route whose source was
     // one of its addresses, and plain routes shall outlive the tunnel.
@@ -85,17 +88,30 @@ fn add_vxlan(intent: &Intent, elements: &mut Elements) -> bool {
 /// False where the uplink has no IPv4 address to send from.
 fn add_ipip(intent: &Intent, elements: &mut Elements) -> bool {
     let uplink = &intent.local.uplink;
-    let Some(local) = uplink.addresses.iter().find_map(|address| match address.ip() {
-        IpAddr::V4(local) => Some(local),
-        IpAddr::V6(_) => None,
-    }) else {
-        return false;
-    };
+    let Some(local) = v4_address(uplink) else { return false };
     let mtu = mtu::inside(uplink.mtu, Backend::Ipip, Family::V4);
     let kind = LinkKind::Ipip { local };
     elements.insert(Key::Link(mark::IPIP.into()), Value::Link(Link { kind, mac: None, mtu, up: true }));
     add_address(elements, mark::IPIP, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
     true
+}
+
+/// False where the uplink has no IPv4 address to receive at.
+fn add_udp(intent: &Intent, elements: &mut Elements) -> bool {
+    let uplink = &intent.local.uplink;
+    let Some(local) = v4_address(uplink) else { return false };
+    let kind = LinkKind::Tun { local: SocketAddrV4::new(local, intent.udp.port) };
+    let mtu = mtu::inside(uplink.mtu, Backend::Udp, Family::V4);
+    elements.insert(Key::Link(mark::UDP.into()), Value::Link(Link { kind, mac: None, mtu, up: true }));
+    add_address(elements, mark::UDP, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
+    true
+}
+
+fn v4_address(uplink: &Uplink) -> Option<Ipv4Addr> {
+    uplink.addresses.iter().find_map(|address| match address.ip() {
+        IpAddr::V4(local) => Some(local),
+        IpAddr::V6(_) => None,
+    })
 }
 
 /// The link of an end point of ours. False where the uplink has no address.
@@ -148,6 +164,11 @@ fn add_sysctls(intent: &Intent, tunnels: &[&str], elements: &mut Elements) {
     set(format!("ipv4/conf/{}/rp_filter", mark::BRIDGE), "2");
     for tunnel in tunnels {
         set(format!("ipv4/conf/{tunnel}/rp_filter"), "2");
+    }
+    if tunnels.contains(&mark::UDP) {
+        // The forwarder's ICMP errors come from the device with this node's own source. From peers nothing can:
+        // the forwarder takes from each only its subnets.
+        set(format!("ipv4/conf/{}/accept_local", mark::UDP), "1");
     }
     if intent.host.uplink_strict_rp_filter {
         set(format!("ipv4/conf/{}/rp_filter", intent.local.uplink.name), "2");

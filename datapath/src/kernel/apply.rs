@@ -17,7 +17,7 @@ use super::{
     error::{ApplyError, errno},
     offload,
     socket::RequestError,
-    wireguard,
+    tun, wireguard,
 };
 use crate::{
     mark,
@@ -171,8 +171,12 @@ impl Kernel {
             }
             Action::Replace => self.request(encode::set_link(name, link), 0).await,
             Action::Create => {
-                let message = encode::new_link(name, link, links)?;
-                self.request(message, NLM_F_CREATE | NLM_F_EXCL).await?;
+                match encode::new_link(name, link, links)? {
+                    Some(message) => self.request(message, NLM_F_CREATE | NLM_F_EXCL).await?,
+                    None => {
+                        tun::create(name).map_err(|source| ApplyError::Tun { link: name.clone(), source })?;
+                    }
+                }
                 // Killed here, the link has no mark yet: observing knows it by name, kind and hardware address.
                 self.request(encode::set_link(name, link), 0).await
             }
@@ -217,7 +221,11 @@ enum Way {
 
 fn way(key: &Key) -> Way {
     match key {
-        Key::Address { .. } | Key::Neighbour { .. } | Key::Fdb { .. } | Key::Route { .. } => Way::Routes,
+        Key::Address { .. }
+        | Key::Neighbour { .. }
+        | Key::Fdb { .. }
+        | Key::UdpPeer(_)
+        | Key::Route { .. } => Way::Routes,
         Key::XfrmPolicy { .. } => Way::Policies,
         Key::IkeSecret | Key::IkeConnection(_) | Key::IkeAssociation(_) => Way::Ike,
         Key::Link(_)
@@ -267,6 +275,14 @@ fn message(step: &Step, links: &Indexes) -> Result<(RouteNetlinkMessage, u16), A
                 RouteNetlinkMessage::DelNeighbour(message)
             } else {
                 RouteNetlinkMessage::NewNeighbour(message)
+            }
+        }
+        (Key::UdpPeer(subnet), Value::UdpPeer(value)) => {
+            let message = encode::udp_peer(*subnet, value, links)?;
+            if delete {
+                RouteNetlinkMessage::DelRoute(message)
+            } else {
+                RouteNetlinkMessage::NewRoute(message)
             }
         }
         (Key::Route { destination, metric }, Value::Route(value)) => {

@@ -15,7 +15,7 @@ use rtnetlink::packet_route::{
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHopFlags,
+        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags,
         RouteProtocol, RouteType,
     },
 };
@@ -34,6 +34,8 @@ pub(super) struct SeenLink {
     pub(super) mac: Option<Mac>,
     pub(super) mtu: u32,
     pub(super) up: bool,
+    /// `IFF_LOWER_UP`: somebody holds the other end. Of a TUN device: a process.
+    pub(super) carrier: bool,
     /// `IFLA_INFO_KIND`.
     pub(super) kind: String,
     pub(super) vxlan: Option<SeenVxlan>,
@@ -70,7 +72,7 @@ pub(super) struct SeenIpip {
 
 impl SeenLink {
     pub(super) fn is_ours(&self) -> bool {
-        self.alias == mark::LINK_ALIAS
+        self.alias == mark::LINK_ALIAS || mark::udp_local(&self.alias).is_some()
     }
 
     /// As a port of the bridge with this index, or, with our mark, of one that is gone. Others' links that
@@ -88,6 +90,7 @@ impl SeenLink {
             ("bridge", ..) => Some(LinkKind::Bridge),
             ("wireguard", ..) => Some(LinkKind::Wireguard),
             ("xfrm", ..) => self.xfrm.map(|number| LinkKind::Xfrm { number }),
+            ("tun", ..) => mark::udp_local(&self.alias).map(|local| LinkKind::Tun { local }),
             ("ipip", _, Some(SeenIpip { local, remote: Ipv4Addr::UNSPECIFIED })) => {
                 Some(LinkKind::Ipip { local })
             }
@@ -113,6 +116,7 @@ pub(super) fn link(message: &LinkMessage) -> SeenLink {
     let mut seen = SeenLink {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         ..SeenLink::default()
     };
     for attribute in &message.attributes {
@@ -225,9 +229,10 @@ pub(super) fn fdb(message: &NeighbourMessage) -> Option<(u32, Mac, Fdb)> {
     Some((message.header.ifindex, hardware?, Fdb { destination: ip? }))
 }
 
-/// A route of table main.
+/// A route.
 #[derive(Clone, Debug)]
 pub(super) struct SeenRoute {
+    pub(super) table: u32,
     pub(super) destination: IpNetwork,
     pub(super) metric: u32,
     pub(super) protocol: u8,
@@ -269,6 +274,7 @@ pub(super) fn route(message: &RouteMessage) -> Option<SeenRoute> {
     let mut table = u32::from(message.header.table);
     let mut destination = unspecified;
     let mut seen = SeenRoute {
+        table,
         destination: IpNetwork::new(unspecified, 0).ok()?,
         metric: 0,
         protocol,
@@ -309,9 +315,7 @@ pub(super) fn route(message: &RouteMessage) -> Option<SeenRoute> {
             _ => {}
         }
     }
-    if table != u32::from(RouteHeader::RT_TABLE_MAIN) {
-        return None;
-    }
+    seen.table = table;
     seen.destination = IpNetwork::new(destination, message.header.destination_prefix_length).ok()?;
     Some(seen)
 }

@@ -11,13 +11,15 @@ use rtnetlink::{
         address::{AddressHeaderFlags, AddressMessage},
         link::LinkAttribute,
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-        route::{RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
+        route::{
+            RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+        },
     },
 };
 
 use crate::{
     mark,
-    model::{Fdb, Link, LinkKind, Mac, Neighbour, Route, RouteKind},
+    model::{Fdb, Link, LinkKind, Mac, Neighbour, Route, RouteKind, UdpPeer},
 };
 
 /// Links by name.
@@ -32,8 +34,12 @@ pub(super) fn index(links: &Indexes, name: &str) -> Result<u32, NoLink> {
     links.get(name).copied().ok_or_else(|| NoLink(name.to_owned()))
 }
 
-/// A new link, without its alias and down: both need a second message.
-pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<RouteNetlinkMessage, NoLink> {
+/// A new link, without its alias and down: both need a second message. `None` for one that isn't made by a message.
+pub(super) fn new_link(
+    name: &str,
+    link: &Link,
+    links: &Indexes,
+) -> Result<Option<RouteNetlinkMessage>, NoLink> {
     let message = match &link.kind {
         // Its MTU is set by the second message: only a change of it tells the kernel that it is meant, and
         // not to be adjusted to the ports that come.
@@ -54,11 +60,13 @@ pub(super) fn new_link(name: &str, link: &Link, links: &Indexes) -> Result<Route
         LinkKind::Xfrm { number } => {
             LinkMessageBuilder::<LinkXfrm>::new(name).if_id(*number).mtu(link.mtu).build()
         }
+        // The kernel makes one only for who opens it.
+        LinkKind::Tun { .. } => return Ok(None),
         LinkKind::Ipip { local } => {
             LinkIpIp::new(name).local(*local).ttl(0).pmtudisc(false).mtu(link.mtu).build()
         }
     };
-    Ok(RouteNetlinkMessage::NewLink(message))
+    Ok(Some(RouteNetlinkMessage::NewLink(message)))
 }
 
 fn with_mac<T>(builder: LinkMessageBuilder<T>, mac: Option<Mac>) -> LinkMessageBuilder<T> {
@@ -74,7 +82,15 @@ pub(super) fn set_link(name: &str, link: &Link) -> RouteNetlinkMessage {
     let builder = with_mac(builder, link.mac);
     let builder = if link.up { builder.up() } else { builder.down() };
     let mut message = builder.build();
-    message.attributes.push(LinkAttribute::IfAlias(mark::LINK_ALIAS.to_owned()));
+    let alias = match &link.kind {
+        LinkKind::Tun { local } => mark::udp_alias(*local),
+        LinkKind::Bridge
+        | LinkKind::Vxlan { .. }
+        | LinkKind::Ipip { .. }
+        | LinkKind::Wireguard
+        | LinkKind::Xfrm { .. } => mark::LINK_ALIAS.to_owned(),
+    };
+    message.attributes.push(LinkAttribute::IfAlias(alias));
     RouteNetlinkMessage::SetLink(message)
 }
 
@@ -154,7 +170,7 @@ pub(super) fn route(
 ) -> Result<RouteMessage, NoLink> {
     let mut builder = RouteMessageBuilder::<IpAddr>::new()
         .protocol(RouteProtocol::Other(mark::ROUTE_PROTOCOL))
-        .table_id(u32::from(rtnetlink::packet_route::route::RouteHeader::RT_TABLE_MAIN));
+        .table_id(u32::from(RouteHeader::RT_TABLE_MAIN));
     if metric != 0 {
         builder = builder.priority(metric);
     }
@@ -189,6 +205,16 @@ pub(super) fn route(
     if let Some(mtu) = value.mtu {
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
+    Ok(message)
+}
+
+/// A peer's subnet in the forwarder's table.
+pub(super) fn udp_peer(subnet: IpNetwork, value: &UdpPeer, links: &Indexes) -> Result<RouteMessage, NoLink> {
+    let kind = RouteKind::Via { gateway: value.gateway.into(), link: mark::UDP.to_owned(), onlink: true };
+    let mut message = route(subnet, 0, &Route { kind, source: value.source, mtu: None }, links)?;
+    let table = u8::try_from(mark::UDP_TABLE).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
+    message.header.table = table;
+    message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Table(_)));
     Ok(message)
 }
 

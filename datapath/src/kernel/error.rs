@@ -73,6 +73,12 @@ pub enum ApplyError {
     NoKey,
     #[error("the preshared key can't be had, and without it no peer is added")]
     NoPresharedKey,
+    #[error("make the TUN device {link}")]
+    Tun {
+        link: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the step's value does not belong to its key")]
     Mismatch,
 }
@@ -118,7 +124,7 @@ impl ApplyError {
                 "read-only" | "permission-denied" => "sysctl-read-only",
                 other => other,
             },
-            Self::Offload { source, .. } => by_errno(source.raw_os_error()),
+            Self::Offload { source, .. } | Self::Tun { source, .. } => by_errno(source.raw_os_error()),
             Self::NoKey | Self::NoPresharedKey => "no-key",
             Self::Mismatch => "mismatch",
         }

@@ -75,6 +75,7 @@ impl Kernel {
                 index: link.index,
                 mtu: link.mtu,
                 up: link.up,
+                carrier: link.carrier,
                 kind: link.kind,
             });
         }

@@ -18,6 +18,8 @@ mod observe;
 mod offload;
 mod socket;
 mod sysctl;
+mod tun;
+pub mod udp;
 mod wireguard;
 mod xfrm;
 

@@ -40,6 +40,7 @@ struct Own {
     ipip: Option<u32>,
     wireguard: [Option<u32>; 2],
     ipsec: Option<u32>,
+    udp: Option<u32>,
     /// The VXLAN device learns, and tells of what it learned.
     learning: bool,
 }
@@ -65,6 +66,12 @@ impl Monitor {
         })
     }
 
+    /// As `open`, without nftables.
+    pub(super) fn open_routes() -> io::Result<Self> {
+        let route = listen(SockProtocol::NetlinkRoute, group(1) | group(7))?;
+        Ok(Self { own: Own::default(), route, nftables: None })
+    }
+
     /// Learns which links are ours.
     pub(super) fn know(&mut self, links: &BTreeMap<u32, SeenLink>) {
         let named = |name| links.values().find(|link| link.is_ours() && link.name == name);
@@ -75,6 +82,7 @@ impl Monitor {
             ipip: named(mark::IPIP).map(|link| link.index),
             wireguard: mark::WIREGUARD.map(|name| named(name).map(|link| link.index)),
             ipsec: named(mark::IPSEC).map(|link| link.index),
+            udp: named(mark::UDP).map(|link| link.index),
             learning: vxlan.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
         };
     }
@@ -145,7 +153,7 @@ impl Own {
             message.get(BODY + at..BODY + at + 4)?.try_into().ok().map(u32::from_ne_bytes)
         };
         let is_ours = |index: Option<u32>| {
-            let own = [self.bridge, self.vxlan, self.ipip, self.ipsec];
+            let own = [self.bridge, self.vxlan, self.ipip, self.ipsec, self.udp];
             index.is_some() && (own.contains(&index) || self.wireguard.contains(&index))
         };
         let ours = |yes: bool| Some(if yes { Notice::Ours } else { Notice::Other });
@@ -202,6 +210,7 @@ mod tests {
             ipip: Some(6),
             wireguard: [Some(4), None],
             ipsec: None,
+            udp: Some(5),
             learning: false,
         };
         let index = |index: u32| [[0; 4], index.to_ne_bytes()].concat();
@@ -211,6 +220,7 @@ mod tests {
             (17, index(9), Some(Notice::Other)),
             (17, index(6), Some(Notice::Ours)),
             (17, index(4), Some(Notice::Ours)),
+            (16, index(5), Some(Notice::Ours)),
             (20, index(8), Some(Notice::Ours)),
             (25, route(84), Some(Notice::Ours)),
             (25, route(4), Some(Notice::Other)),

@@ -1,10 +1,16 @@
 //! One look at everything that we own or want.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use rtnetlink::packet_route::{
-    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
-    neighbour::NeighbourMessage, route::RouteMessage,
+    AddressFamily, RouteNetlinkMessage,
+    address::AddressMessage,
+    link::LinkMessage,
+    neighbour::NeighbourMessage,
+    route::{RouteHeader, RouteMessage},
 };
 
 use super::{
@@ -14,10 +20,13 @@ use super::{
     nft::{Forward, NftError},
     offload, wireguard,
 };
+use crate::mark;
 use crate::model::{
     Address, Elements, ForwardException, Key, Link, LinkKind, NftTable, Observed, Offload, Port, Sysctl,
-    Value,
+    UdpPeer, Value,
 };
+
+const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
 /// What was seen, and which parts could not be seen: of these nothing is known.
 #[derive(Debug, Default)]
@@ -160,7 +169,13 @@ impl Kernel {
         let name_of =
             |index| links.get(&index).map_or_else(|| format!("if{index}"), |link| link.name.clone());
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            for route in self.routes(family).await? {
+            for route in self.all_routes(family).await? {
+                if route.table == mark::UDP_TABLE {
+                    observed.ours.extend(udp_peer(&route));
+                }
+                if route.table != MAIN {
+                    continue;
+                }
                 let key = Key::Route { destination: route.destination, metric: route.metric };
                 if route.ours {
                     if let Some(element) = route.element(name_of) {
@@ -178,7 +193,14 @@ impl Kernel {
         Ok(())
     }
 
+    /// Those of the main table.
     pub(super) async fn routes(&self, family: AddressFamily) -> Result<Vec<decode::SeenRoute>, ObserveError> {
+        let mut routes = self.all_routes(family).await?;
+        routes.retain(|route| route.table == MAIN);
+        Ok(routes)
+    }
+
+    async fn all_routes(&self, family: AddressFamily) -> Result<Vec<decode::SeenRoute>, ObserveError> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         let dump = self.socket.dump(&RouteNetlinkMessage::GetRoute(request)).await;
@@ -260,6 +282,13 @@ impl Kernel {
     }
 }
 
+/// Whatever device it leads to: it goes with it.
+fn udp_peer(route: &decode::SeenRoute) -> Option<(Key, Value)> {
+    let [IpAddr::V4(gateway)] = route.gateways.as_slice() else { return None };
+    let value = UdpPeer { gateway: *gateway, source: route.source };
+    route.ours.then_some((Key::UdpPeer(route.destination), Value::UdpPeer(value)))
+}
+
 fn add_wireguard(
     ours: &BTreeMap<u32, &SeenLink>,
     desired: &Elements,
@@ -328,6 +357,7 @@ fn is_unfinished(link: &SeenLink, wanted: Option<&Value>) -> bool {
                 LinkKind::Ipip { .. } => "ipip",
                 LinkKind::Wireguard => "wireguard",
                 LinkKind::Xfrm { .. } => "xfrm",
+                LinkKind::Tun { .. } => "tun",
             };
             link.alias.is_empty() && !link.up && link.kind == kind && link.mac == wanted.mac
         }

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
 use ipnetwork::IpNetwork;
@@ -62,6 +62,8 @@ pub enum Key {
         link: String,
         mac: Mac,
     },
+    /// A peer's subnet for the forwarder of the udp path: a route in the table [`crate::mark::UDP_TABLE`].
+    UdpPeer(IpNetwork),
     Route {
         destination: IpNetwork,
         metric: u32,
@@ -86,6 +88,7 @@ pub enum Value {
     IkeAssociation,
     Neighbour(Neighbour),
     Fdb(Fdb),
+    UdpPeer(UdpPeer),
     Route(Route),
 }
 
@@ -131,6 +134,11 @@ pub enum LinkKind {
     /// What is routed to it is wrapped by the policies of its number, or dropped (`IFLA_XFRM_*`).
     Xfrm {
         number: u32,
+    },
+    /// A TUN device with several queues, which stays when the forwarder goes (linux/if_tun.h). Its alias tells the
+    /// forwarder where to receive.
+    Tun {
+        local: SocketAddrV4,
     },
 }
 
@@ -212,6 +220,15 @@ pub struct Neighbour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fdb {
     pub destination: IpAddr,
+}
+
+/// Where the forwarder sends what is for a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct UdpPeer {
+    /// The peer's outer address.
+    pub gateway: Ipv4Addr,
+    /// Our own address among the pods', from which the forwarder answers.
+    pub source: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -16,6 +16,8 @@ pub struct LinkFacts {
     /// In bytes.
     pub mtu: u32,
     pub up: bool,
+    /// Somebody holds the other end: the cable of a card, the process of a TUN device.
+    pub carrier: bool,
     /// Carries our mark.
     pub ours: bool,
     /// `IFLA_INFO_KIND`, empty for a device without one (a physical one, say).

@@ -175,6 +175,7 @@ pub struct Intent {
     pub vxlan: Vxlan,
     pub wireguard: Wireguard,
     pub ipsec: IkeSettings,
+    pub udp: Udp,
     /// The overlay for pairs that no direct route can join.
     pub fallback: Backend,
     /// `None`: pod addresses leave the node as they are.
@@ -337,6 +338,13 @@ pub struct Wireguard {
     pub leaving: Vec<WireguardEndpoint>,
     /// Keys of peers with which a handshake was completed: they have ours.
     pub sessions: BTreeSet<PublicKey>,
+}
+
+/// Shared parameters of the udp path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// Where every forwarder receives.
+    pub port: u16,
 }
 
 /// Translation of pod addresses towards the outside.

@@ -9,12 +9,12 @@ mod wireguard;
 
 pub use element::{
     Address, Elements, Fdb, ForwardException, Key, Link, LinkKind, Neighbour, NftTable, Offload, Port, Route,
-    RouteKind, Sysctl, Value, WireguardDevice, WireguardPeer,
+    RouteKind, Sysctl, UdpPeer, Value, WireguardDevice, WireguardPeer,
 };
 pub use facts::{AddressFacts, DefaultRoute, Facts, LinkFacts};
 pub use intent::{
     Backend, Endpoints, Family, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side,
-    Subnet, Uplink, Vxlan, Wireguard,
+    Subnet, Udp, Uplink, Vxlan, Wireguard,
 };
 pub use ipsec::{Direction, IkeConnection, IkeSettings, XfrmPolicy, request};
 pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};

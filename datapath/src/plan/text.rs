@@ -41,6 +41,7 @@ impl Key {
             Self::IkeAssociation(_) => "ike-association",
             Self::Neighbour { .. } => "neighbour",
             Self::Fdb { .. } => "fdb",
+            Self::UdpPeer(_) => "udp-peer",
             Self::Route { .. } => "route",
         }
     }
@@ -69,6 +70,7 @@ impl fmt::Display for Key {
             Self::IkeAssociation(number) => write!(f, "ike association {number}"),
             Self::Neighbour { link, address } => write!(f, "neighbour {address} dev {link}"),
             Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
+            Self::UdpPeer(subnet) => write!(f, "udp peer's subnet {subnet}"),
             Self::Route { destination, metric: 0 } => write!(f, "route {destination}"),
             Self::Route { destination, metric } => write!(f, "route {destination} metric {metric}"),
         }
@@ -89,6 +91,7 @@ impl fmt::Display for Value {
                     }
                     LinkKind::Wireguard => f.write_str("type wireguard")?,
                     LinkKind::Xfrm { number } => write!(f, "type xfrm if_id {number}")?,
+                    LinkKind::Tun { local } => write!(f, "type tun local {local}")?,
                     LinkKind::Ipip { local } => write!(f, "type ipip local {local} remote any")?,
                 }
                 if let Some(mac) = link.mac {
@@ -134,6 +137,13 @@ impl fmt::Display for Value {
             }
             Self::Neighbour(neighbour) => write!(f, "lladdr {} nud permanent", neighbour.mac),
             Self::Fdb(fdb) => write!(f, "dst {} self permanent", fdb.destination),
+            Self::UdpPeer(peer) => {
+                write!(f, "via {} table {}", peer.gateway, crate::mark::UDP_TABLE)?;
+                match peer.source {
+                    Some(source) => write!(f, " src {source}"),
+                    None => Ok(()),
+                }
+            }
             Self::Route(route) => {
                 match &route.kind {
                     RouteKind::Via { gateway, link, onlink } => {

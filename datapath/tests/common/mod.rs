@@ -11,7 +11,7 @@ use tartan_datapath::{
     kernel::{Kernel, Observation, Options, Outcome},
     model::{
         Backend, Deletions, Endpoints, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer, Plan, Side,
-        Subnet, Uplink, Vxlan, Wireguard,
+        Subnet, Udp, Uplink, Vxlan, Wireguard,
     },
     plan::plan,
 };
@@ -126,6 +126,7 @@ pub fn intent(peers: Vec<Peer>) -> Intent {
         vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
         wireguard: Wireguard::default(),
         ipsec: IkeSettings::default(),
+        udp: Udp { port: 8285 },
         fallback: Backend::Vxlan,
         masquerade: Some(Masquerade {
             except: vec![net("10.0.0.0/8"), net("172.16.0.0/12")],

@@ -15,7 +15,7 @@ mod network;
 mod rotation;
 mod traffic;
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use network::{Kind, Network};
 use nix::sched::{CloneFlags, unshare};
@@ -48,6 +48,11 @@ fn ring() -> Vec<Kind> {
     }
     if kinds.len() == 2 {
         kinds.push(Kind { backend: Backend::Vxlan, direct: true });
+    }
+    if Path::new("/dev/net/tun").exists() {
+        kinds.push(plain(Backend::Udp));
+    } else {
+        println!("this kernel has no TUN: the ring goes without");
     }
     let mut ring = vec![];
     walk(&kinds, &mut ring);

@@ -1,8 +1,15 @@
-//! Nodes as network namespaces, each with a task that does what the agent's loop does, and one pod.
+//! Nodes as network namespaces, each with a task that does what the agent's loop does, a forwarder, and one pod.
 
 use std::{
-    collections::BTreeSet, fmt, fs::File, net::IpAddr, path::Path, process::Command, sync::mpsc,
-    thread::JoinHandle, time::Duration,
+    collections::BTreeSet,
+    fmt,
+    fs::File,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::mpsc,
+    thread::JoinHandle,
+    time::Duration,
 };
 
 use ipnetwork::IpNetwork;
@@ -12,7 +19,7 @@ use tartan_datapath::{
     kernel::{Kernel, Options},
     model::{
         Backend, Deletions, Endpoints, Family, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer,
-        PublicKey, Side, Subnet, Uplink, Vxlan, Wireguard, WireguardEndpoint,
+        PublicKey, Side, Subnet, Udp, Uplink, Vxlan, Wireguard, WireguardEndpoint,
     },
     mtu,
     plan::plan,
@@ -34,7 +41,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What leaves by the uplink and can be read: pods' packets as they are, in VXLAN, in IP.
+/// What leaves by the uplink and can be read: pods' packets as they are, in VXLAN, in UDP, in IP.
 const PROBE: &str = r#"
 table inet probe {
   counter clear {
@@ -43,6 +50,7 @@ table inet probe {
     type filter hook postrouting priority 300; policy accept;
     oifname "eth0" ip saddr 10.244.0.0/16 counter name "clear"
     oifname "eth0" udp dport 8472 counter name "clear"
+    oifname "eth0" udp dport 8285 counter name "clear"
     oifname "eth0" ip protocol 4 counter name "clear"
   }
 }
@@ -74,6 +82,7 @@ pub struct Node {
     pub torn: bool,
     orders: Option<mpsc::Sender<Order>>,
     task: Option<JoinHandle<()>>,
+    forwarder: Child,
 }
 
 impl Network {
@@ -136,6 +145,7 @@ impl Network {
             node.side.endpoints = node.endpoints(&node.side.accepts);
             // Reception first, then the others hear of it.
             self.tell(place);
+            self.nodes[place].wait_for_forwarder();
             self.tell_all();
         }
         for place in 0..self.nodes.len() {
@@ -233,6 +243,7 @@ impl Network {
             vxlan: Vxlan { vni: 1, port: 8472, learning: false, gbp: false, tx_checksum_offload: true },
             wireguard: node.wireguard.clone(),
             ipsec: IkeSettings::default(),
+            udp: Udp { port: 8285 },
             fallback: Backend::Vxlan,
             masquerade: Some(Masquerade { except: vec![], fully_random: true, v4: true, v6: true }),
             protected: vec![],
@@ -274,7 +285,17 @@ impl Node {
             torn: false,
             orders: Some(orders),
             task: Some(task),
+            forwarder: forwarder(name),
         }
+    }
+
+    /// As the agent publishes its end point: when somebody is attached to the device.
+    fn wait_for_forwarder(&self) {
+        if !self.side.accepts.contains(&Backend::Udp) {
+            return;
+        }
+        let attached = format!("ip -n {} link show tartan-udp | grep -q LOWER_UP", self.name);
+        run(&format!("for try in $(seq 200); do if {attached}; then exit 0; fi; sleep 0.1; done; exit 1"));
     }
 
     fn side_of(&self, kind: Kind, more: impl IntoIterator<Item = Backend>) -> Side {
@@ -300,6 +321,7 @@ impl Node {
             vxlan: accepts.contains(&Backend::Vxlan).then(|| mac(self.number)),
             ipip: accepts.contains(&Backend::Ipip),
             host_gw: accepts.contains(&Backend::HostGw),
+            udp: accepts.contains(&Backend::Udp).then_some(8285),
             ..Endpoints::default()
         }
     }
@@ -316,6 +338,8 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        let _ = self.forwarder.kill();
+        let _ = self.forwarder.wait();
         self.orders = None;
         if let Some(task) = self.task.take() {
             let _ = task.join();
@@ -371,6 +395,15 @@ fn mac(number: u8) -> Mac {
 fn subnet(number: u8) -> Subnet {
     let prefix: IpNetwork = format!("10.244.{number}.0/24").parse().unwrap();
     Subnet { prefix, primary: true }
+}
+
+/// The process that is there on each node, whatever backend is in use.
+fn forwarder(node: &str) -> Child {
+    // In a virtual machine there is nothing to build it with; it lies beside the test.
+    let program = std::env::var_os("TARTAN_FORWARDER").map(PathBuf::from);
+    let program =
+        program.unwrap_or_else(|| tartan_lab::program("tartan-forwarder", "tartan-forwarder").unwrap());
+    Command::new("ip").args(["netns", "exec", node]).arg(program).spawn().unwrap()
 }
 
 #[track_caller]

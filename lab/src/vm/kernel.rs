@@ -20,7 +20,7 @@ pub enum Kernel {
 
 /// What pod networks need beyond what is built in: tunnels, encryption, filters, links, traffic shaping for
 /// tests, and what the lab itself needs.
-const MODULES: [&str; 49] = [
+const MODULES: [&str; 50] = [
     "aes_generic",
     "aesni_intel",
     "authenc",
@@ -66,6 +66,7 @@ const MODULES: [&str; 49] = [
     "veth",
     "virtio_net",
     "virtio_pci",
+    "tun",
     "vxlan",
     "wireguard",
     "xfrm_interface",

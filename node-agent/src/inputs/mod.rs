@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tartan_crds::{
     BackendType, Cidr, ExtensionParameters, IpsecParameters, LeaseBackend, Masquerade, NodeNetworkSpec,
-    NodeNetworkStatus, SubnetLeaseStatus, VxlanParameters, WireguardParameters,
+    NodeNetworkStatus, SubnetLeaseStatus, UdpParameters, VxlanParameters, WireguardParameters,
 };
 
 pub use store::{Delta, Store};
@@ -26,6 +26,7 @@ pub struct Network {
     pub wireguard: WireguardParameters,
     pub extension: ExtensionParameters,
     pub ipsec: IpsecParameters,
+    pub udp: UdpParameters,
     pub fallback: BackendType,
     pub masquerade: Masquerade,
     /// In bytes.

@@ -20,6 +20,7 @@ impl From<ClusterNetwork> for Network {
             wireguard: spec.backends.wireguard,
             extension: spec.backends.extension,
             ipsec: spec.backends.ipsec,
+            udp: spec.backends.udp,
             fallback: spec.fallback_backend,
             masquerade: spec.masquerade,
             mtu: spec.mtu,

@@ -14,9 +14,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnetwork::IpNetwork;
 use tartan_crds::{BackendType, Cidr, Family, LeaseBackend, conditions::reason};
 use tartan_datapath::{
+    mark,
     model::{
         Backend, Endpoints, Facts, Host, IkeSettings, Intent, Local, Masquerade, Peer, Protected, Side,
-        Subnet, Uplink, Vxlan, Wireguard,
+        Subnet, Udp, Uplink, Vxlan, Wireguard,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -49,6 +50,8 @@ pub struct Sources<'a> {
     /// WireGuard links of which that is so, though another works.
     pub lost_links: &'a BTreeSet<&'static str>,
     pub wireguard: &'a WireguardKeys,
+    /// Somebody forwards the packets of the udp path, or did a moment ago.
+    pub forwarder: bool,
 }
 
 /// Why this node can't be programmed.
@@ -158,6 +161,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             ike_proposal: network.ipsec.ike_proposal.clone(),
             udp_encapsulation: network.ipsec.udp_encapsulation,
         },
+        udp: Udp { port: udp_port(network) },
         fallback: backend(network.fallback),
         masquerade: masquerade(network, node_net),
         local,
@@ -175,6 +179,9 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     });
     let returning = returning.collect();
     let key_generations = sources.wireguard.keys.keys().copied().collect();
+    if intent.local.side.accepts.contains(&Backend::Udp) && !sources.forwarder {
+        troubles.push(no_forwarder());
+    }
     Ok(Built { intent, faults, primary_leases, further_leases, returning, troubles, key_generations, no_key })
 }
 
@@ -271,7 +278,7 @@ fn local(
         ipip: receives(Backend::Ipip),
         host_gw: receives(Backend::HostGw),
         ipsec: receives(Backend::Ipsec),
-        udp: None,
+        udp: (receives(Backend::Udp) && sources.forwarder).then(|| udp_port(network)),
         // Takes knowing the peers.
         wireguard: vec![],
     };
@@ -370,6 +377,21 @@ fn vxlan(network: &Network) -> Vxlan {
         gbp: parameters.gbp,
         tx_checksum_offload: parameters.tx_checksum_offload,
     }
+}
+
+fn no_forwarder() -> NotReady {
+    NotReady::new(
+        reason::FORWARDER_MISSING,
+        format!(
+            "no process forwards the packets of {}, so no node reaches this one by udp: install the forwarder (forwarder.enabled of the chart), or see the log of its pod on this node",
+            mark::UDP
+        ),
+    )
+}
+
+/// Admission bounds it.
+fn udp_port(network: &Network) -> u16 {
+    u16::try_from(network.udp.port).unwrap_or(8285)
 }
 
 fn masquerade(network: &Network, node_net: &NodeNet) -> Option<Masquerade> {

@@ -1,0 +1,14 @@
+//! Making the TUN device of the udp path: netlink can't, only who opens `/dev/net/tun`.
+
+use std::io;
+
+use tun_rs::DeviceBuilder;
+
+/// A device that stays, with as many queues as are asked for later, on which whole super-packets pass with the
+/// kernel's header before them. Nobody is attached to it when this returns.
+pub(super) fn create(name: &str) -> io::Result<()> {
+    let builder = DeviceBuilder::new().name(name).with(|device| {
+        device.multi_queue(true).offload(true).packet_information(false);
+    });
+    builder.inherit_enable_state().build_sync()?.persist()
+}
