@@ -15,10 +15,11 @@ WORKDIR /context
 COPY . .
 RUN set -eu; mkdir /programs; \
     if command -v cargo > /dev/null; then \
-        cargo build --release --locked --package tartan-operator --package tartan-node-agent --target-dir /target; \
-        cp /target/release/tartan-operator /target/release/tartan-node-agent /programs; \
-    elif [ -x tartan-operator ] && [ -x tartan-node-agent ]; then \
-        cp tartan-operator tartan-node-agent /programs; \
+        cargo build --release --locked --package tartan-operator --package tartan-node-agent \
+            --package tartan-forwarder --target-dir /target; \
+        cd /target/release; cp tartan-operator tartan-node-agent tartan-forwarder /programs; \
+    elif [ -x tartan-operator ] && [ -x tartan-node-agent ] && [ -x tartan-forwarder ]; then \
+        cp tartan-operator tartan-node-agent tartan-forwarder /programs; \
     else \
         echo "there is neither cargo nor a program: add --build-arg BUILDER=rust:1.95-bookworm" >&2; exit 1; \
     fi
@@ -45,12 +46,12 @@ RUN apt-get update \
 STOPSIGNAL SIGKILL
 ENTRYPOINT ["/usr/sbin/charon-systemd"]
 
-# `nft` is how the agent writes nftables.
+# `nft` is how the agent writes nftables. The forwarder is in the same image, so that nodes pull one.
 FROM ${BASE} AS agent
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends nftables \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 COPY --from=cni-plugins /cni /usr/lib/cni
-COPY --from=programs /programs/tartan-node-agent /usr/bin/tartan-node-agent
+COPY --from=programs /programs/tartan-node-agent /programs/tartan-forwarder /usr/bin/
 ENTRYPOINT ["/usr/bin/tartan-node-agent"]
 CMD ["run"]

@@ -34,7 +34,7 @@ pub fn default_directory() -> PathBuf {
     target().join("images")
 }
 
-/// Compiles both programs with optimizations, and writes `operator.tar`, `agent.tar` and `ipsec.tar` into `directory`.
+/// Compiles the programs with optimizations, and writes `operator.tar`, `agent.tar` and `ipsec.tar` into `directory`.
 pub fn build(directory: &Path) -> Result<Images> {
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let directory = fs::canonicalize(directory)?;
@@ -62,9 +62,9 @@ pub fn name(program: &str) -> String {
     format!("tartan/{program}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// A directory that holds the two programs and nothing else.
+/// A directory that holds the programs and nothing else.
 fn compile() -> Result<PathBuf> {
-    let programs = ["tartan-operator", "tartan-node-agent"];
+    let programs = ["tartan-operator", "tartan-node-agent", "tartan-forwarder"];
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked"]);
     cargo.args(programs.iter().flat_map(|program| ["--package", program]));

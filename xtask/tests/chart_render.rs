@@ -194,6 +194,23 @@ fn the_chart_gives_the_programs_what_they_understand() {
 }
 
 #[test]
+fn the_forwarder_is_there_when_asked_for_and_is_given_what_it_understands() {
+    let everything = everything();
+    let all = objects(&render(&["--values", &everything]).unwrap());
+    let container =
+        &object(&all, "DaemonSet", "tartan-forwarder")["spec"]["template"]["spec"]["containers"][0];
+    let cli = fs::read_to_string(root().join("forwarder/src/cli.rs")).unwrap();
+    for variable in container["env"].as_array().unwrap() {
+        let name = variable["name"].as_str().unwrap();
+        assert!(cli.contains(&format!("env = \"{name}\"")), "the forwarder knows no {name}");
+    }
+    for without in ["forwarder.enabled=false", "cleanup.enabled=true"] {
+        let rendered = render(&["--values", &everything, "--set", without]).unwrap();
+        assert!(!rendered.contains("name: tartan-forwarder"), "{without}");
+    }
+}
+
+#[test]
 fn promtool_understands_the_alerts_and_the_programs_export_what_they_ask_for() {
     require(&[Tool::Prometheus]).unwrap();
     let rules = root().join("charts/tartan/files/alerts.yaml");
@@ -218,12 +235,14 @@ fn promtool_understands_the_alerts_and_the_programs_export_what_they_ask_for() {
 
 #[test]
 fn no_pod_has_more_rights_than_the_readme_says() {
-    let all = objects(&render(&["--set", "cniPlugins.install=true"]).unwrap());
+    let all =
+        objects(&render(&["--set", "cniPlugins.install=true", "--set", "forwarder.enabled=true"]).unwrap());
     let cleanup = objects(&render(&["--set", "cleanup.enabled=true"]).unwrap());
     let pods = [
         &object(&all, "Deployment", "tartan-operator")["spec"]["template"]["spec"],
         &object(&all, "DaemonSet", "tartan-node-agent")["spec"]["template"]["spec"],
         &object(&cleanup, "DaemonSet", "tartan-node-agent")["spec"]["template"]["spec"],
+        &object(&all, "DaemonSet", "tartan-forwarder")["spec"]["template"]["spec"],
     ];
     for pod in pods {
         assert_eq!((pod.get("hostPID"), pod.get("hostIPC")), (None, None));
@@ -241,10 +260,16 @@ fn no_pod_has_more_rights_than_the_readme_says() {
                 "agent" | "cleanup" => {
                     assert_eq!(added, &serde_json::json!(["NET_ADMIN", "NET_RAW"]), "{name}");
                 }
+                "forwarder" => assert_eq!(added, &serde_json::json!(["NET_ADMIN"]), "{name}"),
                 _ => assert!(added.is_null(), "{name} has {added}"),
             }
         }
     }
     assert_eq!(pods[0]["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pods[0].get("volumes"), None);
+    // The forwarder has a device of the host, no directory and no token.
+    assert_eq!(pods[3]["automountServiceAccountToken"], false);
+    let device =
+        serde_json::json!([{ "name": "tun", "hostPath": { "path": "/dev/net/tun", "type": "CharDevice" } }]);
+    assert_eq!(pods[3]["volumes"], device);
 }
