@@ -7,7 +7,9 @@ mod agent;
 mod join;
 mod operator;
 mod path;
+mod plain;
 mod scale;
+mod udp;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -28,7 +30,7 @@ pub struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Which parts, in this order
-    #[arg(long = "part", value_enum, default_values = ["operator", "agent", "join", "path"])]
+    #[arg(long = "part", value_enum, default_values = ["operator", "agent", "join", "path", "udp"])]
     parts: Vec<Part>,
 }
 
@@ -42,6 +44,8 @@ enum Part {
     Join,
     /// Throughput and latency
     Path,
+    /// The udp backend beside others and a plain forwarder
+    Udp,
     /// Thousands of nodes, simulated agents and watchers: use --size 5000
     Scale,
 }
@@ -62,6 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
             Part::Join => join::run(options, &programs)?,
             Part::Path => path::run(options, &programs)?,
             Part::Scale => scale::run(options, &programs)?,
+            Part::Udp => udp::run(options, &programs)?,
         }
     }
     Ok(())
@@ -71,6 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
 struct Programs {
     operator: PathBuf,
     agent: PathBuf,
+    forwarder: PathBuf,
 }
 
 impl Programs {
@@ -80,7 +86,8 @@ impl Programs {
         cargo.args(["build", "--release", "--locked"]);
         for (package, parts_of_it) in [
             ("tartan-operator", &[Part::Operator, Part::Scale][..]),
-            ("tartan-node-agent", &[Part::Agent, Part::Join, Part::Path]),
+            ("tartan-node-agent", &[Part::Agent, Part::Join, Part::Path, Part::Udp]),
+            ("tartan-forwarder", &[Part::Udp]),
         ] {
             if parts.iter().any(|part| parts_of_it.contains(part)) {
                 cargo.args(["-p", package]);
@@ -90,7 +97,11 @@ impl Programs {
             bail!("the programs could not be built");
         }
         let release = workspace::target().join("release");
-        Ok(Self { operator: release.join("tartan-operator"), agent: release.join("tartan-node-agent") })
+        Ok(Self {
+            operator: release.join("tartan-operator"),
+            agent: release.join("tartan-node-agent"),
+            forwarder: release.join("tartan-forwarder"),
+        })
     }
 }
 

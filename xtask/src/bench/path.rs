@@ -5,53 +5,18 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tartan_lab::{
-    ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, eventually_ok,
+    ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, Process, eventually_ok,
     traffic::{Echo, round_trips},
 };
 
 use super::{Options, Programs, create, node, prepare, report};
 
 pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
-    let mut fabric = Fabric::start(FabricOptions::with_segments(&[2]))?;
-    let api = fabric.api_server(ApiServerOptions::default())?;
-    prepare(&api)?;
-    let names = ["node1", "node2"];
-    for (number, name) in names.iter().enumerate() {
-        create(
-            &api,
-            &[
-                node(name),
-                json!({
-                    "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork", "metadata": { "name": name }, "spec": {},
-                }),
-            ],
-        )?;
-        let uid = api.kubectl(&["get", "node", name, "-o", "jsonpath={.metadata.uid}"])?.ok()?.stdout;
-        create(&api, &[super::lease(number, name, &uid)])?;
-    }
-    let mut agents = vec![];
-    for name in names {
-        let host = fabric.node(name);
-        let mut command = host.command(&programs.agent.display().to_string());
-        command.env("NODE_NAME", name).env("KUBECONFIG", api.kubeconfig());
-        agents.push(host.start("agent", &command)?);
-    }
-    let (one, two) = (fabric.node("node1"), fabric.node("node2"));
-    for host in [one, two] {
-        eventually_ok("a CNI configuration", Duration::from_secs(60), || {
-            host.exec(&["test", "-e", "/etc/cni/net.d/05-tartan.conflist"])?.ok()
-        })?;
-    }
+    let scene = Scene::start(programs)?;
+    let (one, two) = (scene.fabric.node(NODES[0]), scene.fabric.node(NODES[1]));
     let (from, to) = (one.pod("from")?, two.pod("to")?);
-    for (name, pod_path) in [("vxlan", "vxlan"), ("host-gw", "host-gw")] {
-        set_backend(&api, pod_path)?;
-        let address = to.ip().to_string();
-        let device = if pod_path == "vxlan" { "dev tartan-vxlan" } else { "dev eth0" };
-        eventually_ok("the path", Duration::from_secs(60), || {
-            let route = one.exec(&["ip", "route", "get", &address])?.ok()?.stdout;
-            anyhow::ensure!(route.contains(device), "{route}");
-            from.exec(&["ping", "-c1", "-W1", &address])?.ok()
-        })?;
+    for name in ["vxlan", "host-gw"] {
+        scene.go_by(name, (&from, to.ip()))?;
         let _server = to.spawn("iperf", &["iperf3", "--server", "--port", "5201"])?;
         let _other = two.spawn("iperf", &["iperf3", "--server", "--port", "5202"])?;
         let _echoes = [Echo::start_pinned(&to, ECHO)?, Echo::start_pinned(two, ECHO)?];
@@ -65,16 +30,65 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
     to.remove(two)
 }
 
-fn set_backend(api: &ApiServer, kind: &str) -> Result<()> {
-    let patch =
-        json!({ "spec": { "backend": { "type": kind, "accepts": ["vxlan", "host-gw"] } } }).to_string();
-    for name in ["10.0.0.0-24", "10.0.1.0-24"] {
-        api.kubectl(&["patch", "subnetlease", name, "--type=merge", "-p", &patch])?.ok()?;
-    }
-    Ok(())
+pub(super) const NODES: [&str; 2] = ["node1", "node2"];
+
+/// Two nodes with their agents.
+pub(super) struct Scene {
+    pub(super) fabric: Fabric,
+    api: ApiServer,
+    _agents: Vec<Process>,
 }
 
-fn throughput(from: &Namespace, to: &str, port: &str) -> Result<f64> {
+impl Scene {
+    pub(super) fn start(programs: &Programs) -> Result<Self> {
+        let mut fabric = Fabric::start(FabricOptions::with_segments(&[2]))?;
+        let api = fabric.api_server(ApiServerOptions::default())?;
+        prepare(&api)?;
+        for (number, name) in NODES.iter().enumerate() {
+            create(
+                &api,
+                &[
+                    node(name),
+                    json!({
+                        "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork", "metadata": { "name": name }, "spec": {},
+                    }),
+                ],
+            )?;
+            let uid = api.kubectl(&["get", "node", name, "-o", "jsonpath={.metadata.uid}"])?.ok()?.stdout;
+            create(&api, &[super::lease(number, name, &uid)])?;
+        }
+        let mut agents = vec![];
+        for name in NODES {
+            let host = fabric.node(name);
+            let mut command = host.command(&programs.agent.display().to_string());
+            command.env("NODE_NAME", name).env("KUBECONFIG", api.kubeconfig());
+            agents.push(host.start("agent", &command)?);
+            eventually_ok("a CNI configuration", Duration::from_secs(60), || {
+                host.exec(&["test", "-e", "/etc/cni/net.d/05-tartan.conflist"])?.ok()
+            })?;
+        }
+        Ok(Self { fabric, api, _agents: agents })
+    }
+
+    /// Has both nodes send by `kind`, and returns when a pod's packets go that way.
+    pub(super) fn go_by(&self, kind: &str, (from, to): (&Namespace, IpAddr)) -> Result<()> {
+        let accepts = ["vxlan", "host-gw", "udp"];
+        let patch = json!({ "spec": { "backend": { "type": kind, "accepts": accepts } } }).to_string();
+        for name in ["10.0.0.0-24", "10.0.1.0-24"] {
+            self.api.kubectl(&["patch", "subnetlease", name, "--type=merge", "-p", &patch])?.ok()?;
+        }
+        let device = if kind == "host-gw" { "dev eth0".to_owned() } else { format!("dev tartan-{kind}") };
+        let address = to.to_string();
+        eventually_ok("the path", Duration::from_secs(60), || {
+            let route = self.fabric.node(NODES[0]).exec(&["ip", "route", "get", &address])?.ok()?.stdout;
+            anyhow::ensure!(route.contains(&device), "{route}");
+            from.exec(&["ping", "-c1", "-W1", &address])?.ok()
+        })?;
+        Ok(())
+    }
+}
+
+pub(super) fn throughput(from: &Namespace, to: &str, port: &str) -> Result<f64> {
     let client = ["iperf3", "--client", to, "--port", port, "--time", "2", "--json"];
     let output = eventually_ok("iperf3", Duration::from_secs(20), || from.exec(&client)?.ok())?;
     let answer: Value = serde_json::from_str(&output.stdout)?;

@@ -1,0 +1,94 @@
+//! The udp path beside vxlan, plain routes and a forwarder that takes one packet at a time; and how long packets
+//! have no way while one forwarder takes another's place.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::Result;
+use tartan_lab::{
+    Process, eventually_ok,
+    traffic::{Echo, Load, LoadOptions},
+};
+
+use super::{
+    Options, Programs,
+    path::{NODES, Scene, throughput},
+    plain::Plain,
+    report,
+};
+
+const ECHO: u16 = 5203;
+
+pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
+    let scene = Scene::start(programs)?;
+    let (one, two) = (scene.fabric.node(NODES[0]), scene.fabric.node(NODES[1]));
+    let (from, to) = (one.pod("from")?, two.pod("to")?);
+    let start = |name: &str| -> Result<Process> {
+        let host = scene.fabric.node(name);
+        host.start("forwarder", &host.command(&programs.forwarder.display().to_string()))
+    };
+    let _server = to.spawn("iperf", &["iperf3", "--server", "--port", "5201"])?;
+    let (address, mut rates) = (to.ip(), [vec![], vec![], vec![], vec![]]);
+    let measure = |kind: &str| -> Result<f64> {
+        scene.go_by(kind, (&from, address))?;
+        throughput(&from, &address.to_string(), "5201")
+    };
+    for _ in 0..options.rounds {
+        let mut forwarders = NODES.map(start).into_iter().collect::<Result<Vec<_>>>()?;
+        rates[0].push(measure("udp")?);
+        forwarders.iter_mut().try_for_each(Process::kill)?;
+        let plain = [
+            Plain::start(one, one.address(), two.address())?,
+            Plain::start(two, two.address(), one.address())?,
+        ];
+        rates[1].push(measure("udp")?);
+        plain.into_iter().try_for_each(Plain::finish)?;
+        rates[2].push(measure("vxlan")?);
+        rates[3].push(measure("host-gw")?);
+    }
+    let names = ["udp", "udp, one packet at a time", "vxlan", "host-gw"];
+    for (name, rates) in names.into_iter().zip(rates) {
+        report(&format!("pod to pod by {name}, in turns, one TCP stream"), "Gb/s", rates);
+    }
+    let _other = start(NODES[1])?;
+    let _echo = Echo::start(&to, ECHO)?;
+    let (mut killed, mut beside) = (vec![], vec![]);
+    for _ in 0..options.rounds {
+        let mut old = start(NODES[0])?;
+        scene.go_by("udp", (&from, address))?;
+        let load = |change: &mut dyn FnMut() -> Result<Process>| -> Result<(f64, Process)> {
+            let load = Load::start(&from, "gap", (address, ECHO), &LoadOptions::default())?;
+            let new = change()?;
+            eventually_ok("the way", Duration::from_secs(20), || ping(&from, address))?;
+            Ok((load.finish()?.max_gap_ms() as f64, new))
+        };
+        let (gap, mut new) = load(&mut || {
+            old.kill()?;
+            start(NODES[0])
+        })?;
+        killed.push(gap);
+        // As an upgrade does it: the next one is there before this one goes.
+        let (gap, mut last) = load(&mut || {
+            let next = start(NODES[0])?;
+            eventually_ok("two forwarders", Duration::from_secs(20), || {
+                let queues = one.exec(&["ip", "-d", "link", "show", "tartan-udp"])?.ok()?.stdout;
+                anyhow::ensure!(
+                    queues.contains(&format!("numqueues {}", 2 * super::cores().min(8))),
+                    "{queues}"
+                );
+                Ok(())
+            })?;
+            new.kill()?;
+            Ok(next)
+        })?;
+        beside.push(gap);
+        last.kill()?;
+    }
+    report("udp forwarder killed and started anew, longest gap in traffic", "ms", killed);
+    report("udp forwarder replaced by one beside it, longest gap in traffic", "ms", beside);
+    from.remove(one)?;
+    to.remove(two)
+}
+
+fn ping(from: &tartan_lab::Namespace, to: IpAddr) -> Result<tartan_lab::Output> {
+    from.exec(&["ping", "-c1", "-W1", &to.to_string()])?.ok()
+}
