@@ -178,7 +178,9 @@ fn read(parts: &http::request::Parts, body: &Value) -> Request {
         let guards = if parts.method == Method::DELETE { &body["preconditions"] } else { &body["metadata"] };
         guards[name].as_str().map(str::to_owned)
     };
-    let uid = guard("uid").map(|uid| objects::number(&uid));
+    let of_node = path.contains(&"nodes");
+    let uid_number = if of_node { objects::uid_number } else { objects::number };
+    let uid = guard("uid").map(|uid| uid_number(&uid));
     let version = guard("resourceVersion").map(|version| version.parse().unwrap());
     match (parts.method.as_str(), path.as_slice()) {
         ("GET", [.., "clusternetworks", "default"]) => Request::GetNetwork,
@@ -194,7 +196,7 @@ fn read(parts: &http::request::Parts, body: &Value) -> Request {
             Request::Create {
                 block: objects::block_of(spec["subnet"].as_str().unwrap()),
                 node: objects::number(spec["nodeName"].as_str().unwrap()),
-                node_uid: objects::number(spec["nodeUID"].as_str().unwrap()),
+                node_uid: objects::uid_number(spec["nodeUID"].as_str().unwrap()),
                 primary: spec["primary"].as_bool().unwrap(),
                 cut_by: body["metadata"]["annotations"][annotation::CUT_BY].as_str().map(objects::cut_by),
             }

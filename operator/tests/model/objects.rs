@@ -53,6 +53,15 @@ pub fn node_name(node: u8) -> String {
     format!("n{node}")
 }
 
+/// Unlike the numbers of the model, UIDs are of one Node alone.
+fn node_uid(node: u8, uid: u8) -> String {
+    format!("u{}", 10 * node + uid)
+}
+
+pub fn uid_number(uid: &str) -> u8 {
+    number(uid) % 10
+}
+
 /// The number in a name or UID of the model: `n1`, `u2`, `l3`.
 pub fn number(name: &str) -> u8 {
     name.get(1..)
@@ -105,7 +114,7 @@ pub fn node_json(name: u8, node: Node) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {
-            "name": node_name(name), "uid": format!("u{}", node.uid), "resourceVersion": node.version().to_string(),
+            "name": node_name(name), "uid": node_uid(name, node.uid), "resourceVersion": node.version().to_string(),
             "deletionTimestamp": node.marked.then_some("2026-01-01T00:00:00Z"),
             "annotations": node.pod_cidr.map(|block| json!({ annotation::MIRRORED: SUBNETS[usize::from(block)] })),
         },
@@ -129,7 +138,7 @@ pub fn small_node(node: &world::Node) -> (u8, Node) {
     let pod_cidr = node.pod_cidrs.first().map(|subnet| block_of(subnet));
     let version: u8 = node.meta.version.parse().unwrap();
     let marked = version - 2 * u8::from(pod_cidr.is_some()) == 2;
-    (number(&node.meta.name), Node { uid: number(&node.meta.uid), marked, pod_cidr })
+    (number(&node.meta.name), Node { uid: uid_number(&node.meta.uid), marked, pod_cidr })
 }
 
 pub fn lease_json(block: Block, lease: Lease) -> Value {
@@ -163,7 +172,7 @@ pub fn small_lease(lease: &world::Lease) -> (Block, Lease) {
         uid: number(&lease.meta.uid),
         version: lease.meta.version.parse().unwrap(),
         node: number(&spec.node_name),
-        node_uid: number(&spec.node_uid),
+        node_uid: uid_number(&spec.node_uid),
         primary: spec.primary,
         released: lease.released_at().map(time),
         in_use: lease.in_use,
@@ -175,7 +184,7 @@ pub fn small_lease(lease: &world::Lease) -> (Block, Lease) {
 fn spec(block: Block, node: u8, node_uid: u8, primary: bool) -> SubnetLeaseSpec {
     SubnetLeaseSpec {
         node_name: node_name(node),
-        node_uid: format!("u{node_uid}"),
+        node_uid: self::node_uid(node, node_uid),
         subnet: subnet(block),
         pool: NO_POOL.to_owned(),
         primary,
@@ -206,12 +215,12 @@ fn meta(lease: Known) -> Meta {
 
 /// `None` for what concerns no lease and no podCIDR: reports wait on nothing and nothing waits on them.
 pub fn small_act(action: &Action, cut_by: Stage) -> Option<Act> {
-    let successor = |uid: &Option<String>| uid.as_deref().map(number);
+    let successor = |uid: &Option<String>| uid.as_deref().map(uid_number);
     Some(match action {
         Action::CreateLease { spec, .. } => Act::Create {
             block: block_of(&spec.subnet.to_string()),
             node: number(&spec.node_name),
-            node_uid: number(&spec.node_uid),
+            node_uid: uid_number(&spec.node_uid),
             primary: spec.primary,
             cut_by,
         },
@@ -219,7 +228,7 @@ pub fn small_act(action: &Action, cut_by: Stage) -> Option<Act> {
             returned: *why == UpdateReason::Returned,
             lease: known(lease),
             node: number(&spec.node_name),
-            node_uid: number(&spec.node_uid),
+            node_uid: uid_number(&spec.node_uid),
             primary: spec.primary,
         },
         Action::ReleaseLease { lease, node, successor: after, .. } => {
@@ -235,7 +244,7 @@ pub fn small_act(action: &Action, cut_by: Stage) -> Option<Act> {
         Action::RereadLease { name } => Act::Reread(block_of(name)),
         Action::MirrorPodCidrs { node, cidrs } => Act::Mirror {
             node: number(&node.name),
-            uid: number(&node.uid),
+            uid: uid_number(&node.uid),
             version: node.version.parse().unwrap(),
             block: block_of(&cidrs[0].to_string()),
         },
@@ -277,7 +286,7 @@ pub fn action(act: Act) -> Action {
             lease: meta(lease),
             subnet: subnet(lease.block),
             node: node_name(node),
-            successor: successor.map(|uid| format!("u{uid}")),
+            successor: successor.map(|uid| node_uid(node, uid)),
         },
         Act::Delete { lease, node, why, successor, bound } => Action::DeleteLease {
             lease: meta(lease),
@@ -285,13 +294,13 @@ pub fn action(act: Act) -> Action {
             node: node_name(node),
             grounds: DeleteGrounds {
                 why: REASONS[usize::from(why)],
-                successor: successor.map(|uid| format!("u{uid}")),
+                successor: successor.map(|uid| node_uid(node, uid)),
                 pod_cidrs_bind: bound,
             },
         },
         Act::Reread(block) => Action::RereadLease { name: subnet(block).object_name() },
         Act::Mirror { node, uid, version, block } => Action::MirrorPodCidrs {
-            node: Meta { name: node_name(node), uid: format!("u{uid}"), version: version.to_string() },
+            node: Meta { name: node_name(node), uid: node_uid(node, uid), version: version.to_string() },
             cidrs: vec![subnet(block)],
         },
     }
@@ -305,7 +314,7 @@ pub fn set(spec: &Value, now: Time) -> Set {
     }
     Set::Spec {
         node: number(spec["nodeName"].as_str().unwrap()),
-        node_uid: number(spec["nodeUID"].as_str().unwrap()),
+        node_uid: uid_number(spec["nodeUID"].as_str().unwrap()),
         primary: spec["primary"].as_bool().unwrap(),
     }
 }

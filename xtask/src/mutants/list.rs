@@ -55,8 +55,8 @@ pub const MUTANTS: &[Mutant] = &[
             edit(
                 LEASES,
                 "        let live_node = self.reread_node(node, news).await?;
-        if lease.meta.uid != decided.uid || !is_still_gone(",
-                "        if lease.meta.uid != decided.uid || !is_still_gone(",
+        if lease.meta.uid",
+                "        if lease.meta.uid",
             ),
         ],
         "model",
@@ -110,9 +110,9 @@ pub const MUTANTS: &[Mutant] = &[
         "only leases of entries count as taken",
         &[edit(
             DRAFT,
-            "let leased: Taken = world.leases.iter().map(|lease| lease.subnet).collect();",
-            "let leased: Taken =
-            world.leases.iter().map(|lease| lease.subnet).filter(|block| layout.entry_of(*block).is_some()).collect();",
+            "let leased: Taken = world.leases.iter().map(|lease| lease.subnet).chain(names).collect();",
+            "let known = |block: &Cidr| layout.entry_of(*block).is_some();
+        let leased: Taken = world.leases.iter().map(|lease| lease.subnet).filter(known).chain(names).collect();",
         )],
         "never_overlap",
         &[
