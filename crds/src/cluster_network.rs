@@ -153,31 +153,36 @@ pub struct Backends {
     pub ipsec: IpsecParameters,
 }
 
+/// One rule for each list: over all of them at once it would cost more than the API server allows.
+const IS_PROGRAM: &str = "self.size() == 0 || self[0].matches('^[A-Za-z0-9][-A-Za-z0-9_.]*$')";
+const NO_PROGRAM: &str =
+    "the first word must be the name of a program in the agent's directory of commands, without a path";
+
 /// Programs that are told of leases, on nodes whose backend is `extension`. Each is a list of words, the first of
 /// them the name of a program in the directory that the node's agent was given for these; there is no shell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("[has(self.preStartup) ? self.preStartup : [], has(self.postStartup) ? self.postStartup : [], has(self.subnetAdd) ? self.subnetAdd : [], has(self.subnetRemove) ? self.subnetRemove : []].all(words, words.size() == 0 || words[0].matches('^[A-Za-z0-9][-A-Za-z0-9_.]*$'))")
-        .message("the first word of a command must be the name of a program in the agent's directory of commands, without a path"),
-)]
 pub struct ExtensionParameters {
     /// Runs first; what it prints (at most 1024 bytes) is given to other nodes' programs.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(max = 256)))]
+    #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub pre_startup: Vec<String>,
     /// Runs next, when the node has its subnets.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(max = 256)))]
+    #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub post_startup: Vec<String>,
     /// Runs for each subnet of another node: `SUBNET` or `IPV6SUBNET`, `PUBLIC_IP`, `PUBLIC_IPV6`, `NODE` and
     /// `BACKEND` in its environment, what that node's `preStartup` printed on its standard input.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(max = 256)))]
+    #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub subnet_add: Vec<String>,
     /// The same for one that is no more, or changed.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(max = 256)))]
+    #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub subnet_remove: Vec<String>,
     /// How long a program may take; then it is killed, with all that it started.
     #[serde(default = "extension_timeout")]

@@ -144,7 +144,7 @@ pub const MUTANTS: &[Mutant] = &[
     // Bugs that others have shipped.
     mutant(
         "a block that this round gives out is not taken yet",
-        &[edit(DRAFT, "        self.leased.insert(block);\n        self.blocked.insert(block);", "        self.leased.insert(block);")],
+        &[edit(DRAFT, "        self.unfit.insert(block);\n        self.blocked.insert(block);\n", "")],
         "regressions",
         &["eight_hundred_nodes_at_once_get_blocks_of_their_own_from_two_operators"],
     ),
@@ -197,8 +197,8 @@ pub const MUTANTS: &[Mutant] = &[
         "a node that was replaced under its name keeps the old UID",
         &[edit(
             DRAFT,
-            "        let spec = self.spec(node, membership, lease.subnet, primary);\n        let labels = labels(&spec);\n        if *current",
-            "        let node_uid = current.node_uid.clone();\n        let spec = SubnetLeaseSpec { node_uid, ..self.spec(node, membership, lease.subnet, primary) };\n        let labels = labels(&spec);\n        if *current",
+            "        let labels = labels(&spec);\n        if *current",
+            "        spec.node_uid.clone_from(&current.node_uid);\n        let labels = labels(&spec);\n        if *current",
         )],
         "regressions",
         &["a_node_replaced_under_its_name_keeps_one_lease_with_the_new_uid"],
