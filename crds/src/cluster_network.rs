@@ -164,23 +164,23 @@ const NO_PROGRAM: &str =
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionParameters {
     /// Runs first; what it prints (at most 1024 bytes) is given to other nodes' programs.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub pre_startup: Vec<String>,
     /// Runs next, when the node has its subnets.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub post_startup: Vec<String>,
     /// Runs for each subnet of another node: `SUBNET` or `IPV6SUBNET`, `PUBLIC_IP`, `PUBLIC_IPV6`, `NODE` and
     /// `BACKEND` in its environment, what that node's `preStartup` printed on its standard input.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub subnet_add: Vec<String>,
     /// The same for one that is no more, or changed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub subnet_remove: Vec<String>,

@@ -307,6 +307,7 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
             "backends": { "vxlan": { "vni": 1, "port": 8472, "learning": false, "gbp": false, "txChecksumOffload": true },
                 "wireguard": { "port": 51820, "persistentKeepalive": 0, "presharedKey": false },
                 "udp": { "port": 8285 },
+                "extension": { "timeoutSeconds": 10 },
                 "ipsec": {
                     "espProposal": "aes128gcm16-sha256-prfsha256-ecp256",
                     "ikeProposal": "aes256-sha256-modp4096",
