@@ -381,6 +381,11 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
 
         // Rekeying.
         daemon.swanctl("--rekey --ike tartan-192-0-2-21");
+        until("one association, the new one", || {
+            let associations = daemon.swanctl("--list-sas");
+            let ours = associations.matches("tartan-192-0-2-21: #").count();
+            ours == 1 && associations.contains("#2, ESTABLISHED") && associations.contains("INSTALLED")
+        });
         let child = daemon.swanctl("--list-sas");
         let child = child.split("pods-").nth(1).unwrap().split(':').next().unwrap();
         daemon.swanctl(&format!("--rekey --child pods-{child}"));
