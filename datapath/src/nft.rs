@@ -135,11 +135,9 @@ fn add_received(intent: &Intent, text: &mut String) {
     }
     if receives(Backend::Udp) {
         // The forwarder asks the same; here it costs a stranger's flood no system call.
-        let _ = writeln!(
-            text,
-            "    ip saddr != @peers4 udp dport {} counter name \"foreign_udp\" drop",
-            intent.udp.port
-        );
+        let ours = format!("udp dport {}", intent.udp.port);
+        let _ = writeln!(text, "    ip saddr != @peers4 {ours} counter name \"foreign_udp\" drop");
+        sealed::add_received(intent, &ours, &[V4], text);
     }
     if receives(Backend::Ipip) {
         for subnet in &intent.local.subnets {

@@ -32,9 +32,10 @@ const WHOLE_CLUSTER: [&str; 3] = ["chart_pods", "cluster", "running"];
 
 /// Test programs beside the code's own tests that need neither root nor a control plane. One more of that
 /// kind belongs here, or else it runs in the full run only.
-const PURE: [(&str, &[&str]); 6] = [
+const PURE: [(&str, &[&str]); 7] = [
     ("tartan-crds", &["definitions"]),
     ("tartan-daemon", &[]),
+    ("tartan-forwarder", &[]),
     ("tartan-datapath", &["desired_tables", "pair_table", "plan_properties"]),
     ("tartan-operator", &["model", "never_overlap", "regressions", "rules"]),
     ("tartan-node-agent", &[]),
@@ -91,6 +92,8 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
         "tartan-daemon",
         "-p",
         "tartan-datapath",
+        "-p",
+        "tartan-forwarder",
         "--no-fail-fast",
     ];
     steps.push(("tests: logic, golden files, API schema, kernel", cargo(&kernel)));
