@@ -375,7 +375,8 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         assert_eq!(answered(40), 40);
         daemon.again();
         settle(&mut kernel, &intent).await;
-        assert_eq!(answered(60), 60, "while the daemon began anew");
+        // Of 20 a second: what 200 milliseconds hold.
+        assert!(answered(60) >= 56, "while the daemon began anew");
         until("the new daemon's associations", || daemon.swanctl("--list-sas").contains("INSTALLED"));
         assert_eq!(answered(20), 20);
 
