@@ -7,17 +7,19 @@ mod holders;
 mod identity;
 mod keys;
 mod peers;
+mod protected;
 mod uplink;
+mod words;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use tartan_crds::{BackendType, Cidr, Family, LeaseBackend, conditions::reason};
+use tartan_crds::{Cidr, Family, conditions::reason};
 use tartan_datapath::{
     mark,
     model::{
-        Backend, Endpoints, Facts, Host, IkeSettings, Intent, Local, Masquerade, Peer, Protected, Side,
-        Subnet, Udp, Uplink, Vxlan, Wireguard,
+        Backend, Endpoints, Facts, Host, IkeSettings, Intent, Local, Masquerade, Peer, Side, Subnet, Udp,
+        Uplink, Vxlan, Wireguard,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -27,12 +29,15 @@ use tartan_datapath::{
 pub use identity::{Role, mac};
 pub use keys::{WireguardKey, WireguardKeys, wanted as wanted_keys};
 pub use uplink::reach_target;
+pub use words::{backend, backend_type};
 
 use crate::{
     cni::vacate::Request,
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
 };
 use keys::Ends;
+use protected::protected;
+use words::accepts;
 
 /// All that an intent is made from.
 #[derive(Clone, Copy, Debug)]
@@ -329,44 +334,6 @@ fn public_ips(overrides: &[IpAddr], uplink: &Uplink) -> Vec<IpAddr> {
         .collect()
 }
 
-/// What a node receives: as its lease says, and plain routes where it uses them itself.
-fn accepts(lease: &LeaseBackend) -> BTreeSet<Backend> {
-    let mut accepts: BTreeSet<Backend> = lease.accepts.iter().map(|kind| backend(*kind)).collect();
-    accepts.insert(backend(lease.kind));
-    if lease.direct_routing {
-        accepts.insert(Backend::HostGw);
-    }
-    accepts
-}
-
-/// The API's word for a backend as the data path's.
-pub fn backend(kind: BackendType) -> Backend {
-    match kind {
-        BackendType::Vxlan => Backend::Vxlan,
-        BackendType::Ipip => Backend::Ipip,
-        BackendType::Wireguard => Backend::Wireguard,
-        BackendType::Ipsec => Backend::Ipsec,
-        BackendType::Udp => Backend::Udp,
-        BackendType::HostGw => Backend::HostGw,
-        BackendType::Alloc => Backend::Alloc,
-        BackendType::Extension => Backend::Extension,
-    }
-}
-
-/// The data path's word for a backend as the API's.
-pub fn backend_type(backend: Backend) -> BackendType {
-    match backend {
-        Backend::Vxlan => BackendType::Vxlan,
-        Backend::Ipip => BackendType::Ipip,
-        Backend::Wireguard => BackendType::Wireguard,
-        Backend::Ipsec => BackendType::Ipsec,
-        Backend::Udp => BackendType::Udp,
-        Backend::HostGw => BackendType::HostGw,
-        Backend::Alloc => BackendType::Alloc,
-        Backend::Extension => BackendType::Extension,
-    }
-}
-
 fn vxlan(network: &Network) -> Vxlan {
     let parameters = &network.vxlan;
     Vxlan {
@@ -402,37 +369,6 @@ fn masquerade(network: &Network, node_net: &NodeNet) -> Option<Masquerade> {
         v4: wanted.families.is_empty() || wanted.families.contains(&Family::V4),
         v6: wanted.families.is_empty() || wanted.families.contains(&Family::V6),
     })
-}
-
-/// Every address that must stay reachable even if an entry covers it.
-fn protected(facts: &Facts, api_server: &[IpAddr], local: &Local, peers: &[Peer]) -> Vec<Protected> {
-    let all = |addresses: &[IpAddr], what: &'static str| -> Vec<Protected> {
-        addresses.iter().map(|address| Protected { address: *address, what }).collect()
-    };
-    let gateways: Vec<IpAddr> =
-        facts.default_routes.iter().flat_map(|route| route.gateways.clone()).collect();
-    let own: Vec<IpAddr> = facts
-        .links
-        .iter()
-        .filter(|link| !link.ours)
-        .flat_map(|link| &link.addresses)
-        .filter(|address| address.global)
-        .map(|address| address.address.ip())
-        // A pod's own end of a bridge of somebody else's CNI is no node address.
-        .filter(|address| !local.subnets.iter().any(|subnet| subnet.prefix.contains(*address)))
-        .collect();
-    let theirs: Vec<IpAddr> = peers.iter().flat_map(|peer| peer.side.public_ips.clone()).collect();
-    let mut protected = all(api_server, "the API server");
-    protected.extend(all(&gateways, "a gateway"));
-    protected.extend(all(&facts.resolvers, "a name server"));
-    protected.extend(all(&own, "an address of this node"));
-    protected.extend(all(&theirs, "an address of another node"));
-    protected.retain(|protected| !protected.address.is_loopback() && !protected.address.is_unspecified());
-    // One mention of each address is enough, and the order must not depend on the kernel's.
-    let mut seen = BTreeSet::new();
-    protected.retain(|protected| seen.insert(protected.address));
-    protected.sort();
-    protected
 }
 
 fn host(facts: &Facts, uplink: &Uplink) -> Host {
