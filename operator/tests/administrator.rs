@@ -25,10 +25,10 @@ fn contested(operator: &lab::Operator) -> Option<f64> {
 }
 
 /// What the agent of the node publishes once it is up.
-fn publish(lab: &Lab, lease: &str) {
+fn publish(lab: &Lab, lease: &str, address: &str) {
     let status = json!({
         "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": lease },
-        "status": { "publicIPs": ["192.0.2.7"], "endpoints": [{ "type": "vxlan" }] },
+        "status": { "publicIPs": [address], "endpoints": [{ "type": "vxlan" }] },
     });
     let leases = lab.all::<SubnetLease>();
     let params = PatchParams::apply("tartan-node-agent");
@@ -53,8 +53,8 @@ fn a_lease_that_is_given_to_another_node_by_hand_is_reported_and_not_touched_unt
         lab.node(node, json!({}));
         lab.until_leased(node, subnet);
     }
-    publish(&lab, OF_A);
-    publish(&lab, "10.0.1.0-24");
+    publish(&lab, OF_A, "192.0.2.7");
+    publish(&lab, "10.0.1.0-24", "192.0.2.8");
     lab.until("nothing is wrong", || contested(&operator) == Some(0.0));
 
     kubectl_patch(&lab, OF_A, json!({ "spec": { "nodeName": "b" } }));

@@ -144,7 +144,7 @@ pub const MUTANTS: &[Mutant] = &[
     // Bugs that others have shipped.
     mutant(
         "a block that this round gives out is not taken yet",
-        &[edit(DRAFT, "        self.unfit.insert(block);\n        self.blocked.insert(block);\n", "")],
+        &[edit(DRAFT, "        self.unfit.insert(block);\n        self.blocked.insert(block);", "        // Not yet.")],
         "regressions",
         &["eight_hundred_nodes_at_once_get_blocks_of_their_own_from_two_operators"],
     ),
@@ -197,8 +197,9 @@ pub const MUTANTS: &[Mutant] = &[
         "a node that was replaced under its name keeps the old UID",
         &[edit(
             DRAFT,
-            "        let labels = labels(&spec);\n        if *current",
-            "        spec.node_uid.clone_from(&current.node_uid);\n        let labels = labels(&spec);\n        if *current",
+            "        let mut spec = self.spec(node, membership, lease.subnet, primary);",
+            "        let mut spec = self.spec(node, membership, lease.subnet, primary);
+        spec.node_uid.clone_from(&current.node_uid);",
         )],
         "regressions",
         &["a_node_replaced_under_its_name_keeps_one_lease_with_the_new_uid"],
