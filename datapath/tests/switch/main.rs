@@ -32,8 +32,8 @@ fn kernel_has(kind: &str, options: &str) -> bool {
     std::thread::spawn(probe).join().unwrap()
 }
 
-/// A way along which each backend that the kernel has is left for each other exactly once, and that ends where it
-/// began.
+/// The backends that the kernel has, from each to the next, round and back again. With `TARTAN_ALL_PAIRS`: a way along
+/// which each is left for each other exactly once, and that ends where it began.
 fn ring() -> Vec<Kind> {
     let plain = |backend| Kind { backend, direct: false };
     let mut kinds = vec![plain(Backend::HostGw), plain(Backend::Vxlan)];
@@ -55,7 +55,13 @@ fn ring() -> Vec<Kind> {
         println!("this kernel has no TUN: the ring goes without");
     }
     let mut ring = vec![];
-    walk(&kinds, &mut ring);
+    if std::env::var_os("TARTAN_ALL_PAIRS").is_some() {
+        walk(&kinds, &mut ring);
+    } else {
+        ring.extend(&kinds);
+        ring.push(kinds[0]);
+        ring.extend(kinds.iter().rev());
+    }
     ring
 }
 
