@@ -157,7 +157,7 @@ fn what_stands_in_the_way_is_reported_and_left_alone() {
 #[ignore = "needs a kernel with WireGuard: tests/vm.rs runs it on two"]
 fn a_preshared_key_is_set_beside_the_rest_and_a_missing_one_takes_nothing_away() {
     in_namespace(async || {
-        const SHARED: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+        const SHARED: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
         let folder = tempfile::tempdir().unwrap();
         let mut kernel = open(&folder);
         let own = kernel.wireguard_key(0).unwrap();

@@ -133,8 +133,8 @@ fn keys_are_rotated_there_and_back_and_nothing_is_lost() {
     println!("2 rotations, nothing lost");
 
     // A node that answers from another address than it published is followed, and a round leaves it so.
-    run("ip -n c address add 198.18.2.77/24 dev eth0
-         ip -n c address delete 198.18.2.30/24 dev eth0
+    run("ip -n c address delete 198.18.2.30/24 dev eth0
+         ip -n c address add 198.18.2.77/24 dev eth0
          ip -n c route replace default via 198.18.2.1
          ip netns exec c-pod ping -c 3 -i 0.3 -W 5 10.244.1.2");
     let endpoints = || said("ip netns exec a wg show tartan-wg0 endpoints");
