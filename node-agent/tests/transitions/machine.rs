@@ -46,6 +46,7 @@ fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
 }
 
 #[test]
+#[ignore = "minutes: cargo xtask test --full"]
 fn a_pool_goes_round_all_backends_of_linux_6_12() {
     run(Kernel::V6_12, RING, LIMIT);
 }
@@ -58,6 +59,7 @@ fn no_packet_is_clear_once_a_pool_is_encrypted_on_linux_6_12() {
 
 /// Every backend is up and carries packets, also on the older kernel.
 #[test]
+#[ignore = "minutes: cargo xtask test --full"]
 fn a_mixed_cluster_has_the_paths_of_the_table_on_linux_6_1() {
     run(Kernel::V6_1, MIXED, LIMIT);
 }
