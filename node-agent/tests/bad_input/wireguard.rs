@@ -1,4 +1,5 @@
-//! Rows about WireGuard's keys. A node that sends by it, and of which there is no more than the Node, makes the others
+//! Rows about WireGuard's keys, but for those about their files, which take a kernel that has WireGuard: these are in
+//! the data path's tests. A node that sends by it, and of which there is no more than the Node, makes the others
 //! receive it; so they need keys, whatever their kernel can do.
 
 use serde_json::json;
@@ -9,14 +10,9 @@ use super::{
 };
 
 const DEGRADED: &str = "condition Degraded of the NodeNetwork";
-const KEY: &str = "/run/tartan/wireguard-0.key";
 
 const fn degraded() -> Answer {
     Answer::Condition("nodenetwork", "node2", "Degraded", "True")
-}
-
-fn run(scene: &Scene, text: &str) {
-    scene.node2().script(text).unwrap();
 }
 
 /// Makes every node receive wireguard.
@@ -32,7 +28,6 @@ fn ask(scene: &Scene) -> String {
 fn ask_no_more(scene: &Scene) {
     scene.kubectl(&["delete", "node", "node9"]);
     scene.delete_pools();
-    run(scene, &format!("rm -f {KEY}"));
 }
 
 fn add_node(scene: &Scene, name: &str) {
@@ -86,33 +81,6 @@ pub fn rows() -> Vec<Row> {
             "spec.backends.wireguard.port",
             "should be less than or equal to 65534",
             |scene| scene.network_refusal(&json!({ "backends": { "wireguard": { "port": 65535 } } })),
-        ),
-        key(
-            "a WireGuard key that others may read",
-            "/run/tartan/wireguard-0.key may be read by others (mode 644)",
-            "remove it, and a new key is made, or set its mode to 600",
-            |scene| {
-                run(scene, &format!("head -c 32 /dev/urandom | base64 > {KEY}; chmod 644 {KEY}"));
-                ask(scene)
-            },
-        ),
-        key(
-            "a malformed WireGuard key",
-            "/run/tartan/wireguard-0.key holds no WireGuard private key",
-            "remove it, and a new one is made",
-            |scene| {
-                run(scene, &format!("umask 077; echo nonsense > {KEY}"));
-                ask(scene)
-            },
-        ),
-        key(
-            "a link in the place of a WireGuard key",
-            "/run/tartan/wireguard-0.key is a link or no plain file",
-            "remove it, and a new key is made",
-            |scene| {
-                run(scene, &format!("ln -s /etc/hostname {KEY}"));
-                ask(scene)
-            },
         ),
         Row {
             mend: |scene| {
