@@ -77,7 +77,7 @@ fn definitions_and_leases_outlive_the_release() {
     let api = server();
     let helm = install(&api);
     assert_eq!(names(&api, "crd"), DEFINITIONS);
-    assert_eq!(names(&api, "validatingadmissionpolicybindings").len(), 4);
+    assert_eq!(names(&api, "validatingadmissionpolicybindings").len(), 5);
     let lease = json!({
         "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": "10.244.1.0-24" },
         "spec": {

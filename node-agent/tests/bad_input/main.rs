@@ -29,7 +29,7 @@ use tartan_lab::traffic::{Echo, Load, LoadOptions};
 #[test]
 fn bad_input_is_answered_in_the_right_place_and_what_worked_goes_on() {
     let rows: Vec<table::Row> =
-        objects::rows().into_iter().chain(host::rows()).chain(wireguard::rows()).collect();
+        objects::rows().into_iter().chain(wireguard::rows()).chain(host::rows()).collect();
     let mut scene = Scene::set();
     let _echo = Echo::start(&scene.pods.1, 7000).unwrap();
     // All of them, so that one red run shows all that is red.
