@@ -78,6 +78,11 @@ fn definitions_and_leases_outlive_the_release() {
     let helm = install(&api);
     assert_eq!(names(&api, "crd"), DEFINITIONS);
     assert_eq!(names(&api, "validatingadmissionpolicybindings").len(), 5);
+    let network = json!({
+        "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" },
+        "spec": { "cidrs": [{ "name": "default", "cidr": "10.244.0.0/16", "nodeMaskSize": 24 }] },
+    });
+    eventually_ok("a network", Duration::from_secs(60), || api.apply(&network.to_string())?.ok()).unwrap();
     let lease = json!({
         "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": "10.244.1.0-24" },
         "spec": {
