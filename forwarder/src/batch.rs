@@ -83,7 +83,7 @@ impl Outbox {
         self.bytes.get_mut(start..end)
     }
 
-    /// Whether another packet of any length, and all of its segments, finds room.
+    /// Whether it is worth taking another packet. One whose segments find no room after all goes in two rounds.
     pub fn has_room(&self) -> bool {
         self.bytes.len() - self.used >= 2 * DATAGRAM && self.headers.len() - self.messages.len() >= 4
     }

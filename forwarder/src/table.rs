@@ -11,7 +11,7 @@ use std::{
 
 use tartan_datapath::kernel::udp::UdpRoute;
 
-/// Where a peer receives, and who we are to its pods.
+/// Where a peer receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The outer address.

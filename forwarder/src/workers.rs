@@ -4,7 +4,10 @@ use std::{
     io,
     net::SocketAddrV4,
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{Builder, JoinHandle},
 };
 
@@ -47,6 +50,7 @@ pub struct Workers {
     pub index: u32,
     pub local: SocketAddrV4,
     threads: Vec<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
     stop: Option<OwnedFd>,
 }
 
@@ -68,7 +72,8 @@ impl Workers {
             return Err(StartError::Replaced);
         }
         let (listen, stop) = pipe2(OFlag::O_CLOEXEC).map_err(|error| StartError::Thread(error.into()))?;
-        let mut workers = Self { index: orders.index, local, threads: vec![], stop: Some(stop) };
+        let mut workers =
+            Self { index: orders.index, local, threads: vec![], stopping: Arc::default(), stop: Some(stop) };
         for (number, ((socket, device), [out, into])) in
             sockets.into_iter().zip(devices).zip(counters).enumerate()
         {
@@ -79,6 +84,7 @@ impl Workers {
                 table: Arc::clone(table),
                 outward: Arc::clone(out),
                 inward: Arc::clone(into),
+                stopping: Arc::clone(&workers.stopping),
                 stop: listen.try_clone().map_err(StartError::Thread)?,
             });
             workers.spawn(format!("outward-{number}"), &queue, outward, ended)?;
@@ -108,6 +114,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.stop = None;
         for thread in self.threads.drain(..) {
             // A panic has been printed; here it is an end like others.

@@ -23,7 +23,7 @@ pub fn inward(queue: &Arc<Queue>) -> io::Result<()> {
     let mut table = Cache::new(Arc::clone(&queue.table));
     let mut inbox = Inbox::new(DATAGRAMS);
     let mut answers = Answers::new();
-    loop {
+    while !queue.is_stopping() {
         match inbox.receive(queue.socket.as_fd()) {
             Ok(count) => {
                 let table: &Table = table.load();
@@ -47,9 +47,10 @@ pub fn inward(queue: &Arc<Queue>) -> io::Result<()> {
             Err(error) => return Err(error),
         }
         if !queue.wait(queue.socket.as_fd())? {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
 }
 
 /// Hands the packets of one datagram, or of several of one sender, to the kernel, joined where they can be.

@@ -11,7 +11,10 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -33,7 +36,9 @@ pub struct Queue {
     pub outward: Arc<Counters>,
     /// From the peers to the device.
     pub inward: Arc<Counters>,
-    /// Its other end is closed when the threads shall end.
+    /// The threads shall end.
+    pub stopping: Arc<AtomicBool>,
+    /// Its other end is closed then, which wakes those that wait.
     pub stop: OwnedFd,
 }
 
@@ -41,6 +46,11 @@ impl Queue {
     /// The port is one for all: the network's.
     fn at(&self, peer: Ipv4Addr) -> SocketAddrV4 {
         SocketAddrV4::new(peer, self.local.port())
+    }
+
+    /// To be asked once per batch: in a flood nobody ever waits.
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Waits until there is something to read. False: the threads shall end.

@@ -44,7 +44,7 @@ pub fn outward(queue: &Arc<Queue>) -> io::Result<()> {
             }
         }
         flush(queue, table, &mut answers, &mut outbox);
-        if !more && !queue.wait(queue.device.as_fd())? {
+        if queue.is_stopping() || (!more && !queue.wait(queue.device.as_fd())?) {
             return Ok(());
         }
     }
