@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use tartan_crds::Cidr;
 use tartan_datapath::model::Mac;
 
 use super::{Role, mac};
@@ -18,7 +19,8 @@ pub(super) struct Holders<'a> {
     newest: BTreeMap<IpAddr, &'a str>,
     /// Tunnel end points that derive from Nodes' UIDs, which the operator writes.
     macs: BTreeMap<Mac, &'a str>,
-    snapshot: Snapshot<'a>,
+    /// The pod network: its entries, and leased subnets that lie in none any more.
+    pod_network: Vec<Cidr>,
     api_server: &'a [IpAddr],
 }
 
@@ -37,8 +39,12 @@ impl<'a> Holders<'a> {
         nodes: &BTreeMap<&'a str, Vec<&'a Lease>>,
         api_server: &'a [IpAddr],
     ) -> Self {
-        let in_force = snapshot.leases.values().filter(|lease| !lease.released);
-        let named = in_force
+        let in_force = || snapshot.leases.values().filter(|lease| !lease.released);
+        let entries = snapshot.network.map_or(&[] as &[_], |network| &network.entries);
+        let outside = in_force()
+            .map(|lease| lease.subnet)
+            .filter(|subnet| !entries.iter().any(|entry| entry.covers(*subnet)));
+        let named = in_force()
             .flat_map(|lease| lease.node_addresses.iter().map(|address| (*address, lease.node.as_str())));
         Self {
             named: named.collect(),
@@ -47,7 +53,7 @@ impl<'a> Holders<'a> {
                 .iter()
                 .filter_map(|(name, leases)| Some((mac(&leases.first()?.node_uid, Role::Vtep), *name)))
                 .collect(),
-            snapshot,
+            pod_network: entries.iter().copied().chain(outside).collect(),
             api_server,
         }
     }
@@ -66,11 +72,8 @@ impl<'a> Holders<'a> {
             }
             None => {}
         }
-        let entries = self.snapshot.network.map_or(&[] as &[_], |network| &network.entries);
-        if let Some(entry) = entries.iter().find(|entry| entry.contains(address)) {
-            return Err(Refusal::Nobodys(format!(
-                "lies in the pod network {entry}, and its Node has it not"
-            )));
+        if let Some(part) = self.pod_network.iter().find(|part| part.contains(address)) {
+            return Err(Refusal::Nobodys(format!("lies in the pod network {part}, and its Node has it not")));
         }
         if self.api_server.contains(&address) {
             return Err(Refusal::Nobodys("is the API server's, and its Node has it not".to_owned()));
