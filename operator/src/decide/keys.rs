@@ -4,6 +4,8 @@
 //! It rises by one when keys are old enough or `rotate` was changed, and never before all nodes have followed the last
 //! time: a node has room for two. Where it stands is in the network's status and in the leases' end points.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
@@ -35,8 +37,7 @@ pub fn decide(world: &World, network: &Network, spec: &ClusterNetworkSpec, now: 
     }
     let WireguardParameters { rotate, rotate_after, .. } = &spec.backends.wireguard;
     let mut status = before.cloned().unwrap_or_else(|| WireguardKeysStatus {
-        // A status that was lost must not take anybody's keys back.
-        generation: held().flat_map(|lease| &lease.key_generations).max().copied().unwrap_or(0),
+        generation: in_use(held()),
         since: Time(now),
         rotate: rotate.clone(),
         behind: 0,
@@ -76,6 +77,22 @@ pub fn decide(world: &World, network: &Network, spec: &ClusterNetworkSpec, now: 
 fn uses_wireguard(lease: &Lease) -> bool {
     let Ok(spec) = &lease.spec else { return false };
     spec.backend.kind == BackendType::Wireguard || spec.backend.accepts.contains(&BackendType::Wireguard)
+}
+
+/// The newest generation of most nodes, of two the older. So a status that was lost takes nobody's keys back, and no
+/// single node can drive the others to the last number that there is.
+fn in_use<'a>(leases: impl Iterator<Item = &'a Lease>) -> i32 {
+    let mut nodes: BTreeMap<&str, i32> = BTreeMap::new();
+    for lease in leases {
+        let (Some(node), Some(newest)) = (lease.node(), lease.key_generations.iter().max()) else { continue };
+        nodes.entry(node).and_modify(|held| *held = (*held).max(*newest)).or_insert(*newest);
+    }
+    let mut votes: BTreeMap<i32, usize> = BTreeMap::new();
+    for newest in nodes.into_values() {
+        *votes.entry(newest).or_default() += 1;
+    }
+    let most = votes.into_iter().max_by_key(|(generation, votes)| (*votes, std::cmp::Reverse(*generation)));
+    most.map_or(0, |(generation, _)| generation)
 }
 
 /// Nodes that publish a key of before, by name.
