@@ -135,9 +135,12 @@ fn add_received(intent: &Intent, text: &mut String) {
     }
     if receives(Backend::Udp) {
         // The forwarder asks the same; here it costs a stranger's flood no system call.
-        let ours = format!("udp dport {}", intent.udp.port);
-        let _ = writeln!(text, "    ip saddr != @peers4 {ours} counter name \"foreign_udp\" drop");
-        sealed::add_received(intent, &ours, &[V4], text);
+        let local = intent.local.uplink.addresses.iter().map(IpNetwork::ip).find(IpAddr::is_ipv4);
+        if let Some(local) = local {
+            let ours = format!("ip daddr {local} udp dport {}", intent.udp.port);
+            let _ = writeln!(text, "    ip saddr != @peers4 {ours} counter name \"foreign_udp\" drop");
+            sealed::add_received(intent, &ours, &[V4], text);
+        }
     }
     if receives(Backend::Ipip) {
         for subnet in &intent.local.subnets {
