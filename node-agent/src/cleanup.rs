@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tartan_daemon::chain;
 use tartan_datapath::{kernel::Kernel, model::Elements, plan::plan_cleanup};
 
-use crate::{cli::Options, cni, lock};
+use crate::{cli::Options, cni, extension, lock};
 
 /// Removes what is ours. A failure doesn't keep the rest from being tried.
 pub async fn cleanup(options: &Options, force: bool) -> anyhow::Result<()> {
@@ -71,7 +71,9 @@ fn remove_run_dir(options: &Options, locked_by_us: bool) -> io::Result<()> {
         // Removing these pods will look for their addresses there.
         tracing::warn!(path = %store.display(), pods = in_use, "left, since pods still hold addresses: run cleanup again without them");
     }
-    absent_is_fine(fs::remove_file(options.extension().file))?;
+    for file in extension::task::files(&options.extension().file) {
+        absent_is_fine(fs::remove_file(file))?;
+    }
     if locked_by_us {
         absent_is_fine(fs::remove_file(lock::path(directory)))?;
     }

@@ -217,12 +217,17 @@ fn read(file: &Path) -> BTreeMap<String, Told> {
     std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
+/// The file that tells what was told, and the one that takes its place next.
+pub fn files(file: &Path) -> [PathBuf; 2] {
+    [file.to_owned(), file.with_extension("next")]
+}
+
 /// Whole or not at all; not at all where it says so already.
 fn write(file: &Path, told: &BTreeMap<String, Told>) -> Result<(), std::io::Error> {
     if read(file) == *told {
         return Ok(());
     }
-    let next = file.with_extension("next");
-    std::fs::write(&next, serde_json::to_vec(told)?)?;
-    std::fs::rename(&next, file)
+    let [file, next] = &files(file);
+    std::fs::write(next, serde_json::to_vec(told)?)?;
+    std::fs::rename(next, file)
 }
