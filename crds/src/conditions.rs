@@ -90,6 +90,7 @@ pub mod reason {
     pub const ROTATING_KEYS: &str = "RotatingKeys";
     pub const KEY_ROTATION_WAITS: &str = "KeyRotationWaits";
     pub const PRESHARED_KEY_CHANGED: &str = "PresharedKeyChanged";
+    pub const IKE_UNANSWERED: &str = "IkeUnanswered";
     pub const WAITING_FOR_RECEPTION: &str = "WaitingForReception";
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
     pub const EXTENSION_FAILED: &str = "ExtensionFailed";

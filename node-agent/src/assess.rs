@@ -58,6 +58,10 @@ pub struct Findings<'a> {
     pub wireguard_links: Vec<&'static str>,
     /// Peers that go on with the preshared key of before.
     pub outdated_preshared: usize,
+    /// The IKE daemon was there for the agent before this one, which has only just ended.
+    pub daemon_awaited: bool,
+    /// Nodes that don't answer the IKE daemon.
+    pub unanswered: Vec<&'a str>,
 }
 
 /// The verdict.
@@ -77,6 +81,8 @@ pub struct Assessment {
 
 /// The data path's reason for an IKE daemon that was there before.
 const DAEMON_ENDED: &str = "ike-daemon-ended";
+/// For one that isn't there or doesn't answer.
+const DAEMON_AWAY: [&str; 2] = ["ike-daemon-unreachable", "ike-daemon-silent"];
 
 /// Messages of one kind that are quoted; more are counted.
 const QUOTED: usize = 4;
@@ -101,7 +107,11 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         no_key,
         wireguard_links,
         outdated_preshared,
+        daemon_awaited,
+        unanswered,
     } = findings;
+    // What it negotiated goes on: neither this node nor those that send to it shall do without.
+    let missed = |reason: &str| reason == DAEMON_ENDED || (*daemon_awaited && DAEMON_AWAY.contains(&reason));
     let mut lost_links = BTreeSet::new();
     let in_trouble: BTreeSet<&str> = failed
         .iter()
@@ -150,8 +160,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let (own, others): (Vec<&Failed>, Vec<&Failed>) =
         failed.iter().map(|(_, failed)| failed).partition(|failed| is_own(&failed.key));
     for failed in own {
-        // What it negotiated goes on: neither this node nor those that send to it shall do without.
-        if failed.reason == DAEMON_ENDED {
+        if missed(failed.reason) {
             troubles.push(NotReady::new(api_reason(failed.reason), failed.message.clone()));
             continue;
         }
@@ -201,7 +210,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         if is_own(&conflict.key) { broken.push(trouble) } else { troubles.push(trouble) }
     }
     // Said once already.
-    let others = others.iter().filter(|failed| failed.reason != DAEMON_ENDED);
+    let others = others.iter().filter(|failed| !missed(failed.reason));
     troubles.extend(quote(
         reason::APPLY_FAILED,
         others.map(|failed| format!("{}: {}", failed.key, failed.message)).collect(),
@@ -246,6 +255,15 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             reason::PRESHARED_KEY_CHANGED,
             format!(
                 "the preshared key of WireGuard was changed, and {outdated_preshared} peers go on with the one of before: change backends.wireguard.rotate in the ClusterNetwork"
+            ),
+        ));
+    }
+    if let (Some(first), more) = (unanswered.first(), unanswered.len().saturating_sub(1)) {
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        troubles.push(NotReady::new(
+            reason::IKE_UNANSWERED,
+            format!(
+                "no IPsec association with node {first}{others}: let UDP ports 500 and 4500 and ESP through between the nodes, and give both the same preshared key (Secret tartan-ipsec)"
             ),
         ));
     }
@@ -354,7 +372,8 @@ fn api_reason(label: &str) -> &'static str {
         "permission-denied" => reason::PERMISSION_DENIED,
         "nft-missing" => reason::NFT_MISSING,
         "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
-        "ike-daemon-unreachable" | "ike-daemon-ended" | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
+        DAEMON_ENDED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
+        away if DAEMON_AWAY.contains(&away) => reason::BACKEND_UNAVAILABLE,
         _ => reason::APPLY_FAILED,
     }
 }

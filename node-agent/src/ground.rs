@@ -56,7 +56,9 @@ pub async fn find(
         None => None,
     };
     let wireguard = wireguard_keys(node, &snapshot, kernel).await;
-    let forwarder = memory.forwarder.look(&facts, Instant::now());
+    let now = Instant::now();
+    memory.companions.begin(node, &snapshot, now);
+    let forwarder = memory.companions.forwards(&facts, now);
     let sources = Sources {
         node,
         snapshot,

@@ -11,9 +11,8 @@ use tartan_crds::conditions::reason;
 use tartan_daemon::chain;
 use tartan_datapath::{
     desired::{Desired, desired},
-    kernel::Kernel,
-    mark,
-    model::{Action, Backend, Deletions, Intent, Observed, Plan, PublicKey, Step},
+    kernel::{Kernel, Unanswered},
+    model::{Action, Backend, Deletions, Observed, Plan, PublicKey, Step},
     plan::plan,
 };
 
@@ -25,8 +24,8 @@ use crate::{
         files::{Places, Texts, Written},
         vacate::Vacating,
     },
+    companions::Companions,
     extension,
-    forwarder::Forwarder,
     ground::{self, Ground},
     inputs::Snapshot,
     intent::Built,
@@ -34,12 +33,17 @@ use crate::{
     publish::{Availability, Published, status},
 };
 
+mod findings;
 mod tell;
 
+use findings::{findings, wireguard_links};
 use tell::{record, say};
 
 /// A node that is broken for this long says so to the scheduler. What the next rounds repair is no news.
 const BREAKDOWN: Duration = Duration::from_secs(10);
+
+/// Until when it is known whether a peer answers the IKE daemon.
+const ANSWER: Duration = Duration::from_secs(21);
 
 /// The surroundings of a round.
 #[derive(Debug)]
@@ -73,7 +77,7 @@ pub struct Memory {
     pub sessions: Option<BTreeSet<PublicKey>>,
     /// What the CNI configuration on disk leaves out.
     pub vacating: Vacating,
-    pub forwarder: Forwarder,
+    pub companions: Companions,
     addresses: Counted,
     /// Since when this node's network doesn't work, for a cause of its own.
     broken_since: Option<Instant>,
@@ -106,7 +110,8 @@ pub async fn round(
 ) -> Round {
     let started = Instant::now();
     let ground = ground::find(place.node, place.api_server, snapshot, kernel, memory).await;
-    let worked = program(&ground, kernel).await;
+    let daemon_awaited = memory.companions.daemon_is_awaited(started);
+    let worked = Worked { daemon_awaited, ..program(&ground, kernel).await };
     let files = write_files(place, &ground, &worked, memory);
     let known = match &ground {
         Ground::Fresh { built, .. } if files.written => Some(built.returning.as_slice()),
@@ -127,7 +132,7 @@ pub async fn round(
         // The paths of this round still counted on it, or did without.
         || memory.lost != verdict.lost
         || memory.lost_links != verdict.lost_links
-        || memory.forwarder.is_missing()
+        || memory.companions.forwarder_is_missing()
         || (memory.broken_since.is_some() && availability.is_none());
     let published = publish(place, snapshot, &ground, &worked, &verdict, (availability, &met), memory);
     let settled = worked.settled() && files.error.is_none() && !again;
@@ -155,7 +160,7 @@ pub async fn round(
         unconfirmed,
         extension,
         worked: !worked.applied.is_empty(),
-        again: met.again,
+        again: met.again.into_iter().chain(worked.unanswered.more.then_some(ANSWER)).min(),
     }
 }
 
@@ -216,6 +221,8 @@ struct Worked {
     /// Parts of the kernel that could not be read.
     unseen: Vec<(&'static str, String)>,
     outdated_preshared: usize,
+    daemon_awaited: bool,
+    unanswered: Unanswered,
 }
 
 impl Worked {
@@ -240,9 +247,11 @@ async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
         failed: failed.collect(),
         owned,
         outdated_preshared: seen.outdated_preshared,
+        unanswered: seen.unanswered,
         unseen: seen.failures.iter().map(|error| (error.reason(), chain(error))).collect(),
         desired,
         plan,
+        daemon_awaited: false,
     }
 }
 
@@ -271,37 +280,6 @@ struct Files {
     shadowing: Option<String>,
     /// They say what they should.
     written: bool,
-}
-
-fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Files) -> Findings<'a> {
-    let built = ground.built();
-    Findings {
-        facts: ground.facts(),
-        failed: &worked.failed,
-        unseen: &worked.unseen,
-        conflicts: &worked.plan.conflicts,
-        problems: &worked.desired.problems,
-        faults: built.map_or(&[], |built| &built.faults),
-        frozen: ground.frozen(),
-        shadowing: files.shadowing.as_deref(),
-        files: files.error.as_deref(),
-        foreign_file: files.foreign.as_deref(),
-        paths: &worked.desired.paths,
-        no_ground: ground.missing(),
-        unmet: built.map_or(&[], |built| &built.troubles),
-        extension: &[],
-        no_key: built.and_then(|built| built.no_key.as_deref()),
-        spare: built.map(|built| built.intent.spare_backends()).unwrap_or_default(),
-        wireguard_links: built.map(wireguard_links).unwrap_or_default(),
-        outdated_preshared: worked.outdated_preshared,
-    }
-}
-
-/// The links of this node's keys.
-fn wireguard_links(built: &Built) -> Vec<&'static str> {
-    let Intent { local, wireguard, .. } = &built.intent;
-    let ends = local.side.endpoints.wireguard.iter().chain(&wireguard.leaving);
-    ends.map(|end| mark::wireguard(end.generation)).collect()
 }
 
 /// Keys of links that are gone go too, once everything else is as it should be.

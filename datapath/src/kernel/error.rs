@@ -22,8 +22,6 @@ pub enum ObserveError {
         #[source]
         source: RequestError,
     },
-    #[error(transparent)]
-    Ike(IkeError),
     #[error("list table inet tartan")]
     Nft(#[source] NftError),
     #[error("list chain {chain}")]
@@ -135,7 +133,6 @@ impl ObserveError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Dump { source, .. } => by_errno(source.errno()),
-            Self::Ike(error) => error.reason(),
             Self::Nft(error) | Self::Forward { source: error, .. } => error.reason(),
             Self::Sysctl { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "sysctl-missing",
             Self::Sysctl { source, .. } | Self::Offload { source, .. } => by_errno(source.raw_os_error()),

@@ -4,14 +4,16 @@
 //! A connection to it is opened for one look or one plan and closed again: the daemon may be restarted at any time,
 //! and the kernel's associations go on meanwhile. A second one lies idle, and tells of the daemon's end.
 
+mod key;
 mod message;
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt as _;
@@ -19,16 +21,18 @@ use rsvici::Client;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use self::message::{Answer, LoadShared, Shared, connection, surplus};
+pub use self::key::IkeKeyError;
+use self::key::secret;
+use self::message::{Answer, LoadShared, Shared, connection, surplus, unanswered};
 use crate::{
     mark,
     model::{Action, Elements, IkeConnection, Key, Observed, Step, Value},
 };
 
-/// The daemon answers from memory.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A key of fewer characters could be found by trying: one answer of a node is enough to try on.
-const SHORTEST_KEY: usize = 32;
+/// The daemon answers from memory. Everything else of the node waits meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A peer that is up answers within a second or two; one that was just told of us by its agent, somewhat later.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Talking to the daemon failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,20 +47,18 @@ pub enum IkeError {
     },
     /// It was there before: what it negotiated goes on until it is due to be negotiated anew.
     #[error(
-        "the IKE daemon has ended (its socket was {}): what it negotiated goes on for at most an hour, and no new node is reached; look at the logs of its container", path.display()
+        "the IKE daemon has ended or hangs: what it negotiated goes on for at most an hour, and no new node is reached; look at the logs of its container"
     )]
-    Ended {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    Ended(#[source] Box<IkeError>),
     #[error("ask the IKE daemon: {command}")]
     Request {
         command: &'static str,
         #[source]
-        source: rsvici::Error,
+        source: Arc<rsvici::Error>,
     },
-    #[error("the IKE daemon does not answer: {command}")]
+    #[error(
+        "the IKE daemon does not answer {command} within {} s: restart its container, whose logs may say more", PATIENCE.as_secs()
+    )]
     Timeout { command: &'static str },
     #[error("the IKE daemon refused {command}: {message}")]
     Refused { command: &'static str, message: String },
@@ -64,36 +66,39 @@ pub enum IkeError {
     Key(#[from] IkeKeyError),
 }
 
-/// The preshared key can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum IkeKeyError {
-    #[error(
-        "no preshared key in {}: make the Secret that the chart names, or mount the file", path.display()
-    )]
-    Missing { path: PathBuf },
-    #[error("read {}", path.display())]
-    File {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{} may be read by others (mode {mode:o}): mount it with mode 400", path.display())]
-    Open { path: PathBuf, mode: u32 },
-    #[error("the preshared key in {} must be a text of at least {SHORTEST_KEY} characters in one line", path.display())]
-    Unfit { path: PathBuf },
-}
-
 impl IkeError {
     /// Labels of metrics: a fixed set.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Connect { .. } => "ike-daemon-unreachable",
-            Self::Ended { .. } => "ike-daemon-ended",
-            Self::Request { .. } | Self::Timeout { .. } => "no-answer",
+            Self::Ended(_) => "ike-daemon-ended",
+            Self::Request { .. } | Self::Timeout { .. } => "ike-daemon-silent",
             Self::Refused { .. } => "refused",
             Self::Key(_) => "ike-key-unfit",
         }
     }
+
+    fn request(command: &'static str, source: rsvici::Error) -> Self {
+        Self::Request { command, source: Arc::new(source) }
+    }
+
+    /// That nobody answers, of which there is more than one to tell.
+    fn silence(&self) -> Option<Self> {
+        match self {
+            Self::Timeout { command } => Some(Self::Timeout { command }),
+            Self::Request { command, source } => Some(Self::Request { command, source: Arc::clone(source) }),
+            _ => None,
+        }
+    }
+}
+
+/// Peers that the daemon has no association with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unanswered {
+    /// By their outer addresses, for longer than any needs that can answer.
+    pub late: BTreeSet<IpAddr>,
+    /// There are others, of which it is too early to tell.
+    pub more: bool,
 }
 
 /// The way to the daemon.
@@ -105,77 +110,96 @@ pub(super) struct Ike {
     reached: bool,
     /// Open as long as the daemon lives.
     idle: Option<UnixStream>,
-}
-
-/// Printed by nothing.
-#[derive(PartialEq, Eq)]
-struct Secret(String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
+    /// It did not answer when it was looked at: it isn't asked again in the same round.
+    silent: Option<IkeError>,
+    /// Peers that were asked and did not answer, since when.
+    unanswered: BTreeMap<IpAddr, Instant>,
 }
 
 impl Ike {
     pub(super) fn new(socket: PathBuf, key: PathBuf) -> Self {
-        Self { socket, key, reached: false, idle: None }
+        Self { socket, key, reached: false, idle: None, silent: None, unanswered: BTreeMap::new() }
     }
 
-    /// Returns when the daemon has ended. Cancel-safe.
-    pub(super) async fn ended(&self) {
+    /// Returns when the daemon has ended, once for each. Cancel-safe.
+    pub(super) async fn ended(&mut self) {
         let Some(idle) = &self.idle else { return std::future::pending().await };
-        loop {
-            if idle.readable().await.is_err() {
-                return;
-            }
+        while idle.readable().await.is_ok() {
             match idle.try_read(&mut [0; 64]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => break,
                 Ok(_) => {}
             }
         }
+        self.idle = None;
     }
 
-    /// Adds what the daemon holds for us. Nothing where it can't be reached: applying will say so, if it matters.
-    pub(super) async fn observe(
-        &mut self,
-        desired: &Elements,
-        observed: &mut Observed,
-    ) -> Result<(), IkeError> {
+    /// Adds what the daemon holds for us. Nothing where it can't be reached or does not answer: applying will say so,
+    /// if it matters.
+    pub(super) async fn observe(&mut self, desired: &Elements, observed: &mut Observed) {
+        self.idle = None;
+        self.silent = None;
+        // Of a daemon that can't be asked, nothing is known.
+        let before = std::mem::take(&mut self.unanswered);
         let wanted = desired.contains_key(&Key::IkeSecret);
         if !wanted && !self.socket.exists() {
-            return Ok(());
+            return;
         }
-        self.idle = UnixStream::connect(&self.socket).await.ok();
-        let mut session = match Session::open(&self.socket).await {
-            Ok(session) => session,
-            Err(IkeError::Connect { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        // All of it or nothing: of what was not seen, nothing is removed.
+        match self.look(desired, wanted).await {
+            Ok((seen, silent)) => {
+                self.reached = true;
+                let now = Instant::now();
+                let since = |peer: IpAddr| (peer, before.get(&peer).copied().unwrap_or(now));
+                self.unanswered = silent.into_iter().map(since).collect();
+                self.idle = UnixStream::connect(&self.socket).await.ok();
+                observed.ours.extend(seen);
+            }
+            Err(IkeError::Connect { .. }) => {}
+            Err(error) => {
+                tracing::debug!(%error, wanted, "cannot look at the IKE daemon");
+                self.silent = Some(error);
+            }
+        }
+    }
+
+    /// Peers that don't answer, though they have been asked for so long that any that could would have.
+    pub(super) fn unanswered(&self) -> Unanswered {
+        let now = Instant::now();
+        let (late, young) = self
+            .unanswered
+            .iter()
+            .partition::<BTreeMap<IpAddr, Instant>, _>(|(_, since)| now.duration_since(**since) >= SILENCE);
+        Unanswered { late: late.into_keys().collect(), more: !young.is_empty() }
+    }
+
+    /// What is ours, and the peers that have not answered.
+    async fn look(&self, desired: &Elements, wanted: bool) -> Result<(Elements, BTreeSet<IpAddr>), IkeError> {
+        let mut seen = Elements::new();
+        let mut session = Session::open(&self.socket).await?;
         let shared: Shared = session.ask("get-shared", ()).await?;
-        self.reached = true;
         // A file that can't be used leaves what is loaded.
         let current = secret(&self.key).ok().map(|(name, _)| name);
         let mut loaded = shared.keys.iter().filter(|key| key.starts_with(mark::IKE_PREFIX));
         if loaded.any(|key| !wanted || current.as_ref().is_none_or(|current| current == key)) {
-            observed.ours.insert(Key::IkeSecret, Value::IkeSecret);
+            seen.insert(Key::IkeSecret, Value::IkeSecret);
         }
         let connections: Vec<BTreeMap<String, message::SeenConnection>> =
             session.list("list-conns", "list-conn").await?;
-        for (name, seen) in connections.into_iter().flatten() {
+        for (name, found) in connections.into_iter().flatten() {
             if name.starts_with(mark::IKE_PREFIX) {
                 let key = Key::IkeConnection(name);
-                let value = seen.value(desired.get(&key));
-                observed.ours.insert(key, Value::IkeConnection(value));
+                let value = found.value(desired.get(&key));
+                seen.insert(key, Value::IkeConnection(value));
             }
         }
         let associations: Vec<BTreeMap<String, message::SeenAssociation>> =
             session.list("list-sas", "list-sa").await?;
-        for number in surplus(associations.into_iter().flatten(), desired) {
-            observed.ours.insert(Key::IkeAssociation(number), Value::IkeAssociation);
+        let associations: Vec<_> = associations.into_iter().flatten().collect();
+        for number in surplus(&associations, desired) {
+            seen.insert(Key::IkeAssociation(number), Value::IkeAssociation);
         }
-        Ok(())
+        Ok((seen, unanswered(&associations, desired)))
     }
 
     /// The results of these steps, in their order.
@@ -183,21 +207,31 @@ impl Ike {
         let mut results = Vec::with_capacity(steps.len());
         let mut session = None;
         for step in steps {
-            let result = match &mut session {
-                Some(session) => self.apply_one(session, step).await,
-                None => match Session::open(&self.socket).await {
+            // One that hangs would be waited for as many times as there are steps.
+            let silent = self.silent.as_ref().and_then(IkeError::silence);
+            let result = match (silent, &mut session) {
+                (Some(error), _) => Err(error),
+                (None, Some(session)) => self.apply_one(session, step).await,
+                (None, None) => match Session::open(&self.socket).await {
                     Ok(opened) => self.apply_one(session.insert(opened), step).await,
                     // Without the daemon, its connections are gone.
                     Err(IkeError::Connect { .. }) if step.action == Action::Delete => Ok(()),
-                    Err(IkeError::Connect { path, source }) if self.reached => {
-                        Err(IkeError::Ended { path, source })
-                    }
                     Err(error) => Err(error),
                 },
             };
-            if result.is_err() {
+            if let Err(error) = &result {
                 session = None;
+                self.silent = self.silent.take().or(error.silence());
             }
+            let result = result.map_err(|error| match error {
+                // It was there before.
+                IkeError::Connect { .. } | IkeError::Request { .. } | IkeError::Timeout { .. }
+                    if self.reached =>
+                {
+                    IkeError::Ended(Box::new(error))
+                }
+                other => other,
+            });
             results.push(result);
         }
         results
@@ -229,32 +263,6 @@ fn load<'a>(name: &'a str, wanted: &IkeConnection) -> BTreeMap<&'a str, message:
     BTreeMap::from([(name, connection(wanted))])
 }
 
-/// The preshared key, of a file that a Secret is mounted as, and its name in the daemon, which tells when the file
-/// was written and nothing of the key.
-fn secret(path: &Path) -> Result<(String, Secret), IkeKeyError> {
-    let path = path.to_owned();
-    let found = match fs::metadata(&path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(IkeKeyError::Missing { path }),
-        Err(source) => return Err(IkeKeyError::File { path, source }),
-    };
-    let mode = found.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(IkeKeyError::Open { path, mode });
-    }
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(IkeKeyError::Unfit { path }),
-        Err(source) => return Err(IkeKeyError::File { path, source }),
-    };
-    let text = text.trim();
-    if text.len() < SHORTEST_KEY || text.lines().count() != 1 {
-        return Err(IkeKeyError::Unfit { path });
-    }
-    let name = format!("{}{}.{:09}", mark::IKE_PREFIX, found.mtime(), found.mtime_nsec());
-    Ok((name, Secret(text.to_owned())))
-}
-
 /// One conversation.
 struct Session(Client);
 
@@ -271,7 +279,7 @@ impl Session {
         message: T,
     ) -> Result<U, IkeError> {
         match timeout(PATIENCE, self.0.request(command, message)).await {
-            Ok(answer) => answer.map_err(|source| IkeError::Request { command, source }),
+            Ok(answer) => answer.map_err(|source| IkeError::request(command, source)),
             Err(_) => Err(IkeError::Timeout { command }),
         }
     }
@@ -307,37 +315,10 @@ impl Session {
         loop {
             match timeout(PATIENCE, stream.next()).await {
                 Ok(Some(Ok(item))) => found.push(item),
-                Ok(Some(Err(source))) => return Err(IkeError::Request { command, source }),
+                Ok(Some(Err(source))) => return Err(IkeError::request(command, source)),
                 Ok(None) => return Ok(found),
                 Err(_) => return Err(IkeError::Timeout { command }),
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_must_be_long_secret_and_one_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("psk");
-        assert!(matches!(secret(&path), Err(IkeKeyError::Missing { .. })));
-        let good = "0123456789abcdef0123456789abcdef";
-        for (text, mode, fits) in [
-            (good, 0o600, true),
-            (&format!("{good}\n"), 0o400, true),
-            (good, 0o644, false),
-            ("short", 0o600, false),
-            (&format!("{good}\n{good}"), 0o600, false),
-        ] {
-            let _ = fs::remove_file(&path);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let found = secret(&path);
-            assert_eq!(found.is_ok(), fits, "{text:?} {mode:o}: {found:?}");
-            assert!(!format!("{found:?}").contains(good));
         }
     }
 }

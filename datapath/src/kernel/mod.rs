@@ -31,7 +31,7 @@ use std::{
 pub use apply::{Failure, Outcome};
 pub use error::{ApplyError, ObserveError, OpenError};
 pub use facts::LookUpError;
-pub use ike::{IkeError, IkeKeyError};
+pub use ike::{IkeError, IkeKeyError, Unanswered};
 pub use keys::KeyError;
 pub use monitor::Notice;
 pub use nft::NftError;
@@ -133,7 +133,7 @@ impl Kernel {
 
     /// Returns when the kernel has said that something of interest changed, or that it lost count.
     /// Cancel-safe.
-    pub async fn changed(&self) -> std::io::Result<Notice> {
+    pub async fn changed(&mut self) -> std::io::Result<Notice> {
         tokio::select! {
             notice = self.monitor.changed() => notice,
             () = self.ike.ended() => Ok(Notice::Ours),

@@ -4,8 +4,10 @@
 
 use std::{collections::BTreeMap, io, os::fd::AsRawFd as _};
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+use nix::sys::socket::{MsgFlags, recv};
+use rtnetlink::sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -18,6 +20,9 @@ const ROUTE_GROUPS: u32 =
     group(1) | group(3) | group(5) | group(7) | group(9) | group(11) | group(24) | group(25);
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUPS: u32 = group(7);
+
+/// `XFRMNLGRP_POLICY` (linux/xfrm.h).
+const XFRM_GROUPS: u32 = group(4);
 
 const fn group(number: u32) -> u32 {
     1 << (number - 1)
@@ -48,9 +53,11 @@ struct Own {
 #[derive(Debug)]
 pub(super) struct Monitor {
     own: Own,
-    route: AsyncFd<std::os::fd::OwnedFd>,
+    route: AsyncFd<Socket>,
     /// Listening to nftables takes NET_ADMIN; without it, nothing can be repaired anyway.
-    nftables: Option<AsyncFd<std::os::fd::OwnedFd>>,
+    nftables: Option<AsyncFd<Socket>>,
+    /// Opened when there is an IPsec device: a kernel without XFRM has no such socket.
+    xfrm: Option<AsyncFd<Socket>>,
 }
 
 impl Monitor {
@@ -58,18 +65,19 @@ impl Monitor {
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self {
             own: Own::default(),
-            route: listen(SockProtocol::NetlinkRoute, ROUTE_GROUPS)?,
-            nftables: match listen(SockProtocol::NetlinkNetFilter, NFTABLES_GROUPS) {
+            route: listen(NETLINK_ROUTE, ROUTE_GROUPS)?,
+            nftables: match listen(NETLINK_NETFILTER, NFTABLES_GROUPS) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
                 socket => Some(socket?),
             },
+            xfrm: None,
         })
     }
 
-    /// As `open`, without nftables.
+    /// As `open`, for links and routes only.
     pub(super) fn open_routes() -> io::Result<Self> {
-        let route = listen(SockProtocol::NetlinkRoute, group(1) | group(7))?;
-        Ok(Self { own: Own::default(), route, nftables: None })
+        let route = listen(NETLINK_ROUTE, group(1) | group(7))?;
+        Ok(Self { own: Own::default(), route, nftables: None, xfrm: None })
     }
 
     /// Learns which links are ours.
@@ -85,35 +93,42 @@ impl Monitor {
             udp: named(mark::UDP).map(|link| link.index),
             learning: vxlan.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
         };
+        match self.own.ipsec {
+            None => self.xfrm = None,
+            // Without it, a look each minute repairs policies.
+            Some(_) if self.xfrm.is_none() => {
+                self.xfrm = listen(NETLINK_XFRM, XFRM_GROUPS).ok();
+            }
+            Some(_) => {}
+        }
     }
 
     /// Returns when at least one notification came, or some were lost. All that are waiting are taken, so
     /// that a burst wakes the caller once. Cancel-safe: a dropped future has taken none without returning.
     pub(super) async fn changed(&self) -> io::Result<Notice> {
-        let route = drain(&self.route, |message| self.own.judge_route(message));
-        match &self.nftables {
-            None => route.await,
-            Some(nftables) => tokio::select! {
-                result = route => result,
-                result = drain(nftables, judge_nftables) => result,
-            },
+        let drain_if = async |socket: &Option<AsyncFd<_>>, judge: fn(&[u8]) -> Option<Notice>| match socket {
+            Some(socket) => drain(socket, judge).await,
+            None => std::future::pending().await,
+        };
+        tokio::select! {
+            result = drain(&self.route, |message| self.own.judge_route(message)) => result,
+            result = drain_if(&self.nftables, judge_nftables) => result,
+            // Whose policy it is stands too far behind in the message.
+            result = drain_if(&self.xfrm, |_| Some(Notice::Other)) => result,
         }
     }
 }
 
-fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    // SAFETY: an OwnedFd names the same open socket for as long as it lives, and AsyncFd owns it.
+fn listen(protocol: isize, groups: u32) -> io::Result<AsyncFd<Socket>> {
+    let mut socket = Socket::new(protocol)?;
+    socket.set_non_blocking(true)?;
+    socket.bind(&SocketAddr::new(0, groups))?;
+    // SAFETY: a Socket names the same open socket for as long as it lives, and AsyncFd owns it.
     let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(registered?)
 }
 
-async fn drain(
-    socket: &AsyncFd<std::os::fd::OwnedFd>,
-    judge: impl Fn(&[u8]) -> Option<Notice>,
-) -> io::Result<Notice> {
+async fn drain(socket: &AsyncFd<Socket>, judge: impl Fn(&[u8]) -> Option<Notice>) -> io::Result<Notice> {
     // The first fields are enough: a longer message is cut off.
     let mut buffer = [0; 64];
     loop {

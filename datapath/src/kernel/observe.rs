@@ -17,6 +17,7 @@ use super::{
     Kernel,
     decode::{self, SeenIpip, SeenLink, SeenPort},
     error::ObserveError,
+    ike::Unanswered,
     nft::{Forward, NftError},
     offload, wireguard,
 };
@@ -35,6 +36,7 @@ pub struct Observation {
     pub failures: Vec<ObserveError>,
     /// WireGuard peers that go on with another preshared key than is wanted, while their sessions live.
     pub outdated_preshared: usize,
+    pub unanswered: Unanswered,
 }
 
 impl Kernel {
@@ -63,10 +65,11 @@ impl Kernel {
             self.add_nft(desired, &mut seen.observed).await,
             add_wireguard(&ours, desired, &mut seen),
             self.add_policies(&links, desired, &mut seen.observed).await,
-            self.ike.observe(desired, &mut seen.observed).await.map_err(ObserveError::Ike),
         ] {
             seen.failures.extend(result.err());
         }
+        self.ike.observe(desired, &mut seen.observed).await;
+        seen.unanswered = self.ike.unanswered();
         self.add_settings(desired, &links, &mut seen);
         for chain in ForwardException::ALL {
             match self.forward(chain).await {

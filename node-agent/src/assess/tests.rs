@@ -29,6 +29,8 @@ fn findings(facts: &Facts) -> Findings<'_> {
         no_key: None,
         wireguard_links: vec![],
         outdated_preshared: 0,
+        daemon_awaited: false,
+        unanswered: vec![],
     }
 }
 
@@ -182,22 +184,36 @@ fn a_missing_program_or_right_is_named_with_its_remedy() {
 }
 
 #[test]
+fn nodes_that_do_not_answer_the_ike_daemon_are_told_of() {
+    let assessment = assess(&Findings { unanswered: vec!["node2", "node3"], ..findings(&good()) });
+    assert_eq!(summary(&assessment), (None, vec![reason::IKE_UNANSWERED], true));
+    assert!(assessment.troubles[0].message.contains("node2 and 1 more: let UDP ports 500"), "{assessment:?}");
+}
+
+#[test]
 fn an_ike_daemon_that_ended_is_missed_and_one_that_never_was_costs_the_backend() {
-    let of = |reason: &'static str, spare: &[Backend]| {
+    let found = |reason: &'static str, spare: &[Backend], daemon_awaited: bool| {
         let key = Key::IkeSecret;
         let step = Step { action: Action::Create, key: key.clone(), value: Value::IkeSecret, before: None };
         let failed = [(step, Failed { key, reason, message: "no".into() })];
         let spare = spare.iter().copied().collect();
-        assess(&Findings { failed: &failed, spare, ..findings(&good()) })
+        assess(&Findings { failed: &failed, spare, daemon_awaited, ..findings(&good()) })
     };
+    let of = |reason, spare: &[Backend]| found(reason, spare, false);
     for spare in [&[][..], &[Backend::Ipsec]] {
         let ended = of("ike-daemon-ended", spare);
         assert_eq!(summary(&ended), (None, vec![reason::BACKEND_UNAVAILABLE], true));
         assert!(ended.lost.is_empty());
     }
-    let absent = of("ike-daemon-unreachable", &[]);
-    assert_eq!(summary(&absent), (Some(reason::BACKEND_UNAVAILABLE), vec![], false));
-    let spare = of("ike-daemon-unreachable", &[Backend::Ipsec]);
-    assert_eq!(summary(&spare), (None, vec![reason::BACKEND_UNAVAILABLE], true));
-    assert_eq!(spare.lost, BTreeSet::from([Backend::Ipsec]));
+    for away in ["ike-daemon-unreachable", "ike-daemon-silent"] {
+        let absent = of(away, &[]);
+        assert_eq!(summary(&absent), (Some(reason::BACKEND_UNAVAILABLE), vec![], false));
+        let spare = of(away, &[Backend::Ipsec]);
+        assert_eq!(summary(&spare), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+        assert_eq!(spare.lost, BTreeSet::from([Backend::Ipsec]));
+        // Agent and daemon were started anew together.
+        let awaited = found(away, &[], true);
+        assert_eq!(summary(&awaited), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+        assert!(awaited.lost.is_empty());
+    }
 }

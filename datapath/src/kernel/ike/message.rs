@@ -222,18 +222,15 @@ impl SeenAssociation {
 
 /// Associations that should end: those of connections that are not wanted, and of several that carry packets of
 /// one pair, all but the newest; that is for the node with the lower address to decide.
-pub(super) fn surplus(
-    seen: impl Iterator<Item = (String, SeenAssociation)>,
-    desired: &Elements,
-) -> BTreeSet<u32> {
+pub(super) fn surplus(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<u32> {
     let mut ended = BTreeSet::new();
     let mut pairs: BTreeMap<String, Vec<(u64, u32)>> = BTreeMap::new();
-    for (name, association) in seen.filter(|(name, _)| name.starts_with(mark::IKE_PREFIX)) {
+    for (name, association) in seen.iter().filter(|(name, _)| name.starts_with(mark::IKE_PREFIX)) {
         let Ok(number) = association.uniqueid.parse() else { continue };
         match desired.get(&Key::IkeConnection(name.clone())) {
             Some(Value::IkeConnection(wanted)) if wanted.local < wanted.remote => {
                 if let Some(age) = association.age() {
-                    pairs.entry(name).or_default().push((age, number));
+                    pairs.entry(name.clone()).or_default().push((age, number));
                 }
             }
             Some(_) => {}
@@ -248,6 +245,16 @@ pub(super) fn surplus(
         }
     }
     ended
+}
+
+/// Peers of wanted connections with which there is no association that carries packets.
+pub(super) fn unanswered(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<IpAddr> {
+    let answered = |name: &str| seen.iter().any(|(other, found)| other == name && found.age().is_some());
+    let wanted = desired.iter().filter_map(|(key, value)| match (key, value) {
+        (Key::IkeConnection(name), Value::IkeConnection(wanted)) => Some((name, wanted)),
+        _ => None,
+    });
+    wanted.filter(|(name, _)| !answered(name)).map(|(_, wanted)| wanted.remote).collect()
 }
 
 #[cfg(test)]
@@ -296,9 +303,11 @@ mod tests {
         let lower = Elements::from([wanted("192.0.2.1", "192.0.2.2")]);
         let upper = Elements::from([wanted("192.0.2.2", "192.0.2.1")]);
         let ended = |desired: &Elements, name: &str, ages: &[(u32, Option<u64>, &str)]| {
-            let seen =
-                ages.iter().map(|(number, age, child)| (name.to_owned(), association(*number, *age, child)));
-            surplus(seen, desired).into_iter().collect::<Vec<_>>()
+            let seen: Vec<_> = ages
+                .iter()
+                .map(|(number, age, child)| (name.to_owned(), association(*number, *age, child)))
+                .collect();
+            surplus(&seen, desired).into_iter().collect::<Vec<_>>()
         };
         let two = [(1, Some(9), "INSTALLED"), (2, Some(5), "INSTALLED")];
         assert_eq!(ended(&lower, "tartan-192.0.2.2", &two), [1]);
@@ -312,5 +321,18 @@ mod tests {
         // Of a connection that is not wanted, all of them; another program's are its own.
         assert_eq!(ended(&lower, "tartan-192.0.2.9", &beginning), [1, 2, 3]);
         assert!(ended(&lower, "office", &two).is_empty());
+    }
+
+    #[test]
+    fn a_peer_has_answered_when_something_carries_packets_to_it() {
+        let desired = Elements::from([wanted("192.0.2.1", "192.0.2.2")]);
+        let of =
+            |name: &str, age, child| unanswered(&[(name.to_owned(), association(1, age, child))], &desired);
+        let silent = BTreeSet::from(["192.0.2.2".parse().unwrap()]);
+        assert!(of("tartan-192.0.2.2", Some(0), "INSTALLED").is_empty());
+        assert_eq!(of("tartan-192.0.2.2", None, ""), silent);
+        assert_eq!(of("tartan-192.0.2.2", Some(9), "CREATED"), silent);
+        assert_eq!(of("tartan-192.0.2.3", Some(9), "INSTALLED"), silent);
+        assert!(unanswered(&[], &Elements::new()).is_empty());
     }
 }
