@@ -1,9 +1,9 @@
 # The images: `--target operator`, `--target agent` and, for the backend ipsec, `--target ipsec`.
 #
 # From the sources, with docker, podman or buildah:
-#   docker build --target operator --build-arg BUILDER=rust:1.95-bookworm --tag tartan/tartan-operator:0.1.0 .
-#   docker build --target agent --build-arg BUILDER=rust:1.95-bookworm --tag tartan/tartan-node-agent:0.1.0 .
-#   docker build --target ipsec --tag tartan/tartan-ipsec:0.1.0 .
+#   docker build --target operator --build-arg BUILDER=rust:1.95-bookworm --tag registry.example.com/tartan/tartan-operator:0.1.0 .
+#   docker build --target agent --build-arg BUILDER=rust:1.95-bookworm --tag registry.example.com/tartan/tartan-node-agent:0.1.0 .
+#   docker build --target ipsec --tag registry.example.com/tartan/tartan-ipsec:0.1.0 .
 # From programs that are built already, in a context that holds nothing but them: `cargo xtask image`.
 
 ARG BASE=debian:bookworm-slim

@@ -7,7 +7,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tartan_lab::{Cluster, eventually_ok, images};
 
-use crate::{image::Images, workspace};
+use crate::{
+    image::{self, Images},
+    workspace,
+};
 
 /// How long a cluster may take for what it does by itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +43,7 @@ pub fn helm(cluster: &Cluster, verb: &str, values: &str) -> Result<()> {
     let settings = [
         format!("apiServer.host={host}"),
         format!("apiServer.port={port}"),
+        format!("image.registry={}", image::REGISTRY),
         "image.pullPolicy=Never".to_owned(),
         "log.format=text".to_owned(),
     ];

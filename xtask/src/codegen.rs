@@ -4,6 +4,7 @@
 //! generated file; nothing else writes one. The files are committed, so that readers and `kubectl` need no build.
 
 mod crds;
+mod schema;
 mod values;
 
 use std::fs;
@@ -42,6 +43,7 @@ pub fn run(check: bool) -> Result<()> {
 /// The generated files that differ from what is committed.
 pub fn stale() -> Result<Vec<Generated>> {
     let mut stale = crds::generate()?;
+    stale.push(schema::generate()?);
     stale.push(values::generate()?);
     stale.retain(|file| fs::read_to_string(root().join(&file.path)).ok().as_deref() != Some(&file.text));
     Ok(stale)

@@ -11,7 +11,7 @@ use tartan_lab::images::{BASE_IMAGE, Build, build_with_buildah};
 
 use crate::workspace::{cargo, root, target};
 
-/// The archives of one build. Their images have the names that the chart asks for by default.
+/// The archives of one build. Their images have the names that the chart asks for with `REGISTRY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     pub operator: PathBuf,
@@ -57,9 +57,12 @@ pub fn build(directory: &Path) -> Result<Images> {
     })
 }
 
-/// The name of a program's image, as the chart asks for it.
+/// The registry of images that never left this machine, for `image.registry`.
+pub const REGISTRY: &str = "localhost";
+
+/// The name of a program's image, as the chart asks for it with `REGISTRY`.
 pub fn name(program: &str) -> String {
-    format!("tartan/{program}:{}", env!("CARGO_PKG_VERSION"))
+    format!("{REGISTRY}/tartan/{program}:{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// A directory that holds the programs and nothing else.

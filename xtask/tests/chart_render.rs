@@ -94,6 +94,8 @@ fn values_that_make_no_sense_are_refused_with_the_reason() {
         ("operator.replicas=3", "at '/operator/replicas': maximum: got 3, want 2"),
         ("agent.port=0", "at '/agent/port': minimum"),
         ("agent.maxUnavailable=0", "at '/agent/maxUnavailable'"),
+        ("agent.maxUnavailable=0%", "at '/agent/maxUnavailable'"),
+        ("network.backends.wireguard.port=65535", "at '/network/backends/wireguard/port': maximum"),
         ("agent.image.digest=sha256:1", "does not match pattern"),
         ("log.format=xml", "value must be one of 'text', 'json'"),
         ("cniConfDir=etc/cni/net.d", "at '/cniConfDir': 'etc/cni/net.d' does not match pattern '^/'"),
@@ -104,6 +106,8 @@ fn values_that_make_no_sense_are_refused_with_the_reason() {
             Err(said) => assert!(said.contains(expected), "{setting}\nexpected: {expected}\ngot: {said}"),
         }
     }
+    let said = render(&["--set", "image.registry="]).unwrap_err();
+    assert!(said.contains("image.registry is empty: say where the images are"), "{said}");
     let said = render(&["--kube-version", "1.32.9"]).unwrap_err();
     assert!(said.contains("chart requires kubeVersion: >=1.33.0-0"), "{said}");
 }
@@ -142,7 +146,7 @@ fn collect_schema(root: &Value, schema: &Value, path: &str, to: &mut BTreeSet<St
     let inner = schema["properties"].as_object();
     for (key, value) in inner.into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        let filled_by_users = ["network.backends", "network.masquerade"].contains(&path.as_str());
+        let filled_by_users = path.starts_with("network.");
         to.insert(path.clone());
         if !filled_by_users {
             collect_schema(root, value, &path, to);
@@ -216,21 +220,46 @@ fn promtool_understands_the_alerts_and_the_programs_export_what_they_ask_for() {
     let rules = root().join("charts/tartan/files/alerts.yaml");
     let mut promtool = std::process::Command::new("promtool");
     let said = run(promtool.args(["check", "rules"]).arg(&rules)).unwrap().ok().unwrap();
-    assert!(said.stdout.contains("7 rules found"), "{}", said.stdout);
+    assert!(said.stdout.contains("8 rules found"), "{}", said.stdout);
     let text = fs::read_to_string(&rules).unwrap();
-    let exported = ["operator/src/metrics.rs", "node-agent/src/metrics/view.rs"]
-        .map(|file| fs::read_to_string(root().join(file)).unwrap())
-        .concat();
-    let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let names: BTreeSet<&str> = names.filter(|word| word.starts_with("tartan_")).collect();
+    let names = metric_names(&text, "");
     assert!(names.len() >= 8, "{names:?}");
-    for name in names {
-        assert!(exported.contains(&format!("\"{name}\"")), "no program exports {name}");
-    }
+    let exported = exported();
+    assert!(names.is_subset(&exported), "no program exports {:?}", names.difference(&exported));
     let rendered = render(&[&WITHOUT_CRDS[..], &["--values", &everything()]].concat()).unwrap();
     let all = objects(&rendered);
     let rendered = &object(&all, "PrometheusRule", "tartan")["spec"];
     assert_eq!(*rendered, serde_saphyr::from_str::<Value>(&text).unwrap(), "as promtool has checked it");
+}
+
+#[test]
+fn the_metrics_that_are_documented_are_those_that_are_exported() {
+    let documented = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    assert_eq!(metric_names(&documented, "`"), exported());
+}
+
+/// Names of metrics in the sources, which say them nowhere else.
+fn exported() -> BTreeSet<String> {
+    let sources = ["operator/src/metrics.rs", "node-agent/src/metrics", "forwarder/src/metrics.rs"];
+    let files =
+        sources.map(|path| root().join(path)).into_iter().flat_map(|path| match fs::read_dir(&path) {
+            Ok(directory) => directory.map(|entry| entry.unwrap().path()).collect(),
+            Err(_) => vec![path],
+        });
+    files.flat_map(|file| metric_names(&fs::read_to_string(file).unwrap(), "\"")).collect()
+}
+
+/// Words between these that begin like metrics of ours.
+fn metric_names(text: &str, quote: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let begin = format!("{quote}tartan_");
+    let words = text.match_indices(&begin).map(|(at, _)| &text[at + quote.len()..]);
+    words
+        .filter_map(|rest| {
+            let (name, after) = rest.split_at(rest.find(|c| !is_part(c)).unwrap_or(rest.len()));
+            after.starts_with(quote).then(|| name.to_owned())
+        })
+        .collect()
 }
 
 #[test]

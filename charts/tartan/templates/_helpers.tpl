@@ -16,8 +16,9 @@ app.kubernetes.io/component: {{ . }}
 
 {{/* An image's reference. Argument: root and image. */}}
 {{- define "tartan.image" -}}
-{{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{ .image.repository }}
+{{- $registry := required "image.registry is empty: say where the images are, such as registry.example.com; `cargo xtask image` and the Dockerfile make them" .root.Values.image.registry }}
+{{- trimSuffix "/" $registry }}/
+{{- .image.repository }}
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
