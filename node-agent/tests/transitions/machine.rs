@@ -36,6 +36,8 @@ fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
         .unwrap()
         .program(env!("CARGO_BIN_EXE_tartan-node-agent"), vm::program("tartan-node-agent"))
         .program(program("tartan-operator", "tartan-operator").unwrap(), vm::program("tartan-operator"))
+        .program(program("tartan-forwarder", "tartan-forwarder").unwrap(), vm::program("tartan-forwarder"))
+        .strongswan()
         .arguments(&["--exact", test, "--include-ignored", "--nocapture"])
         .environment(standing::SLOWER, &std::env::var(standing::SLOWER).unwrap_or_else(|_| "1".into()))
         .memory(2048);

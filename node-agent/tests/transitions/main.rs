@@ -15,6 +15,7 @@
 )]
 
 mod api;
+mod beside;
 mod change;
 mod interrupted;
 mod machine;

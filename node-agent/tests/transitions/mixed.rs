@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use tartan_crds::BackendType::{self, HostGw, Ipip, Vxlan, Wireguard};
+use tartan_crds::BackendType::{self, HostGw, Ipip, Udp, Vxlan, Wireguard};
 use tartan_lab::vm;
 
 use super::{
@@ -12,13 +12,14 @@ use super::{
     wait_for,
 };
 
-/// Nodes 1 to 5 are on one segment, 6 to 9 on the other.
-const SEGMENTS: [usize; 2] = [5, 4];
-const POOLS: [Pool; 4] = [
-    Pool { name: "tunnels", nodes: &[1, 6], backend: Vxlan },
-    Pool { name: "plain", nodes: &[2, 5, 7], backend: HostGw },
-    Pool { name: "thin", nodes: &[3, 8], backend: Ipip },
-    Pool { name: "secret", nodes: &[4, 9], backend: Wireguard },
+/// Nodes 1 to 6 are on one segment, 7 to 11 on the other.
+const SEGMENTS: [usize; 2] = [6, 5];
+const POOLS: [Pool; 5] = [
+    Pool { name: "tunnels", nodes: &[1, 7], backend: Vxlan },
+    Pool { name: "plain", nodes: &[2, 5, 8], backend: HostGw },
+    Pool { name: "thin", nodes: &[3, 9], backend: Ipip },
+    Pool { name: "secret", nodes: &[4, 10], backend: Wireguard },
+    Pool { name: "anywhere", nodes: &[6, 11], backend: Udp },
 ];
 /// Another program has WireGuard's ports there.
 const WITHOUT_WIREGUARD: usize = 5;
@@ -27,7 +28,7 @@ const WITHOUT_WIREGUARD: usize = 5;
 type Verdict = (&'static str, &'static str);
 
 /// For the nodes of two pools: on one segment, and on two.
-const TABLE: [(BackendType, BackendType, Verdict, Verdict); 10] = [
+const TABLE: [(BackendType, BackendType, Verdict, Verdict); 15] = [
     (Vxlan, Vxlan, ("vxlan", "same-backend"), ("vxlan", "same-backend")),
     (Vxlan, HostGw, ("vxlan", "overlay-on-one-side"), ("vxlan", "overlay-on-one-side")),
     (Vxlan, Ipip, ("vxlan", "overlay-on-one-side"), ("vxlan", "overlay-on-one-side")),
@@ -38,6 +39,11 @@ const TABLE: [(BackendType, BackendType, Verdict, Verdict); 10] = [
     (Ipip, Ipip, ("ipip", "same-backend"), ("ipip", "same-backend")),
     (Ipip, Wireguard, ("wireguard", "encrypted"), ("wireguard", "encrypted")),
     (Wireguard, Wireguard, ("wireguard", "same-backend"), ("wireguard", "same-backend")),
+    (Udp, Vxlan, ("vxlan", "overlay-on-one-side"), ("vxlan", "overlay-on-one-side")),
+    (Udp, HostGw, ("udp", "overlay-on-one-side"), ("udp", "overlay-on-one-side")),
+    (Udp, Ipip, ("ipip", "overlay-on-one-side"), ("ipip", "overlay-on-one-side")),
+    (Udp, Wireguard, ("wireguard", "encrypted"), ("wireguard", "encrypted")),
+    (Udp, Udp, ("udp", "same-backend"), ("udp", "same-backend")),
 ];
 
 /// What both ends of a pair with the node without WireGuard and one that encrypts say.

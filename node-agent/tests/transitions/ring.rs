@@ -12,8 +12,14 @@ use super::{
 };
 
 /// All backends, in an order in which each neighbours what differs most from it.
-pub const RING: &[BackendType] =
-    &[BackendType::Vxlan, BackendType::HostGw, BackendType::Ipip, BackendType::Wireguard];
+pub const RING: &[BackendType] = &[
+    BackendType::Vxlan,
+    BackendType::HostGw,
+    BackendType::Ipip,
+    BackendType::Wireguard,
+    BackendType::Udp,
+    BackendType::Ipsec,
+];
 
 const POOL: &str = "all";
 

@@ -13,7 +13,11 @@ use serde_json::{Value, json};
 use tartan_crds::{BackendType, NodeNetwork, SubnetLease, conditions::kind};
 use tartan_lab::{Fabric, FabricOptions, Pod, Process, program, run, traffic::Echo, vm};
 
-use super::{api::Server, wait_for};
+use super::{
+    api::Server,
+    beside::{self, has_daemon},
+    wait_for,
+};
 
 /// The network of all pods.
 pub const PODS: &str = "10.244.0.0/16";
@@ -35,6 +39,9 @@ pub struct Scene {
     ends: BTreeMap<String, End>,
     agents: BTreeMap<String, Process>,
     proxies: BTreeMap<String, Process>,
+    beside: BTreeMap<String, Vec<Process>>,
+    /// Nodes have an IKE daemon.
+    daemons: bool,
     operator: Option<Process>,
     taken: Vec<Echo>,
     begin: Instant,
@@ -53,7 +60,7 @@ pub struct End {
 impl Scene {
     /// As many nodes on each segment as given, in these pools, and all of them ready.
     pub fn start(segments: &[usize], pools: &[Pool]) -> Self {
-        let mut scene = Self::with_agents(segments, pools, &[]);
+        let mut scene = Self::with_agents(segments, pools, &[], true);
         for name in scene.names() {
             scene.start_proxy(&name);
         }
@@ -65,17 +72,17 @@ impl Scene {
         scene
     }
 
-    /// The same without Services, and with the ports of WireGuard taken by another program on one node.
+    /// The same without Services and IKE daemons, and with the ports of WireGuard taken by another program on one node.
     pub fn without_services(segments: &[usize], pools: &[Pool], without_wireguard: usize) -> Self {
         let taken: Vec<(usize, u16)> = (51820..51824).map(|port| (without_wireguard, port)).collect();
-        let mut scene = Self::with_agents(segments, pools, &taken);
+        let mut scene = Self::with_agents(segments, pools, &taken, false);
         for name in scene.names() {
             scene.add_end(&name);
         }
         scene
     }
 
-    fn with_agents(segments: &[usize], pools: &[Pool], taken: &[(usize, u16)]) -> Self {
+    fn with_agents(segments: &[usize], pools: &[Pool], taken: &[(usize, u16)], daemons: bool) -> Self {
         let begin = Instant::now();
         let mut fabric = Fabric::start(FabricOptions::with_segments(segments)).unwrap();
         fabric.outside().unwrap();
@@ -84,6 +91,8 @@ impl Scene {
             ends: BTreeMap::new(),
             agents: BTreeMap::new(),
             proxies: BTreeMap::new(),
+            beside: BTreeMap::new(),
+            daemons,
             operator: None,
             taken: vec![],
             begin,
@@ -149,7 +158,8 @@ impl Scene {
 
     /// It runs on the first node, as it would with the chart, and so loses the API server with it.
     pub fn start_operator(&mut self) {
-        let program = beside("tartan-operator", || program("tartan-operator", "tartan-operator").unwrap());
+        let program =
+            lab_program("tartan-operator", || program("tartan-operator", "tartan-operator").unwrap());
         let mut command = self.fabric.node("node1").command(&program);
         command.args(["run", "--no-leader-election"]).env("KUBECONFIG", &self.api.kubeconfig);
         self.operator = Some(self.start_on("node1", "operator", &command));
@@ -159,7 +169,12 @@ impl Scene {
         self.operator.take().unwrap().kill().unwrap();
     }
 
+    /// With the processes beside it, where they don't run yet.
     pub fn start_agent(&mut self, node: &str) {
+        if !self.beside.contains_key(node) {
+            let started = self.start_beside(node, self.daemons);
+            self.beside.insert(node.to_owned(), started);
+        }
         let command = self.agent_command(node);
         let process = self.start_on(node, "agent", &command);
         self.agents.insert(node.to_owned(), process);
@@ -185,6 +200,7 @@ impl Scene {
     pub fn power_off(&mut self, node: &str) {
         self.fabric.power_off_node(node).unwrap();
         self.agents.remove(node);
+        self.beside.remove(node);
         self.proxies.remove(node);
         self.ends.remove(node);
     }
@@ -208,13 +224,14 @@ impl Scene {
 
     /// The agent's command on a node, without subcommand.
     fn agent_command(&self, node: &str) -> Command {
-        let program = beside("tartan-node-agent", || env!("CARGO_BIN_EXE_tartan-node-agent").into());
+        let program = lab_program("tartan-node-agent", || env!("CARGO_BIN_EXE_tartan-node-agent").into());
         let mut command = self.fabric.node(node).command(&program);
         command.env("NODE_NAME", node).env("KUBECONFIG", &self.api.kubeconfig);
+        command.env("TARTAN_IPSEC_KEY", beside::KEY_FILE);
         command
     }
 
-    fn start_on(&mut self, node: &str, what: &str, command: &Command) -> Process {
+    pub fn start_on(&mut self, node: &str, what: &str, command: &Command) -> Process {
         self.started += 1;
         self.fabric.node(node).start(&format!("{what}-{}", self.started), command).unwrap()
     }
@@ -339,6 +356,7 @@ pub fn kernel_has(kind: BackendType) -> bool {
         BackendType::Vxlan => "ip link add probe type vxlan id 9 dstport 9999",
         BackendType::Ipip => "ip link add probe type ipip local 198.18.0.99",
         BackendType::Wireguard => "ip link add probe type wireguard",
+        BackendType::Ipsec if !has_daemon() => return false,
         BackendType::Ipsec => {
             "ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 1 mode tunnel \
              aead 'rfc4106(gcm(aes))' 0x0000000000000000000000000000000000000000 128"
@@ -352,7 +370,7 @@ pub fn kernel_has(kind: BackendType) -> bool {
 }
 
 /// In a virtual machine every program lies beside this one.
-fn beside(name: &str, elsewhere: impl FnOnce() -> PathBuf) -> String {
+pub fn lab_program(name: &str, elsewhere: impl FnOnce() -> PathBuf) -> String {
     let path = if vm::is_inside() { vm::program(name) } else { elsewhere() };
     path.display().to_string()
 }

@@ -14,10 +14,13 @@ use super::{
 const POOL: &str = "all";
 
 /// Backends that encrypt, and how a node loses what they need.
-const ENCRYPTING: &[(BackendType, &str)] = &[(
-    BackendType::Wireguard,
-    "for device in tartan-wg0 tartan-wg1; do [ ! -e /sys/class/net/$device ] || ip link delete $device; done",
-)];
+const ENCRYPTING: &[(BackendType, &str)] = &[
+    (
+        BackendType::Wireguard,
+        "for device in tartan-wg0 tartan-wg1; do [ ! -e /sys/class/net/$device ] || ip link delete $device; done",
+    ),
+    (BackendType::Ipsec, "ip link delete tartan-ipsec; ip xfrm policy flush; ip xfrm state flush"),
+];
 
 #[test]
 fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_nodes() {

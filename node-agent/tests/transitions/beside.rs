@@ -1,0 +1,54 @@
+//! The processes beside each agent, as the chart starts them: the forwarder of the udp backend, and, where the kernel
+//! has ESP, strongSwan's daemon.
+
+use std::process::Command;
+
+use tartan_crds::BackendType;
+use tartan_lab::{Process, program, vm};
+
+use super::{
+    scene::{Scene, kernel_has, lab_program},
+    wait_for,
+};
+
+const DAEMON: &str = "charon-systemd";
+const CONFIGURATION: &str = include_str!("../../../charts/tartan/files/strongswan.conf");
+/// Where the chart mounts the Secret is no directory of the node's own.
+pub const KEY_FILE: &str = "/run/secrets/presharedKey";
+const KEY: &str = "a key that is long enough for this test, and the same on all nodes";
+
+impl Scene {
+    /// Those that this kernel has a use for.
+    pub fn start_beside(&mut self, node: &str, daemon: bool) -> Vec<Process> {
+        let mut started = vec![];
+        if kernel_has(BackendType::Udp) {
+            let forwarder =
+                lab_program("tartan-forwarder", || program("tartan-forwarder", "tartan-forwarder").unwrap());
+            let command = self.fabric.node(node).command(&forwarder);
+            started.push(self.start_on(node, "forwarder", &command));
+        }
+        if daemon && has_daemon() {
+            started.push(self.start_daemon(node));
+        }
+        started
+    }
+
+    fn start_daemon(&mut self, node: &str) -> Process {
+        let place = self.fabric.node(node);
+        place.write("/run/tartan/ipsec/strongswan.conf", CONFIGURATION).unwrap();
+        place.write(KEY_FILE, KEY).unwrap();
+        place.script(&format!("chmod 600 {KEY_FILE}")).unwrap();
+        let mut command: Command = place.command(DAEMON);
+        command.env("STRONGSWAN_CONF", "/run/tartan/ipsec/strongswan.conf");
+        let daemon = self.start_on(node, "charon", &command);
+        wait_for(&format!("the IKE daemon of {node}"), || {
+            self.fabric.node(node).exec(&["test", "-S", "/run/tartan/ipsec/charon.vici"])?.ok()
+        });
+        daemon
+    }
+}
+
+/// In the virtual machine nothing is missing; on a host it is no one's to install.
+pub fn has_daemon() -> bool {
+    vm::is_inside() || std::path::Path::new("/usr/sbin").join(DAEMON).exists()
+}
