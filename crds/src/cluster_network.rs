@@ -1,12 +1,12 @@
 //! `ClusterNetwork`: what must be the same on every node. One object, named `default`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, KubeSchema, core::Duration};
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendSelection, BackendType, Cidr, Family, Forecast, Growth, IpsecParameters, Reservation,
+    BackendSelection, BackendType, Cidr, Duration, Family, Forecast, Growth, IpsecParameters, Reservation,
     TransitionPolicy, TransitionStatus, UsageSample, WireguardKeysStatus, WireguardParameters,
 };
 
@@ -82,13 +82,11 @@ pub struct ClusterNetworkSpec {
     pub growth: Growth,
     /// How long the block of a Node that is gone is held for its return, such as `1h` or `30m`.
     #[serde(default = "default_reclaim_after")]
-    #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$')").message("must be a duration such as 1h, 30m or 90s"))]
     pub reclaim_after: Duration,
 }
 
 fn default_reclaim_after() -> Duration {
-    std::time::Duration::from_secs(3600).into()
+    Duration::from_secs(3600)
 }
 
 /// A range that is cut into equal blocks, one of which a node leases.

@@ -1,11 +1,11 @@
 //! The address plan within an entry and over time: ranges that are kept back, and blocks that nodes get and
 //! give back as their pods come and go.
 
-use kube::{KubeSchema, core::Duration};
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Cidr;
+use crate::{Cidr, Duration};
 
 /// A range of an entry that is given to no node, or one block that is given to one node alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,13 +39,9 @@ pub struct Growth {
     pub grant_below_free: i32,
     /// The least time between two blocks of a family for one node, such as `1m`.
     #[serde(default = "cool_down")]
-    #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$')").message("must be a duration such as 1h, 30m or 90s"))]
     pub cool_down: Duration,
     /// For how long no pod must have had an address of a further block before it is taken back, such as `1h`.
     #[serde(default = "return_empty_after")]
-    #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$')").message("must be a duration such as 1h, 30m or 90s"))]
     pub return_empty_after: Duration,
 }
 
@@ -69,9 +65,9 @@ fn grant_below_free() -> i32 {
 }
 
 fn cool_down() -> Duration {
-    std::time::Duration::from_secs(60).into()
+    Duration::from_secs(60)
 }
 
 fn return_empty_after() -> Duration {
-    std::time::Duration::from_secs(3600).into()
+    Duration::from_secs(3600)
 }

@@ -13,6 +13,7 @@
 pub mod cidr;
 mod cluster_network;
 pub mod conditions;
+mod duration;
 mod growth;
 mod ipsec;
 mod network_pool;
@@ -29,6 +30,7 @@ pub use cluster_network::{
     Backends, CidrEntry, CidrUsage, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus,
     ExtensionParameters, Masquerade, PodCidrMode, PodCidrModeInForce, UdpParameters, VxlanParameters,
 };
+pub use duration::{Duration, DurationError};
 pub use growth::{Growth, Reservation};
 pub use ipsec::IpsecParameters;
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};

@@ -1,11 +1,11 @@
 //! The change of nodes from one backend to another, as pools and the network ask for it and tell of it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{KubeSchema, core::Duration};
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::BackendType;
+use crate::{BackendType, Duration};
 
 /// At what pace nodes change their backend, and what happens to those that lag.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -21,8 +21,6 @@ pub struct TransitionPolicy {
     /// How long nodes that don't receive the new backend are waited for, such as `1h`; then the others go on, and
     /// these may have no path to them. Absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$')").message("must be a duration such as 1h, 30m or 90s"))]
     pub deadline: Option<Duration>,
 }
 

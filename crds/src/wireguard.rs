@@ -1,8 +1,10 @@
 //! WireGuard in the ClusterNetwork: what nodes share, and how far the rotation of their keys is.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{KubeSchema, core::Duration};
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::Duration;
 
 /// WireGuard, as in `wg` (8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -23,8 +25,7 @@ pub struct WireguardParameters {
     pub preshared_key: bool,
     /// How old nodes' keys may grow before all are rotated, such as `720h`. Absent: as old as the node's last boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('10m')")
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]+(h|m|s))+$') || duration(self) >= duration('10m')")
         .message("must be a duration of at least 10m, such as 720h"))]
     pub rotate_after: Option<Duration>,
     /// Any text. All nodes' keys are rotated when it changes, as to a date or the number of a ticket.

@@ -132,6 +132,18 @@ fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
         ("port 65536", json!({ "backends": { "vxlan": { "port": 65_536 } } }), "spec.backends.vxlan.port"),
         ("MTU 100", json!({ "mtu": 100 }), "spec.mtu"),
         ("days", json!({ "reclaimAfter": "1d" }), "must be a duration such as 1h, 30m or 90s"),
+        ("eleven years", json!({ "reclaimAfter": "96360h" }), "of at most ten years (87600h)"),
+        ("more than a clock holds", json!({ "reclaimAfter": "9999999999999999h" }), "of at most ten years"),
+        (
+            "more than a clock holds between two blocks",
+            json!({ "growth": { "coolDown": "9999999999999999h" } }),
+            "spec.growth.coolDown",
+        ),
+        (
+            "more than a clock holds in a sum",
+            json!({ "transition": { "deadline": "9999999h9999999h9999999h" } }),
+            "spec.transition.deadline",
+        ),
         (
             "unknown mode",
             json!({ "podCIDRMode": "Steal" }),

@@ -102,7 +102,7 @@ pub struct Options {
         default_value = "5m",
         global = true
     )]
-    pub pod_start_limit: kube::core::Duration,
+    pub pod_start_limit: tartan_crds::Duration,
 
     /// The preshared key of the ipsec backend, a text of 32 characters or more: in a container, where the Secret is
     /// mounted.

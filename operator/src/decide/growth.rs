@@ -18,7 +18,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
-use tartan_crds::{AddressUse, Family, Growth, PodCidrModeInForce, conditions::reason};
+use tartan_crds::{AddressUse, Duration, Family, Growth, PodCidrModeInForce, conditions::reason};
 
 use super::{
     DeleteReason, Problem,
@@ -322,7 +322,7 @@ fn is_primary(lease: &Lease) -> bool {
     lease.spec.as_ref().is_ok_and(|spec| spec.primary)
 }
 
-fn after(time: Timestamp, wait: kube::core::Duration) -> Timestamp {
+fn after(time: Timestamp, wait: Duration) -> Timestamp {
     let wait = SignedDuration::try_from(std::time::Duration::from(wait)).unwrap_or(SignedDuration::MAX);
     time.checked_add(wait).unwrap_or(Timestamp::MAX)
 }

@@ -15,6 +15,7 @@ mod foresight;
 mod growth;
 mod keys;
 mod node_addresses;
+mod odd_objects;
 mod pod_cidrs;
 mod reclaim;
 mod reservations;
