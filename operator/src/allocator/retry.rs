@@ -10,13 +10,25 @@ const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Overtaken is ordinary: what is true now is known, so the next decision may be carried out at once.
 const FREE_TRIES: u32 = 2;
+/// For so long a write that was taken is known, which is longer than any pause.
+const REMEMBERED: Duration = Duration::from_secs(150);
 
 type Key = (&'static str, String);
 
 #[derive(Debug, Default)]
 pub struct Retries {
     pending: HashMap<Key, Retry>,
-    jitter: RandomState,
+    done: HashMap<Key, Done>,
+    hasher: RandomState,
+}
+
+/// A write that was taken.
+#[derive(Debug)]
+struct Done {
+    /// What it said, as a hash.
+    said: u64,
+    times: u32,
+    at: Instant,
 }
 
 #[derive(Debug)]
@@ -30,8 +42,21 @@ impl Retries {
         self.pending.get(key).is_none_or(|retry| retry.not_before <= now)
     }
 
-    pub fn succeeded(&mut self, key: &Key) {
-        self.pending.remove(key);
+    /// Notes that it was written, and what. The same again and again is undone by another hand each time (a second
+    /// controller, a webhook): it is written with a pause that grows, so that the two are no load for the API server
+    /// and for all that watch.
+    pub fn succeeded(&mut self, key: Key, said: Option<&str>, now: Instant) {
+        self.pending.remove(&key);
+        let Some(said) = said.map(|said| self.hasher.hash_one(said)) else { return };
+        let times = match self.done.get(&key) {
+            Some(done) if done.said == said && now < done.at + REMEMBERED => done.times.saturating_add(1),
+            _ => 1,
+        };
+        self.done.insert(key.clone(), Done { said, times, at: now });
+        let delay = self.delay(&key, times, FREE_TRIES);
+        if !delay.is_zero() {
+            self.pending.insert(key, Retry { failures: 0, not_before: now + delay });
+        }
     }
 
     /// Notes a failure; when it may be tried again.
@@ -47,21 +72,25 @@ impl Retries {
     /// The next time that something may be tried again. Forgets what was not tried for long.
     pub fn next(&mut self, now: Instant) -> Option<Instant> {
         self.pending.retain(|_, retry| retry.not_before + LONGEST > now);
+        self.done.retain(|_, done| now < done.at + REMEMBERED);
         self.pending.values().map(|retry| retry.not_before).filter(|at| *at > now).min()
     }
 
     fn note(&mut self, key: Key, now: Instant, free: u32) -> Instant {
-        let jitter = self.jitter.hash_one(&key) % 64;
-        let retry = self.pending.entry(key).or_insert(Retry { failures: 0, not_before: now });
-        retry.failures = retry.failures.saturating_add(1);
-        let doublings = retry.failures.saturating_sub(free);
-        let delay = match doublings.checked_sub(1) {
+        let failures = self.pending.get(&key).map_or(0, |retry| retry.failures).saturating_add(1);
+        let not_before = now + self.delay(&key, failures, free);
+        self.pending.insert(key, Retry { failures, not_before });
+        not_before
+    }
+
+    fn delay(&self, key: &Key, times: u32, free: u32) -> Duration {
+        let jitter = self.hasher.hash_one(key) % 64;
+        let delay = match times.saturating_sub(free).checked_sub(1) {
             None => Duration::ZERO,
             Some(doublings) => FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST),
         };
         // Up to a quarter more, so that what failed together does not come back together.
-        retry.not_before = now + delay + delay.mul_f64(jitter as f64 / 256.0);
-        retry.not_before
+        delay + delay.mul_f64(jitter as f64 / 256.0)
     }
 }
 
@@ -122,7 +151,7 @@ mod tests {
         assert!(!retries.may_try(&key("bad"), now) && retries.may_try(&key("good"), now));
         assert!(retries.may_try(&key("bad"), now + last));
         assert_eq!(retries.next(now), Some(now + last));
-        retries.succeeded(&key("bad"));
+        retries.succeeded(key("bad"), Some("it"), now);
         assert!(retries.may_try(&key("bad"), now));
         assert_eq!(retries.next(now), None);
     }
@@ -134,5 +163,25 @@ mod tests {
         assert_eq!(retries.overtaken(key("a"), now), now);
         assert_eq!(retries.overtaken(key("a"), now), now);
         assert!(retries.overtaken(key("a"), now) > now);
+    }
+    #[test]
+    fn what_another_hand_undoes_each_time_is_written_ever_more_seldom_and_something_else_at_once() {
+        let mut retries = Retries::default();
+        let mut now = Instant::now();
+        let mut written = 0;
+        let end = now + Duration::from_secs(600);
+        while now < end {
+            if retries.may_try(&key("a"), now) {
+                retries.succeeded(key("a"), Some("the same"), now);
+                written += 1;
+            }
+            let _ = retries.next(now);
+            now += Duration::from_millis(20);
+        }
+        assert!((10..25).contains(&written), "written {written} times in ten minutes");
+        retries.succeeded(key("a"), Some("another"), now);
+        assert!(retries.may_try(&key("a"), now));
+        retries.succeeded(key("a"), Some("the same"), now);
+        assert!(retries.may_try(&key("a"), now));
     }
 }

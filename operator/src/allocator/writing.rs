@@ -8,7 +8,7 @@ use super::{Allocator, retry::is_outage};
 use crate::{
     client,
     decide::{Action, Decisions},
-    execute::{Answer, CONCURRENCY, NetworkVersion, Outcome, key, learn},
+    execute::{Answer, CONCURRENCY, NetworkVersion, Outcome, key, learn, said},
 };
 
 /// Status of the network and of pools is written at most this often.
@@ -95,7 +95,8 @@ impl Allocator {
         let mut answers = stream::iter(actions)
             .map(|action| {
                 let executor = executor.clone();
-                async move { (key(&action), node_of_new_lease(&action), executor.carry_out(action).await) }
+                let about = (key(&action), said(&action), node_of_new_lease(&action));
+                async move { (about, executor.carry_out(action).await) }
             })
             .buffer_unordered(CONCURRENCY);
         let mut leading = self.inputs.leading.clone();
@@ -107,14 +108,14 @@ impl Allocator {
                 lost = leading.wait_for(|leads| !leads) => { drop(lost); break }
                 answer = answers.next() => answer,
             };
-            let Some((key, node, Answer { news, at, outcome })) = answer else { break };
+            let Some(((key, said, node), Answer { news, at, outcome })) = answer else { break };
             for news in news {
                 learn(&mut self.world, news, at);
             }
             match outcome {
                 Outcome::Done => {
                     good = true;
-                    self.retries.succeeded(&key);
+                    self.retries.succeeded(key, said.as_deref(), at);
                     if let Some(seen) = node.and_then(|node| self.seen.remove(&node)) {
                         self.metrics.allocated(at.duration_since(seen));
                     }

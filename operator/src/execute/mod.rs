@@ -17,6 +17,7 @@ use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
 };
+use serde_json::json;
 use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, SubnetLease, wellknown::field_manager};
 
 use crate::{
@@ -199,6 +200,22 @@ pub fn key(action: &Action) -> (&'static str, String) {
         Action::DeleteNodeNetwork { node_network } => node_network.name.clone(),
     };
     (kind(action), name)
+}
+
+/// What a write makes an object say, apart from versions and times: the same for what is written once more.
+pub fn said(action: &Action) -> Option<String> {
+    Some(match action {
+        Action::CreateLease { spec, labels } => json!([spec, labels]).to_string(),
+        Action::UpdateLease { spec, labels, .. } => json!([spec, labels]).to_string(),
+        Action::ReleaseLease { lease, .. } | Action::DeleteLease { lease, .. } => lease.uid.clone(),
+        Action::RereadLease { .. } => return None,
+        Action::MirrorPodCidrs { node, cidrs } => json!([node.uid, cidrs]).to_string(),
+        Action::ApplyNodeNetwork { node, spec } => json!([node.uid, spec]).to_string(),
+        Action::DeleteNodeNetwork { node_network } => node_network.uid.clone(),
+        Action::ReportLeased { node, condition, .. } => {
+            json!([node.uid, condition.status, condition.reason, condition.message]).to_string()
+        }
+    })
 }
 
 /// Takes the news into the world.

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::json;
+use serde_json::{Value, json};
 use tartan_crds::{
     Cidr, NodeNetworkSpec,
     conditions::reason,
@@ -104,7 +104,21 @@ impl Executor {
             "spec": spec,
         });
         let applied = apply(&self.node_networks, &node.name, &object, false).await?;
-        news.push(News::NodeNetwork(Box::new(NodeNet::parse(applied))));
+        let live = applied.data.get("spec").cloned().unwrap_or_default();
+        let mut written = NodeNet::parse(applied);
+        if written.spec.as_ref() != Ok(spec) {
+            // Apply leaves what another hand added, and the spec is the operator's as a whole.
+            let patch =
+                json!({ "metadata": { "uid": written.meta.uid }, "spec": leading_to(&live, &json!(spec)) });
+            let params =
+                PatchParams { field_manager: Some(field_manager::OPERATOR.into()), ..PatchParams::default() };
+            let patched = self.node_networks.patch(&node.name, &params, &Patch::Merge(&patch)).await;
+            match unless_overtaken(patched)? {
+                Ok(patched) => written = NodeNet::parse(patched),
+                Err(_) => return Ok(Outcome::Overtaken),
+            }
+        }
+        news.push(News::NodeNetwork(Box::new(written)));
         Ok(Outcome::Done)
     }
 
@@ -159,5 +173,34 @@ impl Executor {
             self.events.note(about, "Leased", "Lease", condition.message.clone());
         }
         Ok(Outcome::Done)
+    }
+}
+
+/// The merge patch that makes `wanted` of `live`: it removes what is null and keeps what is absent (RFC 7396).
+fn leading_to(live: &Value, wanted: &Value) -> Value {
+    let (Some(live), Some(wanted)) = (live.as_object(), wanted.as_object()) else { return wanted.clone() };
+    let surplus = live.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let kept = wanted
+        .iter()
+        .map(|(key, value)| (key.clone(), leading_to(live.get(key).unwrap_or(&Value::Null), value)));
+    Value::Object(surplus.chain(kept).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_hand_added_is_taken_out_at_any_depth() {
+        let live =
+            json!({ "pool": "a", "masquerade": false, "uplink": { "interface": "x", "canReach": "y" } });
+        let check = |wanted: Value, patch: Value| assert_eq!(leading_to(&live, &wanted), patch);
+        check(json!({ "pool": "b" }), json!({ "pool": "b", "masquerade": null, "uplink": null }));
+        check(
+            json!({ "pool": "a", "uplink": { "interface": "z" }, "publicIPs": ["1"] }),
+            json!({
+                "pool": "a", "masquerade": null, "uplink": { "interface": "z", "canReach": null }, "publicIPs": ["1"],
+            }),
+        );
     }
 }
