@@ -32,7 +32,13 @@ use crate::{BackendSelection, Forecast, Growth, TransitionPolicy, TransitionStat
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name != 'default'")
-        .message("default stands for nodes in no pool: choose another name")
+        .message("default stands for nodes in no pool: choose another name"),
+    // Only of a new pool: one that is there can still be changed.
+    validation = Rule {
+        optional_old_self: Some(true),
+        ..Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 63")
+            .message("the name is a label of the pool's leases: choose one of at most 63 characters")
+    }
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPoolSpec {

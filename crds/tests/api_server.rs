@@ -404,6 +404,10 @@ fn a_pool_that_makes_no_sense_is_refused_with_the_reason() {
     let mut named = pool(&json!({}));
     named["metadata"]["name"] = "default".into();
     check_refused(&api, "a pool named default", &named, "default stands for nodes in no pool");
+    named["metadata"]["name"] = "a".repeat(64).into();
+    check_refused(&api, "a pool with a name of 64", &named, "choose one of at most 63 characters");
+    named["metadata"]["name"] = "a".repeat(63).into();
+    assert_eq!(refusal(&api, &named), None);
     for uplink in [
         json!({ "defaultRoute": true }),
         json!({ "interface": "eth0" }),

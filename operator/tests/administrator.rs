@@ -16,7 +16,7 @@ use std::process::Command;
 use kube::api::{Patch, PatchParams};
 use lab::{Lab, entry};
 use serde_json::{Value, json};
-use tartan_crds::{ClusterNetwork, NodeNetwork, SubnetLease};
+use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, SubnetLease};
 
 const OF_A: &str = "10.0.0.0-24";
 
@@ -103,6 +103,43 @@ fn what_is_edited_in_a_lease_without_another_holder_is_put_back_with_an_event() 
     lab.until("no trace is left", || {
         operator.metric("tartan_invariant_violations{invariant=\"lease-edited\"}") == Some(0.0)
     });
+}
+
+/// The names of pools were not bounded once, and a label's value is.
+#[test]
+fn what_somebody_adds_to_a_node_network_or_leaves_in_a_label_is_taken_out_and_then_all_is_quiet() {
+    let lab = Lab::start();
+    let _operator = lab.operator();
+    lab.network(json!({ "cidrs": [entry("main", "10.0.0.0/22", 24)] }));
+    let selects = json!({ "nodeSelector": { "matchLabels": { "in": "p" } }, "backend": { "type": "vxlan" } });
+    lab.pool("short", selects.clone());
+    lab.node("a", json!({ "metadata": { "labels": { "in": "p" } } }));
+    lab.until_leased("a", "10.0.0.0/24");
+    lab.until("the node is told", || lab.condition::<NodeNetwork>("a", "Leased") == "True AsExpected");
+    let of = |lab: &Lab| lab.get::<NodeNetwork>("a").unwrap();
+    let before = of(&lab).spec;
+
+    let edit = json!({ "spec": { "masquerade": false, "publicIPs": ["192.0.2.9"], "uplink": { "interface": "x" } } });
+    lab.api.kubectl(&["patch", "nnet", "a", "--type=merge", "-p", &edit.to_string()]).unwrap().ok().unwrap();
+    lab.until("it says again what was decided", || of(&lab).spec == before);
+    lab.stays("nobody writes it any more", || of(&lab).metadata.resource_version);
+
+    let long = "a".repeat(63) + ".b";
+    let rules = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations";
+    let loosened = json!([{ "op": "remove", "path": rules }]).to_string();
+    let crd = ["patch", "crd", "networkpools.tartan.network", "--type=json", "-p", &loosened];
+    lab.api.kubectl(&crd).unwrap().ok().unwrap();
+    let pool = json!({
+        "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool", "metadata": { "name": long }, "spec": selects,
+    });
+    lab.until("the long name is taken", || lab.create::<NetworkPool>(pool.clone()).is_ok());
+    lab.delete::<NetworkPool>("short");
+    let lease = || lab.get::<SubnetLease>(OF_A).unwrap();
+    lab.until("the lease is of the other pool", || lease().spec.pool == long);
+    lab.until("without a label of it", || {
+        !lease().metadata.labels.unwrap().contains_key("tartan.network/pool")
+    });
+    lab.stays("nobody writes it any more", || version(&lab, OF_A));
 }
 
 #[test]

@@ -7,11 +7,11 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::ObjectMeta,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tartan_crds::{
     Cidr, SubnetLeaseSpec,
     conditions::reason,
-    wellknown::{annotation, field_manager},
+    wellknown::{annotation, field_manager, label},
 };
 
 use super::{Executor, NetworkVersion, News, Outcome, Overtaken, unless_overtaken};
@@ -91,7 +91,12 @@ impl Executor {
                 fields.entry(optional).or_insert(Value::Null);
             }
         }
-        let outcome = self.patch_lease(lease, labels, &wanted, news).await?;
+        // The label of a pool whose name is too long for one is null: that of the pool before goes.
+        let labels: Map<String, Value> = [label::NODE, label::POOL, label::FAMILY]
+            .into_iter()
+            .map(|name| (name.to_owned(), json!(labels.get(name))))
+            .collect();
+        let outcome = self.patch_lease(lease, &labels, &wanted, news).await?;
         if outcome == Outcome::Done {
             tracing::info!(
                 node = spec.node_name,
@@ -129,7 +134,7 @@ impl Executor {
             return Ok(Outcome::Overtaken);
         }
         let released = json!({ "releasedAt": Time(Timestamp::now()) });
-        let outcome = self.patch_lease(&lease.meta, &BTreeMap::new(), &released, news).await?;
+        let outcome = self.patch_lease(&lease.meta, &Map::new(), &released, news).await?;
         if outcome == Outcome::Done {
             tracing::info!(node, %subnet, "released: the node is gone");
             let about = events::ours("SubnetLease", &decided.name, &decided.uid);
@@ -239,7 +244,7 @@ impl Executor {
     async fn patch_lease(
         &self,
         lease: &Meta,
-        labels: &BTreeMap<String, String>,
+        labels: &Map<String, Value>,
         spec: &Value,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
