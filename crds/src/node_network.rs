@@ -136,6 +136,9 @@ pub struct NodeNetworkStatus {
     pub peers: i64,
     #[serde(default)]
     pub peers_without_path_count: i64,
+    /// Other nodes that something is sent to in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_peers: Option<i64>,
     /// Other nodes of which nothing is taken in clear.
     #[serde(default)]
     pub sealed_peers: i64,

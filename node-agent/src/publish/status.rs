@@ -170,6 +170,7 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         paths: path_counts(paths, intent),
         peers: i64::try_from(peers.len()).unwrap_or(i64::MAX),
         peers_without_path_count: i64::try_from(without.len()).unwrap_or(i64::MAX),
+        clear_peers: i64::try_from(clear_peers(paths)).ok(),
         sealed_peers: i64::try_from(sealed_peers(paths)).unwrap_or(i64::MAX),
         peers_without_path: without.into_values().take(NAMED_PEERS).collect(),
         conditions: vec![ready, degraded],
@@ -180,6 +181,15 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
 pub fn sealed_peers(paths: &[PeerPath]) -> usize {
     let sealed = paths.iter().filter(|path| path.sealed).map(|path| path.node.as_str());
     sealed.collect::<BTreeSet<&str>>().len()
+}
+
+/// Nodes that something is sent to in clear, by whichever backends.
+fn clear_peers(paths: &[PeerPath]) -> usize {
+    let clear = paths.iter().filter(|path| match path.pairing.path {
+        Path::Vxlan { .. } | Path::Ipip { .. } | Path::Udp { .. } | Path::Direct { .. } => true,
+        Path::Wireguard { .. } | Path::Ipsec { .. } | Path::None => false,
+    });
+    clear.map(|path| path.node.as_str()).collect::<BTreeSet<&str>>().len()
 }
 
 fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
@@ -239,6 +249,7 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             paths: _,
             peers: _,
             peers_without_path_count: _,
+            clear_peers: _,
             sealed_peers: _,
             peers_without_path: _,
             conditions,

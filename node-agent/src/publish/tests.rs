@@ -107,6 +107,34 @@ fn figures_may_wait_and_verdicts_may_not() {
 }
 
 #[test]
+fn a_peer_that_is_reached_in_clear_by_two_backends_is_one_peer() {
+    let mut known = known();
+    known.add(answered(2, "node2"));
+    known.add(answered(3, "node3"));
+    let built = known.build().unwrap();
+    let mut paths = desired(&built.intent).paths;
+    // As for IPv4 by ipip while IPv6 goes by the fallback.
+    let mut other = paths[0].clone();
+    other.pairing.path = tartan_datapath::pair::Path::Ipip { destination: "192.0.2.12".parse().unwrap() };
+    paths.push(other);
+    let lost = BTreeSet::new();
+    let view = NodeView {
+        generation: Some(1),
+        kernel_version: "6.1.0",
+        intent: Some(&built.intent),
+        paths: &paths,
+        receives: true,
+        lost: &lost,
+        address_use: &[],
+        not_ready: None,
+        troubles: &[],
+    };
+    let status = status::node_network(&view, at(1));
+    assert_eq!(status.clear_peers, Some(2));
+    assert_eq!(status.paths.iter().map(|path| path.peers).sum::<i64>(), 3);
+}
+
+#[test]
 fn a_lease_is_answered_only_when_reception_is_up() {
     let known = known();
     let wanted = Published { lease: None, ..published(&known, 1, &[]) };

@@ -37,7 +37,8 @@ pub struct Report {
     /// What joins it to peers.
     #[serde(skip)]
     pub sends: BTreeSet<BackendType>,
-    /// To how many peers it sends in clear.
+    /// To how many peers it sends in clear. Agents of before don't say: then it is counted from its paths, where a
+    /// peer of two backends counts twice.
     #[serde(skip)]
     pub clear_peers: i64,
     /// Of how many it takes encrypted packets only.
@@ -65,11 +66,13 @@ impl PartialEq for UsedAddresses {
 impl NodeNet {
     pub fn parse(mut object: DynamicObject) -> Self {
         #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Status {
             #[serde(default)]
             conditions: Vec<Condition>,
             #[serde(default)]
             paths: Vec<PathCount>,
+            clear_peers: Option<i64>,
             #[serde(flatten)]
             report: Report,
         }
@@ -77,7 +80,8 @@ impl NodeNet {
         let paths = status.paths.iter().filter(|paths| paths.peers > 0 && !paths.direct);
         status.report.sends = paths.map(|paths| paths.backend).collect();
         let clear = status.paths.iter().filter(|paths| !paths.backend.encrypts());
-        status.report.clear_peers = clear.map(|paths| paths.peers).sum();
+        status.report.clear_peers =
+            status.clear_peers.unwrap_or_else(|| clear.map(|paths| paths.peers).sum());
         let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
         Self {
             meta: meta(&object.metadata),
@@ -87,5 +91,29 @@ impl NodeNet {
             leased: status.conditions.into_iter().find(|condition| condition.type_ == kind::LEASED),
             report: status.report,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A peer that is reached by ipip for IPv4 and by vxlan for IPv6 is one peer.
+    #[test]
+    fn peers_in_clear_are_as_many_as_the_agent_says_and_counted_where_it_does_not() {
+        let check = |status: Value, expected: i64| {
+            let object = json!({
+                "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork", "metadata": { "name": "a" }, "status": status,
+            });
+            let report = NodeNet::parse(serde_json::from_value(object).unwrap()).report;
+            assert_eq!((report.clear_peers, report.sealed_peers), (expected, 2));
+        };
+        let path = |backend: &str| json!({ "backend": backend, "peers": 1 });
+        let paths = [path("ipip"), path("vxlan"), path("wireguard")];
+        check(json!({ "paths": paths, "clearPeers": 1, "sealedPeers": 2 }), 1);
+        check(json!({ "paths": paths, "clearPeers": 0, "sealedPeers": 2 }), 0);
+        check(json!({ "paths": paths, "sealedPeers": 2 }), 2);
     }
 }
