@@ -18,8 +18,8 @@ pub struct TransitionPolicy {
     #[serde(default = "max_in_flight")]
     #[schemars(range(min = 1, max = 5000))]
     pub max_in_flight: i32,
-    /// How long nodes that don't receive the new backend are waited for, such as `1h`; then the others go on, and
-    /// these may have no path to them. Absent: for ever.
+    /// How long nodes that don't receive the new backend, or don't say that they send by it, are waited for, such as
+    /// `1h`; then the others go on, and these may have no path to them. Absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Duration>,
 }
@@ -48,7 +48,8 @@ pub struct TransitionStatus {
     pub receiving: i64,
     /// Those that were told to send by it.
     pub moved: i64,
-    /// The first nodes that must receive it before anything moves.
+    /// The first nodes that it is not through with: that must receive it before anything moves, or were told to send by
+    /// it and have not said that they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 253)))]
     pub waiting_for: Vec<String>,

@@ -116,12 +116,12 @@ impl<'a> Transitions<'a> {
             |node: &Node| report(node).is_some_and(|report| report.receives.contains(&wanted.kind));
         let (mut behind, moved): (Vec<&Member<'a>>, Vec<&Member<'a>>) =
             members.iter().partition(|member| member.now.0 != wanted.kind);
-        let following = moved.iter().filter(|member| {
+        let mut following: Vec<&Member<'a>> = moved;
+        following.retain(|member| {
             report(member.node).and_then(|report| report.backend).is_some_and(|sent| sent != wanted.kind)
         });
-        let following = following.count();
         let mut unsealed: Vec<&str> = self.sealing.waits_for(place).to_vec();
-        if behind.is_empty() && following == 0 && unsealed.is_empty() {
+        if behind.is_empty() && following.is_empty() && unsealed.is_empty() {
             return;
         }
         let since = before.filter(|before| before.to == wanted.kind).map_or(now, |before| before.since.0);
@@ -129,9 +129,7 @@ impl<'a> Transitions<'a> {
         let mut held: Vec<&str> = if leaves { self.sealing.held_by().to_vec() } else { vec![] };
         if behind.iter().any(|member| leaves && member.sealed) {
             // Their leases are about to say otherwise.
-            held.extend(
-                behind.iter().filter(|member| member.sealed).map(|member| member.node.meta.name.as_str()),
-            );
+            held.extend(behind.iter().filter(|member| member.sealed).map(|member| name(member)));
             held.sort_unstable();
             held.dedup();
         }
@@ -144,14 +142,19 @@ impl<'a> Transitions<'a> {
                 !receives(member.node)
                     && (member.place == place || (wanted.kind.is_overlay() && !cannot(member.node)))
             })
-            .map(|member| member.node.meta.name.as_str())
+            .map(name)
             .collect();
         let mut isolated = vec![];
+        let mut in_flight = following.len();
         if let Some(at) = deadline(layout, place, wanted.kind, now) {
             if at <= now {
                 for late in [&mut waiting, &mut unsealed] {
                     isolated.append(late);
                 }
+                // Nobody can tell when one that is gone, or doesn't receive, will follow: it is no part of the pace.
+                let is_lost = |member: &&&Member<'_>| !(member.node.ready && receives(member.node));
+                in_flight -= following.iter().filter(is_lost).count();
+                isolated.extend(following.iter().filter(is_lost).map(|member| name(member)));
                 // What leases say is never passed over, only who is slow to follow.
                 isolated.extend(held.extract_if(.., |name| {
                     !behind.iter().any(|member| member.sealed && member.node.meta.name == *name)
@@ -160,7 +163,7 @@ impl<'a> Transitions<'a> {
                 self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
             }
         }
-        let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(following);
+        let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(in_flight);
         if policy.paused || !waiting.is_empty() || !held.is_empty() {
             room = 0;
         }
@@ -186,10 +189,14 @@ impl<'a> Transitions<'a> {
                 .iter()
                 .chain(&held)
                 .chain(&unsealed)
+                .copied()
+                .chain(following.iter().map(|member| name(member)))
                 .take(NAMED)
-                .map(|name| (*name).to_owned())
+                .map(str::to_owned)
                 .collect(),
         };
+        isolated.sort_unstable();
+        isolated.dedup();
         let late = Late { waiting, held, unsealed, isolated };
         let problem = problem(&status, &late);
         self.progress.insert(place, Progress { status, problem });
@@ -309,6 +316,10 @@ fn overlays(world: &World, layout: &Layout<'_>) -> BTreeSet<BackendType> {
         .filter(|object| world.nodes.contains(&object.meta.name))
         .flat_map(|object| object.report.backend.iter().chain(&object.report.sends).copied());
     asked.chain(leased).chain(reported).filter(|kind| kind.is_overlay()).collect()
+}
+
+fn name<'a>(member: &Member<'a>) -> &'a str {
+    &member.node.meta.name
 }
 
 fn is_direct(selection: BackendSelection) -> bool {

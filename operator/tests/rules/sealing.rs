@@ -95,6 +95,59 @@ fn who_lags_is_passed_over_after_the_deadline() {
 }
 
 #[test]
+fn a_member_that_is_gone_is_passed_over_and_the_pool_stays_sealed_for_good() {
+    let mut store = before();
+    set_backend(&mut store, "wireguard", json!({ "deadline": "10m" }));
+    store.settle();
+    for node in ["a", "b"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 0, 0);
+    }
+    store.settle();
+    assert_eq!(sealed(&store), OPEN);
+    store.pass(600);
+    store.settle();
+    assert_eq!(sealed(&store), SEALED);
+    for _ in 0..4 {
+        store.pass(600);
+        store.settle();
+        assert_eq!(sealed(&store), SEALED, "c reports as before, and d has clear paths");
+        assert_eq!(store.pool_condition("p", "Sealed"), "True AsExpected");
+    }
+    // c follows at last; d lags on.
+    report(&mut store, "c", Wireguard, &[Vxlan, Wireguard]);
+    peers(&mut store, "c", 0, 0);
+    store.settle();
+    assert_eq!(store.pools["p"].status.transition, None);
+    store.pass(600);
+    store.settle();
+    assert_eq!(
+        (sealed(&store), store.pool_condition("p", "Sealed")),
+        (SEALED.into(), "True AsExpected".into())
+    );
+}
+
+#[test]
+fn figures_that_are_a_second_old_open_no_pool_when_a_node_in_clear_goes() {
+    let mut store = after();
+    store.add_node("e");
+    store.settle();
+    store.use_leases_of("e");
+    store.settle();
+    report(&mut store, "e", Vxlan, &[Vxlan, Wireguard]);
+    for node in ["d", "e"] {
+        peers(&mut store, node, 1, 3);
+    }
+    store.settle();
+    assert_eq!(sealed(&store), SEALED);
+    store.remove_node("e");
+    store.settle();
+    assert_eq!(sealed(&store), SEALED, "d has not said yet that a peer in clear is gone");
+    assert_eq!(store.pool_condition("p", "Sealed"), "True AsExpected");
+    assert_eq!(store.pool_condition("p", "Progressing"), "False AsExpected");
+}
+
+#[test]
 fn a_sealed_pool_stays_so_whatever_is_reported_and_whoever_joins() {
     let mut store = after();
     assert_eq!(sealed(&store), SEALED);

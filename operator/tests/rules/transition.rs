@@ -93,11 +93,11 @@ fn a_pool_in_use_moves_when_all_receive_and_at_its_pace_and_the_old_end_is_kept_
     report(&mut store, "a", HostGw, &[Vxlan, Ipip, HostGw]);
     store.settle();
     assert_eq!(kinds(&store), [HostGw, HostGw, Ipip, Vxlan]);
-    assert_eq!(phase(&store), Some((TransitionPhase::Moving, vec![])));
+    assert_eq!(phase(&store), Some((TransitionPhase::Moving, vec!["b".into()])));
     report(&mut store, "b", HostGw, &[Vxlan, Ipip, HostGw]);
     store.settle();
     assert_eq!(kinds(&store), [HostGw, HostGw, HostGw, Vxlan]);
-    assert_eq!(phase(&store), Some((TransitionPhase::Finishing, vec![])));
+    assert_eq!(phase(&store), Some((TransitionPhase::Finishing, vec!["c".into()])));
     assert!(backend_of(&store, "d").1.contains(&Ipip), "c has not said that it follows");
     report(&mut store, "c", HostGw, &[Vxlan, Ipip, HostGw]);
     store.settle();
@@ -151,6 +151,38 @@ fn who_lags_is_waited_for_until_the_deadline_and_who_cannot_in_another_pool_is_n
     store.pass(1);
     store.settle();
     assert_eq!(kinds(&store), [Ipip, Ipip, Ipip, Vxlan]);
+}
+
+#[test]
+fn nodes_that_are_gone_take_no_place_of_others_after_the_deadline_and_are_named() {
+    let policy = json!({ "maxInFlight": 1, "deadline": "10m" });
+    let mut store = pool_of_three("vxlan", policy.clone());
+    for node in ["a", "b", "c", "d"] {
+        report(&mut store, node, Vxlan, &[Vxlan]);
+    }
+    for node in ["b", "c", "d"] {
+        store.change_node(node, |node| node.ready = true);
+    }
+    set_backend(&mut store, "ipip", policy);
+    store.settle();
+    for node in ["b", "c", "d"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
+    }
+    store.settle();
+    assert_eq!(phase(&store), Some((TransitionPhase::Preparing, vec!["a".into()])));
+    store.pass(600);
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Ipip, Vxlan, Vxlan], "a is passed over, and b goes at the pace");
+    assert_eq!(phase(&store), Some((TransitionPhase::Moving, vec!["a".into(), "b".into()])));
+    report(&mut store, "b", Ipip, &[Vxlan, Ipip]);
+    store.settle();
+    report(&mut store, "c", Ipip, &[Vxlan, Ipip]);
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Ipip, Ipip, Vxlan]);
+    assert_eq!(phase(&store), Some((TransitionPhase::Finishing, vec!["a".into()])));
+    let conditions = &store.pools["p"].status.conditions;
+    let said = &conditions.iter().find(|condition| condition.type_ == "Progressing").unwrap().message;
+    assert!(said.contains("not waited for: a"), "{said}");
 }
 
 #[test]
