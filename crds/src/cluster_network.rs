@@ -1,6 +1,6 @@
 //! `ClusterNetwork`: what must be the same on every node. One object, named `default`.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -298,6 +298,9 @@ pub struct ClusterNetworkStatus {
     pub observed_generation: Option<i64>,
     #[serde(default, rename = "podCIDRMode", skip_serializing_if = "Option::is_none")]
     pub pod_cidr_mode: Option<PodCidrModeInForce>,
+    /// Since when it is that one: Nodes of before may have podCIDRs that were written under another.
+    #[serde(default, rename = "podCIDRModeSince", skip_serializing_if = "Option::is_none")]
+    pub pod_cidr_mode_since: Option<Time>,
     /// Blocks of all entries together.
     #[serde(default)]
     pub capacity: i64,

@@ -53,6 +53,7 @@ pub mod reason {
     pub const FIELD_CONFLICT: &str = "FieldConflict";
     pub const INVALID_VALUES: &str = "InvalidValues";
     pub const SECOND_IPAM: &str = "SecondIPAM";
+    pub const POD_CIDR_MODE_CHANGED: &str = "PodCIDRModeChanged";
     pub const NO_CLUSTER_NETWORK: &str = "NoClusterNetwork";
 
     // A node's leases, written by the operator.

@@ -13,10 +13,11 @@ mod lab;
 
 use std::process::Command;
 
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use lab::{Lab, entry};
 use serde_json::{Value, json};
-use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, SubnetLease};
+use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, PodCidrModeInForce, SubnetLease};
 
 const OF_A: &str = "10.0.0.0-24";
 
@@ -140,6 +141,28 @@ fn what_somebody_adds_to_a_node_network_or_leaves_in_a_label_is_taken_out_and_th
         !lease().metadata.labels.unwrap().contains_key("tartan.network/pool")
     });
     lab.stays("nobody writes it any more", || version(&lab, OF_A));
+}
+
+#[test]
+fn who_takes_our_annotation_from_a_node_makes_nobody_else_the_owner_of_podcidrs() {
+    let lab = Lab::start();
+    let _operator = lab.operator();
+    lab.network(json!({ "cidrs": [entry("main", "10.0.0.0/22", 24)] }));
+    lab.node("a", json!({}));
+    lab.until("the Node is told its block", || {
+        let node = lab.get::<Node>("a").unwrap();
+        node.spec.and_then(|spec| spec.pod_cidrs) == Some(vec!["10.0.0.0/24".to_owned()])
+    });
+    lab.api
+        .kubectl(&["annotate", "node", "a", "tartan.network/mirrored-pod-cidrs-"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    lab.node("b", json!({}));
+    lab.until_leased("b", "10.0.1.0/24");
+    let mode = || lab.get::<ClusterNetwork>("default").unwrap().status.unwrap().pod_cidr_mode;
+    assert_eq!(mode(), Some(PodCidrModeInForce::Mirror));
+    assert_eq!(lab.condition::<ClusterNetwork>("default", "Consistent"), "True AsExpected");
 }
 
 #[test]

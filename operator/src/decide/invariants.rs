@@ -11,7 +11,7 @@ use super::{
     LISTED, Problem,
     contested::{REMEDY, describe},
     draft::Draft,
-    listed, plural, reservations,
+    listed, mode, plural, reservations,
     usage::Usage,
 };
 use crate::world::Lease;
@@ -118,8 +118,8 @@ fn foreign_pod_cidrs<'a>(draft: &Draft<'a>) -> Vec<&'a str> {
     if draft.mode != PodCidrModeInForce::Mirror {
         return vec![];
     }
-    let foreign = draft.world.nodes.iter().filter(|node| node.has_foreign_pod_cidrs());
-    foreign.map(|node| node.meta.name.as_str()).collect()
+    let Some(network) = draft.world.network() else { return vec![] };
+    mode::second_ipam(draft.world, mode::in_force_since(draft.mode, &network.status, draft.now))
 }
 
 fn has_two_primaries(leases: &[&Lease]) -> bool {

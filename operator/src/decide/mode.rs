@@ -1,8 +1,11 @@
 //! Who owns `Node.spec.podCIDRs`.
 
-use tartan_crds::{PodCidrMode, PodCidrModeInForce};
+use std::collections::BTreeSet;
 
-use crate::world::Node;
+use k8s_openapi::jiff::Timestamp;
+use tartan_crds::{Cidr, ClusterNetworkStatus, PodCidrMode, PodCidrModeInForce};
+
+use crate::world::{Node, World};
 
 /// The mode in force: what was asked for, or for `Auto` what the cluster shows.
 ///
@@ -25,6 +28,34 @@ pub fn mode_in_force<'n>(
             }
         }
     }
+}
+
+/// Since when it is in force, as the status is to say.
+pub fn in_force_since(mode: PodCidrModeInForce, before: &ClusterNetworkStatus, now: Timestamp) -> Timestamp {
+    let since = before.pod_cidr_mode_since.as_ref().filter(|_| before.pod_cidr_mode == Some(mode));
+    since.map_or(now, |since| since.0)
+}
+
+/// Nodes that another IPAM told their blocks although that is ours to do. What leases agree with on a Node that is older
+/// than the mode is no harm: such are all Nodes of a cluster that was taken over, and no Node's podCIDRs can be changed.
+pub fn second_ipam(world: &World, since: Timestamp) -> Vec<&str> {
+    let mut foreign = world.nodes.iter().filter(|node| node.has_foreign_pod_cidrs()).peekable();
+    if foreign.peek().is_none() {
+        return vec![];
+    }
+    let specs = world.leases.iter().filter_map(|lease| lease.spec.as_ref().ok());
+    let leased: BTreeSet<(&str, Cidr)> = specs
+        .filter(|spec| spec.primary && spec.released_at.is_none())
+        .map(|spec| (spec.node_uid.as_str(), spec.subnet))
+        .collect();
+    let is_leased = |node: &Node| {
+        let mut cidrs = node.pod_cidrs.iter().map(|text| text.parse::<Cidr>());
+        cidrs.all(|cidr| cidr.is_ok_and(|cidr| leased.contains(&(node.meta.uid.as_str(), cidr))))
+    };
+    foreign
+        .filter(|node| node.created >= since || !is_leased(node))
+        .map(|node| node.meta.name.as_str())
+        .collect()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
     invariants,
     keys::Keys,
     layout::PoolPlan,
-    listed, plural, reservations, room,
+    listed, mode, plural, reservations, room,
     usage::{PoolFigures, Usage, signed},
 };
 use crate::{
@@ -83,6 +83,7 @@ pub fn network(
     let status = ClusterNetworkStatus {
         observed_generation: network.generation,
         pod_cidr_mode: Some(draft.mode),
+        pod_cidr_mode_since: Some(Time(mode::in_force_since(draft.mode, &network.status, draft.now))),
         capacity: sum(|entry| entry.capacity),
         used: sum(|entry| entry.used),
         held: sum(|entry| entry.held),

@@ -3,14 +3,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 use tartan_crds::{
-    ClusterNetworkStatus, NetworkPoolStatus,
-    conditions::kind,
+    ClusterNetworkStatus, NetworkPoolStatus, PodCidrModeInForce,
+    conditions::{kind, reason},
     wellknown::{CLUSTER_NETWORK, GROUP, VERSION},
 };
 
 use super::{Executor, News, apply, unless_overtaken};
 use crate::{
-    client::{reason, text},
+    client::{self, text},
     events,
     world::{Network, Pool, World},
 };
@@ -37,6 +37,7 @@ impl Executor {
                 let (old, new) = (&before.conditions, &status.conditions);
                 self.tell_of_changes("ClusterNetwork", CLUSTER_NETWORK, &uid, old, new);
                 self.tell_of_room(&uid, &before.cidrs, &status.cidrs);
+                self.tell_of_mode(&uid, before.pod_cidr_mode, status.pod_cidr_mode);
                 true
             }
             Ok(Err(_)) => true,
@@ -65,9 +66,27 @@ impl Executor {
     }
 
     fn status_failed(&self, kind: &'static str, name: &str, error: &kube::Error) -> bool {
-        self.metrics.request_failed(reason(error));
+        self.metrics.request_failed(client::reason(error));
         tracing::warn!(kind, name, error = text(error), "status not written, trying again later");
         false
+    }
+
+    /// Who owns podCIDRs has changed, by what was asked for or by what `Auto` saw.
+    fn tell_of_mode(&self, uid: &str, before: Option<PodCidrModeInForce>, after: Option<PodCidrModeInForce>) {
+        let (Some(before), Some(after)) = (before, after) else { return };
+        let what = match after {
+            _ if before == after => return,
+            PodCidrModeInForce::Adopt => {
+                "new nodes wait until another IPAM has written their podCIDRs; where there is none, set \
+                 spec.podCIDRMode to Mirror"
+            }
+            PodCidrModeInForce::Mirror => "new nodes get blocks from here, and their podCIDRs say them",
+            PodCidrModeInForce::Ignore => "new nodes get blocks from here, and nobody reads podCIDRs",
+        };
+        tracing::info!(?before, ?after, "podCIDR mode changed");
+        let about = events::ours("ClusterNetwork", CLUSTER_NETWORK, uid);
+        let note = format!("the podCIDR mode in force was {before:?} and is {after:?}: {what}");
+        self.events.warn(about, reason::POD_CIDR_MODE_CHANGED, "Allocate", note);
     }
 
     /// An event for each condition that left its usual state, found another reason, or came back to it.

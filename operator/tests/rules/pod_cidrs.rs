@@ -103,3 +103,49 @@ fn ignore_leases_and_never_touches_nodes() {
     check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
     assert!(store.nodes["a"].pod_cidrs.is_empty());
 }
+
+fn mode(store: &Store) -> Option<PodCidrModeInForce> {
+    store.network.as_ref().unwrap().status.pod_cidr_mode
+}
+
+/// Anybody can take the annotation away that tells who wrote a Node's podCIDRs.
+#[test]
+fn a_node_that_lost_our_annotation_makes_no_other_ipam_of_us_and_one_with_another_block_does() {
+    let mut store = small();
+    for node in ["a", "b"] {
+        store.add_node(node);
+    }
+    store.settle();
+    store.change_node("a", |node| node.mirrored = None);
+    store.add_node("c");
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+    assert_eq!(mode(&store), Some(PodCidrModeInForce::Mirror));
+    assert_eq!(store.network_condition("Consistent"), "True AsExpected");
+    // A Node of the same name that another made, with the block of the one before.
+    store.remove_node("a");
+    store.add_node_with("a", |node| node.pod_cidrs = vec!["10.0.0.0/24".into()]);
+    store.settle();
+    assert_eq!(mode(&store), Some(PodCidrModeInForce::Adopt));
+}
+
+#[test]
+fn nodes_that_another_ipam_told_their_blocks_before_mirror_are_no_second_ipam() {
+    let mut store = small();
+    store.add_node_with("old", |node| node.pod_cidrs = vec!["10.0.2.0/24".into()]);
+    store.settle();
+    let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
+    spec["podCIDRMode"] = json!("Mirror");
+    store.set_network(spec);
+    store.pass(60);
+    store.add_node("new");
+    let decisions = store.settle();
+    assert_eq!(store.leased(), "new: 10.0.0.0/24\nold: 10.0.2.0/24");
+    assert_eq!(store.network_condition("Consistent"), "True AsExpected");
+    assert_eq!(decisions.figures.violations["foreign-pod-cidrs"], 0);
+    store.pass(60);
+    store.settle();
+    store.add_node_with("third", |node| node.pod_cidrs = vec!["10.0.3.0/24".into()]);
+    let decisions = store.settle();
+    assert_eq!(store.network_condition("Consistent"), "False SecondIPAM", "it is at work still");
+    assert_eq!(decisions.figures.violations["foreign-pod-cidrs"], 1);
+}

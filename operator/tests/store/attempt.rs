@@ -61,6 +61,7 @@ impl Store {
                 if free {
                     self.change_node(&node.name, |live| {
                         live.mirrored = Some(texts.join(","));
+                        live.told_by_us = true;
                         live.pod_cidrs = texts;
                     });
                 }

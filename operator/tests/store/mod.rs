@@ -111,7 +111,7 @@ impl Store {
     }
 
     pub fn add_node_with(&mut self, name: &str, with: impl FnOnce(&mut Node)) {
-        let mut node = Node { meta: self.fresh(name), ..Node::default() };
+        let mut node = Node { meta: self.fresh(name), created: self.now, ..Node::default() };
         with(&mut node);
         self.log.push(Delta::Nodes(Change::Seen(node.clone())));
         self.nodes.insert(name.to_owned(), node);
