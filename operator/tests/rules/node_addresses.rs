@@ -76,3 +76,25 @@ fn a_machine_under_a_new_name_gets_its_address_when_the_old_node_is_silent_or_go
     store.settle();
     assert_eq!(of(&store, "a"), [address(1)], "a lease that is released names nothing");
 }
+
+/// Agents believe the lease that names the address, and only then the newer one: so does what is told.
+#[test]
+fn who_publishes_the_address_of_another_node_is_told_and_not_the_other_however_old() {
+    let mut store = two_nodes();
+    store.pass(60);
+    store.add_node_with("c", |node| node.ready = true);
+    store.settle();
+    let publish = |store: &mut Store, node: &str, last: u8| {
+        let name = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap().meta.name.clone();
+        store.change_lease(&name, |lease| lease.public_ips = vec![address(last)]);
+    };
+    publish(&mut store, "a", 1);
+    publish(&mut store, "b", 2);
+    publish(&mut store, "c", 1);
+    store.settle();
+    assert_eq!(store.leased_condition("a"), "True AsExpected");
+    assert_eq!(store.leased_condition("b"), "True AsExpected");
+    assert_eq!(store.leased_condition("c"), "True AddressTakenOver");
+    let said = &store.node_networks["c"].leased.as_ref().unwrap().message;
+    assert!(said.contains("192.0.2.1, which is that of node a"), "{said}");
+}
