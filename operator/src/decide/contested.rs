@@ -5,6 +5,8 @@
 //! of the Nodes has pods on the block can't be known from here. So nobody touches such a lease, its block is
 //! given to nobody else, and a Node that may be the one gets no other block, which its agent would move to:
 //! until somebody says whose it is. A Node with another lease of the family doesn't wait.
+//!
+//! The same goes for a lease that nobody can read: its label still tells a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,9 +37,14 @@ impl<'a> Contested<'a> {
             .filter_map(|lease| Some((lease.node()?, lease.subnet.family())))
             .collect();
         for lease in doubtful {
-            let Ok(spec) = &lease.spec else { continue };
-            let named = world.nodes.get(&spec.node_name);
             let labelled = lease.labels.get(label::NODE).and_then(|name| world.nodes.get(name));
+            let Ok(spec) = &lease.spec else {
+                let waits =
+                    labelled.filter(|node| !settled.contains(&(&node.meta.name, lease.subnet.family())));
+                contested.waiting.extend(waits.map(|node| (node.meta.name.as_str(), lease)));
+                continue;
+            };
+            let named = world.nodes.get(&spec.node_name);
             let by_uid = by_uid.get(spec.node_uid.as_str()).copied();
             let claimants: BTreeSet<&'a str> =
                 [named, by_uid, labelled].into_iter().flatten().map(|node| node.meta.name.as_str()).collect();
@@ -74,7 +81,10 @@ impl<'a> Contested<'a> {
 
 /// What is wrong, for the conditions of node and network.
 pub fn describe(world: &World, lease: &Lease) -> String {
-    let Ok(spec) = &lease.spec else { return format!("lease {} can't be read", lease.meta.name) };
+    let spec = match &lease.spec {
+        Ok(spec) => spec,
+        Err(error) => return format!("lease {} can't be read ({error})", lease.meta.name),
+    };
     let owner = world.nodes.iter().find(|node| node.meta.uid == spec.node_uid);
     let mut said = vec![format!("spec.nodeName says {}", spec.node_name)];
     said.push(match owner {
@@ -91,8 +101,11 @@ pub fn describe(world: &World, lease: &Lease) -> String {
 pub const REMEDY: &str = "write spec.nodeName and spec.nodeUID of the node whose pods are in it (ip address \
                           show tartan0 on the node), or delete the lease where no node uses it";
 
+pub const REMEDY_UNREADABLE: &str = "correct it as the CRD of this version asks, or delete it where no node uses it \
+                                     (ip address show tartan0 on the node)";
+
 fn is_plain(world: &World, lease: &Lease) -> bool {
-    let Ok(spec) = &lease.spec else { return true };
+    let Ok(spec) = &lease.spec else { return false };
     let is_labelled = lease.labels.get(label::NODE).is_none_or(|name| *name == spec.node_name);
     is_labelled && world.nodes.get(&spec.node_name).is_some_and(|node| node.meta.uid == spec.node_uid)
 }

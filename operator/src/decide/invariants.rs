@@ -9,7 +9,7 @@ use tartan_crds::{Family, PodCidrModeInForce, conditions::reason};
 
 use super::{
     LISTED, Problem,
-    contested::{REMEDY, describe},
+    contested::{REMEDY, REMEDY_UNREADABLE, describe},
     draft::Draft,
     listed, mode, plural, reservations,
     usage::Usage,
@@ -20,6 +20,7 @@ use crate::world::Lease;
 const OVERLAP: &str = "leases-overlap";
 const MISNAMED: &str = "lease-misnamed";
 const CONTESTED: &str = "lease-contested";
+const UNREADABLE: &str = "lease-unreadable";
 const EDITED: &str = "lease-edited";
 const TWO_PRIMARIES: &str = "two-primary-leases";
 const OUTSIDE: &str = "lease-outside-entries";
@@ -32,6 +33,7 @@ pub fn violations(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<&'static str
         (OVERLAP, usage.overlaps.len()),
         (MISNAMED, leases().filter(|lease| lease.traces.name_locks.is_some()).count()),
         (CONTESTED, draft.contested.leases().count()),
+        (UNREADABLE, leases().filter(|lease| is_unreadable(lease)).count()),
         (EDITED, leases().filter(|lease| lease.traces.edited_by.is_some()).count()),
         (TWO_PRIMARIES, draft.leases_by_node().filter(|leases| has_two_primaries(leases)).count()),
         (OUTSIDE, usage.strays.len()),
@@ -78,6 +80,17 @@ pub fn problems(draft: &Draft<'_>, usage: &Usage<'_>) -> Vec<Problem> {
             format!("{}; left as it is: {REMEDY}", listed_all(&contested)),
         ));
     }
+    let unreadable = draft.world.leases.iter().filter(|lease| is_unreadable(lease));
+    let unreadable: Vec<String> = unreadable.map(unread).collect();
+    if !unreadable.is_empty() {
+        problems.push(Problem::new(
+            reason::LEASE_UNREADABLE,
+            format!(
+                "{}; the block is given to nobody, and its node gets no other: {REMEDY_UNREADABLE}",
+                listed_all(&unreadable)
+            ),
+        ));
+    }
     problems.extend(strays(draft, usage));
     problems.extend(reservations::covered_leases(draft));
     let foreign = foreign_pod_cidrs(draft);
@@ -120,6 +133,16 @@ fn foreign_pod_cidrs<'a>(draft: &Draft<'a>) -> Vec<&'a str> {
     }
     let Some(network) = draft.world.network() else { return vec![] };
     mode::second_ipam(draft.world, mode::in_force_since(draft.mode, &network.status, draft.now))
+}
+
+fn is_unreadable(lease: &Lease) -> bool {
+    lease.spec.is_err() || lease.traces.bad_status.is_some()
+}
+
+fn unread(lease: &Lease) -> String {
+    let part = if lease.spec.is_err() { "spec" } else { "status" };
+    let error = lease.spec.as_ref().err().or(lease.traces.bad_status.as_ref());
+    format!("the {part} of lease {} can't be read ({})", lease.meta.name, error.map_or("", String::as_str))
 }
 
 fn has_two_primaries(leases: &[&Lease]) -> bool {

@@ -43,8 +43,11 @@ pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
 fn wait_for_owner(draft: &Draft<'_>, node: &Node) -> Verdict {
     let lease = draft.contested.lease_before(node);
     let what = lease.map(|lease| contested::describe(draft.world, lease)).unwrap_or_default();
-    let remedy = contested::REMEDY;
-    Verdict::Waiting(Problem::new(reason::LEASE_EDITED, format!("{what}; left as it is: {remedy}")))
+    let (reason, remedy) = match lease {
+        Some(lease) if lease.spec.is_err() => (reason::LEASE_UNREADABLE, contested::REMEDY_UNREADABLE),
+        _ => (reason::LEASE_EDITED, contested::REMEDY),
+    };
+    Verdict::Waiting(Problem::new(reason, format!("{what}; left as it is: {remedy}")))
 }
 
 /// Leases exactly the blocks that the Node has been given.

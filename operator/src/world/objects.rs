@@ -179,6 +179,8 @@ pub struct Traces {
     pub name_locks: Option<Cidr>,
     /// The field manager of a part of a spec that the operator wrote.
     pub edited_by: Option<String>,
+    /// Why its status can't be read.
+    pub bad_status: Option<Unreadable>,
 }
 
 impl Lease {
@@ -189,9 +191,11 @@ impl Lease {
         let edited_by = edited_by(&object.metadata);
         let subnet =
             spec.as_ref().ok().map(|spec| spec.subnet).or_else(|| Cidr::from_object_name(&meta.name).ok())?;
-        let status: SubnetLeaseStatus = part(&mut object.data, "status").unwrap_or_default();
+        let status: Result<SubnetLeaseStatus, Unreadable> = part(&mut object.data, "status");
+        let bad_status = status.as_ref().err().cloned();
+        let status = status.unwrap_or_default();
         let name_locks = Cidr::from_object_name(&meta.name).ok().filter(|locked| *locked != subnet);
-        let traces = Traces { name_locks, edited_by };
+        let traces = Traces { name_locks, edited_by, bad_status };
         let mut labels = object.metadata.labels.unwrap_or_default();
         labels.retain(|name, _| [label::NODE, label::POOL, label::FAMILY].contains(&name.as_str()));
         Some(Self {
@@ -199,7 +203,10 @@ impl Lease {
             subnet,
             spec,
             labels,
-            in_use: !status.public_ips.is_empty() || !status.endpoints.is_empty(),
+            // What nobody can read may say that it is.
+            in_use: traces.bad_status.is_some()
+                || !status.public_ips.is_empty()
+                || !status.endpoints.is_empty(),
             key_generations: status
                 .endpoints
                 .iter()
@@ -379,6 +386,21 @@ mod tests {
         assert!(!node("tartan-operator", "f:podCIDRs").has_foreign_pod_cidrs());
         assert!(node("tartan-operator", "f:taints").has_foreign_pod_cidrs());
         assert!(node("kube-controller-manager", "f:podCIDRs").has_foreign_pod_cidrs());
+    }
+
+    #[test]
+    fn a_lease_whose_status_nobody_can_read_counts_as_in_use() {
+        let with = |status: Value| {
+            let object = json!({
+                "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": "10.0.0.0-24" },
+                "status": status,
+            });
+            Lease::parse(serde_json::from_value(object).unwrap()).unwrap()
+        };
+        let odd = with(json!({ "publicIPs": [7] }));
+        assert!(odd.in_use && odd.traces.bad_status.is_some());
+        assert!(!with(json!({})).in_use);
+        assert!(with(json!({ "endpoints": [{ "type": "host-gw" }] })).in_use);
     }
 
     #[test]

@@ -174,6 +174,7 @@ fn every_invariant_is_counted_also_where_it_holds() {
             "lease-edited",
             "lease-misnamed",
             "lease-outside-entries",
+            "lease-unreadable",
             "leases-overlap",
             "two-primary-leases",
         ]

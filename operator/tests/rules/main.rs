@@ -287,7 +287,7 @@ fn a_lease_that_cannot_be_read_still_holds_its_block() {
     store.add_node("b");
     store.settle();
     assert_eq!(store.leased(), "?: 10.0.0.0/24\nb: 10.0.1.0/24");
-    assert_eq!(store.leased_condition("a"), "False PodCIDRTaken");
+    assert_eq!(store.leased_condition("a"), "False LeaseUnreadable");
 }
 
 #[test]

@@ -22,3 +22,26 @@ fn a_duration_that_no_clock_holds_means_ten_years() {
     assert_eq!((wake - store.now).get_seconds(), 10 * 365 * 24 * 3600);
     check(&mut store, "a: ~10.0.0.0/24");
 }
+
+#[test]
+fn a_node_whose_lease_nobody_can_read_gets_no_other_and_is_told() {
+    let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
+    spec["podCIDRMode"] = json!("Ignore");
+    let mut store = Store::default().with_network(spec);
+    for node in ["a", "b"] {
+        store.add_node(node);
+    }
+    store.settle();
+    let before = store.leases["10.0.0.0-24"].spec.clone();
+    store.change_lease("10.0.0.0-24", |lease| lease.spec = Err("missing field `subnet`".into()));
+    store.add_node("c");
+    let decisions = store.settle();
+    assert_eq!(store.leased(), "?: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+    assert_eq!(store.leased_condition("a"), "False LeaseUnreadable");
+    assert_eq!(store.network_condition("Consistent"), "False LeaseUnreadable");
+    assert_eq!(decisions.figures.violations["lease-unreadable"], 1);
+    store.change_lease("10.0.0.0-24", |lease| lease.spec = before);
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+    assert_eq!(store.leased_condition("a"), "True AsExpected");
+    assert_eq!(store.network_condition("Consistent"), "True AsExpected");
+}
