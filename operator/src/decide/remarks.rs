@@ -1,6 +1,6 @@
 //! What is said of a node that holds its leases: above all what a drain of it would change.
 
-use tartan_crds::{Cidr, Family, conditions::reason};
+use tartan_crds::{Cidr, Family, PodCidrModeInForce, conditions::reason};
 
 use super::{
     Problem,
@@ -37,7 +37,24 @@ pub fn leased(draft: &Draft<'_>, node: &Node, membership: Membership<'_>, subnet
             ),
         )
     });
-    Verdict::Leased { subnets, remark: outside.or(kept) }
+    let remark = outside.or(kept).or_else(|| missing_family(draft, membership, &subnets));
+    Verdict::Leased { subnets, remark }
+}
+
+/// A family that its pool has an entry of, and that its podCIDRs, which nobody can change, do not name.
+fn missing_family(draft: &Draft<'_>, membership: Membership<'_>, subnets: &[Cidr]) -> Option<Problem> {
+    if draft.mode != PodCidrModeInForce::Mirror {
+        return None;
+    }
+    let has = |family: &Family| subnets.iter().any(|subnet| subnet.family() == *family);
+    let family = draft.layout.wanted_families(membership).into_iter().find(|family| !has(family))?;
+    Some(Problem::new(
+        reason::FAMILY_MISSING,
+        format!(
+            "the node has no {family} block, since its Node's podCIDRs were written before there was an entry of \
+             that family, and can't be changed: drain the node, delete the Node and let it join again"
+        ),
+    ))
 }
 
 /// What the node would get instead of these blocks.
