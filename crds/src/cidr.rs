@@ -48,6 +48,11 @@ impl fmt::Display for Family {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr(IpNetwork);
 
+/// Ranges of which no host has an address that others send to, so that no pod can have one: this network, loopback,
+/// link-local and multicast (RFC 6890, RFC 4291 2.4), and what stands for IPv4 in IPv6.
+pub const NO_PODS: [&str; 7] =
+    ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::/8", "fe80::/10", "ff00::/8"];
+
 /// Why a text is no [`Cidr`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
@@ -146,6 +151,11 @@ impl Cidr {
             Family::V6 => IpAddr::V6(bits.into()),
         };
         self.contains(address).then_some(address)
+    }
+
+    /// The range of [`NO_PODS`] that it meets.
+    pub fn meets_no_pods(self) -> Option<&'static str> {
+        NO_PODS.into_iter().find(|range| range.parse().is_ok_and(|range| self.overlaps(range)))
     }
 
     /// The object name of a lease of this block: `10.244.3.0-24`, `fd00-10-244-3---64`.
@@ -279,6 +289,18 @@ mod tests {
         assert_eq!(cidr("10.244.3.0/24").object_name(), "10.244.3.0-24");
         assert_eq!(cidr("fd00:10:244:3::/64").object_name(), "fd00-10-244-3---64");
         assert_eq!(cidr("fd00::1:0:0:0/80").object_name(), "fd00--1-0-0-0-80");
+    }
+
+    #[test]
+    fn ranges_that_no_pod_can_have_an_address_of_are_known() {
+        for range in NO_PODS {
+            assert_eq!(cidr(range).meets_no_pods(), Some(range));
+        }
+        assert_eq!(cidr("0.0.0.0/0").meets_no_pods(), Some("0.0.0.0/8"));
+        assert_eq!(cidr("127.1.2.0/24").meets_no_pods(), Some("127.0.0.0/8"));
+        for good in ["10.0.0.0/8", "100.64.0.0/10", "240.0.0.0/4", "fd00::/8", "2001:db8::/32"] {
+            assert_eq!(cidr(good).meets_no_pods(), None, "{good}");
+        }
     }
 
     #[test]

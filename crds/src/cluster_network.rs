@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BackendSelection, BackendType, Cidr, Duration, Family, Forecast, Growth, IpsecParameters, Reservation,
-    TransitionPolicy, TransitionStatus, UsageSample, WireguardKeysStatus, WireguardParameters,
+    TransitionPolicy, TransitionStatus, UsageSample, WireguardKeysStatus, WireguardParameters, cidr,
 };
 
 /// The pod network of the cluster.
@@ -95,6 +95,8 @@ fn default_reclaim_after() -> Duration {
 #[x_kube(
     validation = Rule::new("!isCIDR(self.cidr) || (self.nodeMaskSize >= cidr(self.cidr).prefixLength() && self.nodeMaskSize <= (cidr(self.cidr).ip().family() == 4 ? 30 : 126))")
         .message("nodeMaskSize must lie between the entry's own length and 30 (IPv4) or 126 (IPv6)"),
+    validation = Rule::new(can_have_pods())
+        .message("cidr must not meet a range that no pod can have an address of: loopback, link-local, multicast, 0.0.0.0/8, ::/8"),
     validation = Rule::new("!isCIDR(self.cidr) || self.nodeMaskSize - cidr(self.cidr).prefixLength() <= 20")
         .message("an entry may hold at most 2^20 blocks: choose a smaller nodeMaskSize"),
     validation = Rule::new("!has(self.reserved) || !isCIDR(self.cidr) || self.reserved.all(r, !isCIDR(r.cidr) || cidr(self.cidr).containsCIDR(r.cidr))")
@@ -126,6 +128,14 @@ pub struct CidrEntry {
             .message("a node may have one reserved block in an entry"),
     )]
     pub reserved: Vec<Reservation>,
+}
+
+/// The same as [`Cidr::meets_no_pods`] for the API server.
+fn can_have_pods() -> String {
+    let ranges = cidr::NO_PODS.map(|range| format!("'{range}'")).join(", ");
+    format!(
+        "!isCIDR(self.cidr) || [{ranges}].all(r, !cidr(r).containsCIDR(self.cidr) && !cidr(self.cidr).containsCIDR(r))"
+    )
 }
 
 impl CidrEntry {

@@ -77,6 +77,12 @@ fn a_cluster_network_that_makes_no_sense_is_refused_with_the_reason() {
         ("no RFC 5952", one("fd00:0:0:0:1:0:0:0/80", 96), canonical),
         ("IPv4 in IPv6", one("::ffff:10.0.0.0/104", 120), canonical),
         ("a bare address", one("10.244.0.0", 24), canonical),
+        ("loopback", one("127.0.0.0/16", 24), "no pod can have an address of"),
+        ("all of IPv4", one("0.0.0.0/0", 20), "no pod can have an address of"),
+        ("link-local", one("169.254.0.0/16", 24), "no pod can have an address of"),
+        ("multicast", one("239.1.0.0/16", 24), "no pod can have an address of"),
+        ("IPv6 link-local", one("fe80::/48", 64), "no pod can have an address of"),
+        ("IPv6 multicast", one("ff0e::/48", 64), "no pod can have an address of"),
         ("blocks larger than the entry", one("10.244.0.0/16", 15), mask),
         ("blocks without room for a pod", one("10.244.0.0/16", 31), mask),
         (

@@ -180,6 +180,11 @@ fn usable_entries<'a>(
                     entry.cidr.prefix_len()
                 ),
             ))
+        } else if let Some(range) = entry.cidr.meets_no_pods() {
+            Some((
+                reason::INVALID_CIDR,
+                format!("{} meets {range}, of which no pod can have an address", entry.cidr),
+            ))
         } else if entries.iter().any(|earlier| earlier.name == entry.name) {
             Some((reason::INVALID_CIDR, "another entry before it has this name".to_owned()))
         } else {

@@ -45,3 +45,17 @@ fn a_node_whose_lease_nobody_can_read_gets_no_other_and_is_told() {
     assert_eq!(store.leased_condition("a"), "True AsExpected");
     assert_eq!(store.network_condition("Consistent"), "True AsExpected");
 }
+
+#[test]
+fn an_entry_of_addresses_that_no_pod_can_have_is_left_out_and_said() {
+    for range in
+        ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/8", "fe80::/48", "ff00::/48", "::/96"]
+    {
+        let mask = if range.contains(':') { 112 } else { 24 };
+        let entries = vec![entry("bad", range, mask), entry("good", "10.0.0.0/22", 24)];
+        let mut store = Store::default().with_network(network(entries));
+        store.add_node("a");
+        check(&mut store, "a: 10.0.0.0/24");
+        assert_eq!(store.network_condition("Accepted"), "False InvalidCIDR", "{range}");
+    }
+}
