@@ -55,6 +55,8 @@ pub struct Draft<'a> {
     /// As `unfit`, and what is kept back.
     blocked: Taken,
     searches: BTreeMap<usize, Search>,
+    /// For whom a lease is taken from its holder before its time, by its name.
+    pub taken_for: BTreeMap<&'a str, &'a str>,
     actions: Vec<Action>,
 }
 
@@ -99,6 +101,7 @@ impl<'a> Draft<'a> {
             unfit,
             blocked,
             searches: BTreeMap::new(),
+            taken_for: BTreeMap::new(),
             actions: vec![],
         }
     }
@@ -265,6 +268,12 @@ impl<'a> Draft<'a> {
                 pod_cidrs_bind: self.mode != PodCidrModeInForce::Ignore,
             },
         });
+    }
+
+    /// Gives up a held lease because this node needs its block.
+    pub fn take_early(&mut self, lease: &'a Lease, node: &'a Node) {
+        self.taken_for.insert(&lease.meta.name, &node.meta.name);
+        self.delete(lease, DeleteReason::TakenEarly);
     }
 
     /// Leaves a lease as it is.

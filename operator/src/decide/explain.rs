@@ -8,11 +8,11 @@ use serde::Serialize;
 use tartan_crds::{BackendType, Cidr, Family, PodCidrModeInForce, TransitionPhase, conditions::reason};
 
 use super::{
-    Action, DeleteReason, Problem, deliberate,
+    Action, Problem, deliberate,
     draft::{Draft, Verdict},
     forecast::coarse_age,
     layout::{Layout, Membership},
-    mode_in_force, usage,
+    mode_in_force, node_networks, usage,
 };
 use crate::world::{Lease, Node, World};
 
@@ -27,6 +27,9 @@ pub struct Explanation {
     /// For `waiting`: why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// What else is to be known, as in the condition `Leased`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<Waiting>,
     #[serde(rename = "podCIDRMode", skip_serializing_if = "Option::is_none")]
     pub pod_cidr_mode: Option<PodCidrModeInForce>,
     #[serde(rename = "podCIDRs")]
@@ -125,16 +128,19 @@ pub fn explain(world: &World, name: &str, supposed: bool, now: Timestamp) -> Opt
     let draft = deliberate(world, &layout, mode, now);
     let membership = layout.membership(node);
     let verdict = draft.verdicts.get(name).map(|(_, verdict)| verdict.clone());
-    let (state, problem) = match verdict {
-        Some(Verdict::Leased { remark, .. }) => (State::Leased, remark),
-        Some(Verdict::Waiting(problem)) => (State::Waiting, Some(problem)),
-        Some(Verdict::Pending) | None => (State::Pending, None),
+    let (state, waiting, remark) = match verdict {
+        Some(Verdict::Leased { remark, .. }) => (State::Leased, None, remark),
+        Some(Verdict::Waiting(problem)) => (State::Waiting, Some(problem), None),
+        Some(Verdict::Pending) | None => (State::Pending, None, None),
     };
+    let remark = node_networks::annotation_problem(&draft, node).or(remark);
+    let told = |Problem { reason, message }| Waiting { reason, message };
     Some(Explanation {
         node: name.to_owned(),
         exists: !supposed,
         state,
-        waiting: problem.map(|Problem { reason, message }| Waiting { reason, message }),
+        waiting: waiting.map(told),
+        remark: remark.map(told),
         pod_cidr_mode: Some(mode),
         pod_cidrs: node.pod_cidrs.clone(),
         pool: membership.pool.to_owned(),
@@ -153,6 +159,7 @@ fn nothing(node: &Node, supposed: bool, reason: &'static str, message: String) -
         exists: !supposed,
         state: State::Waiting,
         waiting: Some(Waiting { reason, message }),
+        remark: None,
         pod_cidr_mode: None,
         pod_cidrs: node.pod_cidrs.clone(),
         pool: String::new(),
@@ -255,9 +262,12 @@ fn next(draft: &Draft<'_>, node: &Node, action: &Action) -> Option<String> {
     match action {
         Action::CreateLease { spec, .. } if spec.node_name == *name => {
             let entry = draft.layout.entry_of(spec.subnet).map_or("?", |(_, entry)| entry.name);
+            let kept = draft.layout.kept_for(name, draft.layout.membership(node), spec.subnet.family());
             let wish = draft.world.wishes.get(&(name.clone(), spec.subnet.family()));
             let why = if node.pod_cidrs.iter().any(|text| text.parse::<Cidr>() == Ok(spec.subnet)) {
                 "which the Node's podCIDRs name".to_owned()
+            } else if kept == Some(spec.subnet) {
+                format!("which entry {entry} reserves for it")
             } else if wish == Some(&spec.subnet) {
                 "which it had before".to_owned()
             } else {
@@ -274,8 +284,8 @@ fn next(draft: &Draft<'_>, node: &Node, action: &Action) -> Option<String> {
         Action::DeleteLease { subnet, node, grounds, .. } if node == name => {
             Some(format!("delete lease {subnet}: {}", grounds.why.as_str()))
         }
-        Action::DeleteLease { subnet, node: holder, grounds, .. }
-            if grounds.why == DeleteReason::TakenEarly =>
+        Action::DeleteLease { lease, subnet, node: holder, .. }
+            if draft.taken_for.get(lease.name.as_str()) == Some(&name.as_str()) =>
         {
             Some(format!("take {subnet} back early, which is held for {holder}: no block is free"))
         }

@@ -346,7 +346,7 @@ fn obtain<'a>(
         return Ok(());
     }
     if let Some(lease) = draft.longest_held(membership, family) {
-        draft.delete(lease, DeleteReason::TakenEarly);
+        draft.take_early(lease, node);
         return Ok(());
     }
     Err(Problem::new(
@@ -375,7 +375,7 @@ fn obtain_kept<'a>(
     }
     match draft.world.leases.get(&kept.object_name()) {
         Some(lease) if lease.released_at().is_some() => {
-            draft.delete(lease, DeleteReason::TakenEarly);
+            draft.take_early(lease, node);
             Ok(())
         }
         _ => Err(reservations::taken(draft, &node.meta.name, kept)),

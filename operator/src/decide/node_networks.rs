@@ -35,6 +35,11 @@ pub fn decide_all(draft: &mut Draft<'_>) {
     }
 }
 
+/// What is wrong with the annotations of a node.
+pub fn annotation_problem(draft: &Draft<'_>, node: &Node) -> Option<Problem> {
+    wanted_spec(draft, node).1
+}
+
 fn wanted_spec(draft: &Draft<'_>, node: &Node) -> (NodeNetworkSpec, Option<Problem>) {
     let membership = draft.layout.membership(node);
     let pool = draft.layout.pool_spec(membership);

@@ -10,7 +10,7 @@ const WIDTH: usize = 10;
 
 pub fn text(explanation: &Explanation) -> String {
     let mut text = format!("{}\n", headline(explanation));
-    if let Some(waiting) = &explanation.waiting {
+    for waiting in explanation.waiting.iter().chain(&explanation.remark) {
         let _ = writeln!(text, "  {}: {}", waiting.reason, waiting.message);
     }
     let mut line = |word: &str, line: String| {

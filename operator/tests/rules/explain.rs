@@ -219,3 +219,33 @@ node a holds no subnet
 ",
     );
 }
+
+#[test]
+fn a_block_that_is_reserved_for_the_node_and_an_annotation_that_is_ignored() {
+    let mut main = entry("main", "10.0.0.0/22", 24);
+    main["reserved"] = json!([{ "cidr": "10.0.2.0/24", "nodeName": "a" }]);
+    let mut store = Store::default().with_network(network(vec![main]));
+    store.add_node_with("a", |node| node.uplink = Some("the-fast-one".into()));
+    let about = |store: &Store| explain(&store.world(), "a", false, store.now).unwrap();
+    assert_eq!(about(&store).next, ["lease 10.0.2.0/24: which entry main reserves for it"]);
+    store.settle();
+    let said = about(&store);
+    assert_eq!((said.state, said.waiting.clone()), (State::Leased, None));
+    assert_eq!(said.remark.as_ref().map(|remark| remark.reason), Some("InvalidAnnotation"));
+    assert!(text(&said).contains("\n  InvalidAnnotation: annotation tartan.network/uplink is ignored"));
+}
+
+#[test]
+fn a_block_that_is_taken_early_is_told_of_the_node_that_gets_it_alone() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/23", 24)]));
+    for node in ["a", "b"] {
+        store.add_node(node);
+    }
+    store.settle();
+    store.remove_node("a");
+    store.settle();
+    store.add_node("c");
+    let next = |node: &str| explain(&store.world(), node, false, store.now).unwrap().next;
+    assert_eq!(next("c"), ["take 10.0.0.0/24 back early, which is held for a: no block is free"]);
+    assert_eq!(next("b"), [] as [String; 0]);
+}
