@@ -4,7 +4,6 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use kube::CustomResourceExt as _;
 use serde_json::{Map, Value, json};
 use tartan_crds::{ClusterNetwork, NetworkPool};
 
