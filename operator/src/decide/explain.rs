@@ -124,7 +124,7 @@ pub fn explain(world: &World, name: &str, supposed: bool, now: Timestamp) -> Opt
         }
     };
     let layout = Layout::resolve(world, network, spec);
-    let mode = mode_in_force(spec.pod_cidr_mode, network.status.pod_cidr_mode, world.nodes.iter());
+    let mode = mode_in_force(spec.pod_cidr_mode, network.status.pod_cidr_mode, world);
     let draft = deliberate(world, &layout, mode, now);
     let membership = layout.membership(node);
     let verdict = draft.verdicts.get(name).map(|(_, verdict)| verdict.clone());

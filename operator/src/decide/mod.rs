@@ -229,7 +229,7 @@ pub fn decide(world: &World, now: Timestamp) -> Decisions {
         }
     };
     let layout = Layout::resolve(world, network, spec);
-    let mode = mode_in_force(spec.pod_cidr_mode, network.status.pod_cidr_mode, world.nodes.iter());
+    let mode = mode_in_force(spec.pod_cidr_mode, network.status.pod_cidr_mode, world);
     let mut draft = deliberate(world, &layout, mode, now);
 
     let usage = usage::count(&draft);

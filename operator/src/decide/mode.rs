@@ -11,17 +11,22 @@ use crate::world::{Node, World};
 ///
 /// `Auto` never goes back from Adopt: a Node whose foreign podCIDRs were seen may be gone, and the other
 /// IPAM that wrote them may not.
-pub fn mode_in_force<'n>(
+pub fn mode_in_force(
     asked: PodCidrMode,
     before: Option<PodCidrModeInForce>,
-    mut nodes: impl Iterator<Item = &'n Node>,
+    world: &World,
 ) -> PodCidrModeInForce {
     match asked {
         PodCidrMode::Adopt => PodCidrModeInForce::Adopt,
         PodCidrMode::Mirror => PodCidrModeInForce::Mirror,
         PodCidrMode::Ignore => PodCidrModeInForce::Ignore,
         PodCidrMode::Auto => {
-            if before == Some(PodCidrModeInForce::Adopt) || nodes.any(Node::has_foreign_pod_cidrs) {
+            // What was leased under Mirror was leased first: a Node that has just that was told by us, whatever became
+            // of the annotation that says so.
+            let is_explained = |is_leased: bool| before == Some(PodCidrModeInForce::Mirror) && is_leased;
+            if before == Some(PodCidrModeInForce::Adopt)
+                || foreign(world).iter().any(|(_, is_leased)| !is_explained(*is_leased))
+            {
                 PodCidrModeInForce::Adopt
             } else {
                 PodCidrModeInForce::Mirror
@@ -39,6 +44,13 @@ pub fn in_force_since(mode: PodCidrModeInForce, before: &ClusterNetworkStatus, n
 /// Nodes that another IPAM told their blocks although that is ours to do. What leases agree with on a Node that is older
 /// than the mode is no harm: such are all Nodes of a cluster that was taken over, and no Node's podCIDRs can be changed.
 pub fn second_ipam(world: &World, since: Timestamp) -> Vec<&str> {
+    let foreign = foreign(world).into_iter();
+    let at_work = foreign.filter(|(node, is_leased)| node.created >= since || !is_leased);
+    at_work.map(|(node, _)| node.meta.name.as_str()).collect()
+}
+
+/// Nodes with podCIDRs that don't bear our annotation, and whether they are its primary leases.
+fn foreign(world: &World) -> Vec<(&Node, bool)> {
     let mut foreign = world.nodes.iter().filter(|node| node.has_foreign_pod_cidrs()).peekable();
     if foreign.peek().is_none() {
         return vec![];
@@ -52,15 +64,15 @@ pub fn second_ipam(world: &World, since: Timestamp) -> Vec<&str> {
         let mut cidrs = node.pod_cidrs.iter().map(|text| text.parse::<Cidr>());
         cidrs.all(|cidr| cidr.is_ok_and(|cidr| leased.contains(&(node.meta.uid.as_str(), cidr))))
     };
-    foreign
-        .filter(|node| node.created >= since || !is_leased(node))
-        .map(|node| node.meta.name.as_str())
-        .collect()
+    foreign.map(|node| (node, is_leased(node))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::world::Meta;
     use PodCidrModeInForce::{Adopt, Ignore, Mirror};
 
     fn node(pod_cidrs: &[&str], mirrored: Option<&str>) -> Node {
@@ -78,7 +90,12 @@ mod tests {
         let foreign = node(&["10.0.1.0/24"], None);
         let changed = node(&["10.0.1.0/24"], Some("10.0.0.0/24"));
         let check = |asked, before, nodes: &[&Node], expected| {
-            assert_eq!(mode_in_force(asked, before, nodes.iter().copied()), expected, "{asked:?} {nodes:?}");
+            let mut world = World::default();
+            for (number, node) in nodes.iter().enumerate() {
+                let meta = Meta { name: number.to_string(), ..Meta::default() };
+                world.nodes.learn(Node { meta, ..(*node).clone() }, Instant::now());
+            }
+            assert_eq!(mode_in_force(asked, before, &world), expected, "{asked:?} {nodes:?}");
         };
         check(PodCidrMode::Auto, None, &[], Mirror);
         check(PodCidrMode::Auto, None, &[&empty, &ours], Mirror);

@@ -42,8 +42,6 @@ pub struct Node {
     pub pod_cidrs: Vec<String>,
     /// Our three annotations.
     pub mirrored: Option<String>,
-    /// The API server knows the operator as the one who wrote them, whatever became of the annotation that says so.
-    pub told_by_us: bool,
     pub public_ips: Option<String>,
     pub uplink: Option<String>,
     /// Internal and external addresses.
@@ -70,7 +68,6 @@ impl Node {
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             labels: metadata.labels.clone().unwrap_or_default(),
             meta: meta(&metadata),
-            told_by_us: has_written(&metadata, "/f:spec/f:podCIDRs"),
             pod_cidrs,
             mirrored: annotations.remove(annotation::MIRRORED),
             public_ips: annotations.remove(annotation::PUBLIC_IPS),
@@ -81,8 +78,7 @@ impl Node {
 
     /// Whether the podCIDRs were written by somebody else.
     pub fn has_foreign_pod_cidrs(&self) -> bool {
-        !(self.pod_cidrs.is_empty() || self.told_by_us)
-            && self.mirrored.as_deref() != Some(self.pod_cidrs.join(",").as_str())
+        !self.pod_cidrs.is_empty() && self.mirrored.as_deref() != Some(self.pod_cidrs.join(",").as_str())
     }
 }
 
@@ -327,14 +323,6 @@ fn edited_by(metadata: &ObjectMeta) -> Option<String> {
     names.into_iter().find(|name| ours && *name != field_manager::OPERATOR).map(str::to_owned)
 }
 
-/// Whether the operator has written the field at this pointer.
-fn has_written(metadata: &ObjectMeta, field: &str) -> bool {
-    metadata.managed_fields.iter().flatten().any(|entry| {
-        entry.manager.as_deref() == Some(field_manager::OPERATOR)
-            && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(field).is_some())
-    })
-}
-
 /// Takes `spec` or `status` out of an object. An absent one reads as empty.
 pub(super) fn part<T: DeserializeOwned>(data: &mut Value, name: &str) -> Result<T, Unreadable> {
     let value = data.get_mut(name).map_or_else(|| Value::Object(Default::default()), Value::take);
@@ -367,25 +355,6 @@ mod tests {
         let edit = [("kubectl-edit", "f:spec"), ("tartan-operator", "f:spec")];
         assert_eq!(edited(&edit).as_deref(), Some("kubectl-edit"));
         assert_eq!(edited(&[("restore", "f:spec")]), None);
-    }
-
-    #[test]
-    fn who_wrote_podcidrs_is_known_without_our_annotation() {
-        let node = |manager: &str, field: &str| {
-            let object = json!({
-                "metadata": {
-                    "name": "a",
-                    "managedFields": [
-                        { "manager": manager, "operation": "Update", "fieldsV1": { "f:spec": { field: { ".": {} } } } },
-                    ],
-                },
-                "spec": { "podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"] },
-            });
-            Node::parse(serde_json::from_value(object).unwrap())
-        };
-        assert!(!node("tartan-operator", "f:podCIDRs").has_foreign_pod_cidrs());
-        assert!(node("tartan-operator", "f:taints").has_foreign_pod_cidrs());
-        assert!(node("kube-controller-manager", "f:podCIDRs").has_foreign_pod_cidrs());
     }
 
     #[test]

@@ -61,7 +61,6 @@ impl Store {
                 if free {
                     self.change_node(&node.name, |live| {
                         live.mirrored = Some(texts.join(","));
-                        live.told_by_us = true;
                         live.pod_cidrs = texts;
                     });
                 }
