@@ -29,10 +29,12 @@ pub enum Tool {
     Prometheus,
     /// What goes into a virtual machine.
     Machines,
+    /// `wg`, and another WireGuard in user space.
+    Wireguard,
 }
 
 impl Tool {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Network,
         Self::Kubernetes,
         Self::Helm,
@@ -40,6 +42,7 @@ impl Tool {
         Self::Images,
         Self::Prometheus,
         Self::Machines,
+        Self::Wireguard,
     ];
 
     fn packages(self) -> &'static [&'static str] {
@@ -63,6 +66,7 @@ impl Tool {
             Self::Containers => &["containerd", "containernetworking-plugins", "runc"],
             Self::Images => &["buildah", "mmdebstrap"],
             Self::Prometheus => &["prometheus"],
+            Self::Wireguard => &["wireguard-tools"],
             Self::Machines => &[
                 "busybox-static",
                 "conntrack",
@@ -84,6 +88,7 @@ impl Tool {
             Self::Kubernetes => &[Program::Kubernetes, Program::Etcd],
             Self::Helm => &[Program::Helm],
             Self::Images => &[Program::Agnhost],
+            Self::Wireguard => &[Program::WireguardGo],
             Self::Network | Self::Containers | Self::Prometheus | Self::Machines => &[],
         }
     }

@@ -33,6 +33,8 @@ pub enum Program {
     Helm,
     /// The upstream network test image's program.
     Agnhost,
+    /// A WireGuard in user space of another's writing.
+    WireguardGo,
 }
 
 struct Recipe {
@@ -83,6 +85,14 @@ impl Program {
                 package: "k8s.io/kubernetes/test/images/agnhost",
                 stamps: &[],
                 cold: "seconds",
+            },
+            Self::WireguardGo => Recipe {
+                name: "wireguard-go",
+                version: "0.0.0-20260522210424-ecfc5a8d5446",
+                module: "wireguard",
+                package: "golang.zx2c4.com/wireguard",
+                stamps: &[],
+                cold: "half a minute",
             },
         }
     }
@@ -185,10 +195,12 @@ mod tests {
     fn the_versions_here_are_those_of_the_go_modules() {
         let kubernetes = fs::read_to_string(Path::new(SOURCES).join("go.mod")).unwrap();
         let helm = fs::read_to_string(Path::new(SOURCES).join("helm/go.mod")).unwrap();
+        let wireguard = fs::read_to_string(Path::new(SOURCES).join("wireguard/go.mod")).unwrap();
         for (program, text, module) in [
             (Program::Kubernetes, &kubernetes, "k8s.io/kubernetes"),
             (Program::Etcd, &kubernetes, "go.etcd.io/etcd/server/v3"),
             (Program::Helm, &helm, "helm.sh/helm/v3"),
+            (Program::WireguardGo, &wireguard, "golang.zx2c4.com/wireguard"),
         ] {
             let line = format!("{module} v{}", program.recipe().version);
             assert!(text.contains(&line), "go.mod does not require {line}");
