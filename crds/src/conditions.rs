@@ -98,6 +98,7 @@ pub mod reason {
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
     pub const EXTENSION_FAILED: &str = "ExtensionFailed";
     pub const FORWARDER_MISSING: &str = "ForwarderNotRunning";
+    pub const WIREGUARD_NOT_RUNNING: &str = "WireguardNotRunning";
     pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";
     pub const MTU_TOO_LARGE: &str = "PodMTUExceedsPath";
 }

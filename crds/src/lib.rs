@@ -36,7 +36,7 @@ pub use ipsec::IpsecParameters;
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
 pub use node_network::{
     AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, PathCount, PeerWithoutPath, Uplink,
-    UplinkSelection,
+    UplinkSelection, WireguardPlace,
 };
 pub use room::{Forecast, Room, UsageSample};
 pub use schema::{crd_yaml, crds};

@@ -127,6 +127,9 @@ pub struct NodeNetworkStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub receives: Vec<BackendType>,
+    /// Absent where nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wireguard: Option<WireguardPlace>,
     /// Paths by backend and kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -163,6 +166,25 @@ pub struct Uplink {
     pub addresses: Vec<IpAddr>,
     /// In bytes.
     pub mtu: i32,
+}
+
+/// Who does WireGuard on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WireguardPlace {
+    /// The node's kernel.
+    Kernel,
+    /// A process, since the kernel has none: its packets cost more of the processor.
+    UserSpace,
+}
+
+impl WireguardPlace {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::UserSpace => "user-space",
+        }
+    }
 }
 
 /// How many addresses of a block pods use.

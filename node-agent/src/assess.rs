@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use tartan_crds::conditions::reason;
 use tartan_datapath::{
     desired::PeerPath,
+    kernel::WIREGUARD_PROCESS_ABSENT,
     mark,
     model::{Backend, Conflict, Facts, Key, Step},
     pair::Reason,
@@ -62,6 +63,8 @@ pub struct Findings<'a> {
     pub daemon_awaited: bool,
     /// Nodes that don't answer the IKE daemon.
     pub unanswered: Vec<&'a str>,
+    /// The process of the user-space WireGuard has been away for a moment at most.
+    pub process_awaited: bool,
 }
 
 /// The verdict.
@@ -109,6 +112,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         outdated_preshared,
         daemon_awaited,
         unanswered,
+        process_awaited,
     } = findings;
     // What it negotiated goes on: neither this node nor those that send to it shall do without.
     let missed = |reason: &str| reason == DAEMON_ENDED || (*daemon_awaited && DAEMON_AWAY.contains(&reason));
@@ -172,6 +176,13 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             lost_links.insert(link);
             continue;
         }
+        // The node's network works: what it can't join are pairs that are encrypted.
+        if failed.reason == WIREGUARD_PROCESS_ABSENT {
+            let why = failed.message.clone();
+            let told = if *process_awaited { NotReady::new("", why) } else { lose(Backend::Wireguard, why) };
+            troubles.push(NotReady { reason: reason::WIREGUARD_NOT_RUNNING, ..told });
+            continue;
+        }
         if let Some(backend) = spared(&failed.key) {
             let advice = wireguard_advice(failed);
             troubles.push(lose(backend, format!("{}: {}{advice}", failed.key, failed.message)));
@@ -210,7 +221,8 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         if is_own(&conflict.key) { broken.push(trouble) } else { troubles.push(trouble) }
     }
     // Said once already.
-    let others = others.iter().filter(|failed| !missed(failed.reason));
+    let others =
+        others.iter().filter(|failed| !missed(failed.reason) && failed.reason != WIREGUARD_PROCESS_ABSENT);
     troubles.extend(quote(
         reason::APPLY_FAILED,
         others.map(|failed| format!("{}: {}", failed.key, failed.message)).collect(),
@@ -314,7 +326,10 @@ fn wireguard_advice(failed: &Failed) -> &'static str {
             " (another program has its UDP port: stop that, or set another backends.wireguard.port in the ClusterNetwork and change backends.wireguard.rotate)"
         }
         (Key::Link(link), "unsupported") if mark::WIREGUARD.contains(&link.as_str()) => {
-            " (this node's kernel has no WireGuard: install its module wireguard)"
+            " (this node's kernel has no WireGuard: install its module wireguard, or have it done in user space: wireguard.userspace of the chart)"
+        }
+        (Key::Link(link), "not-found" | "permission-denied") if mark::WIREGUARD.contains(&link.as_str()) => {
+            " (a device for WireGuard in user space takes /dev/net/tun and the capability NET_ADMIN)"
         }
         _ => "",
     }

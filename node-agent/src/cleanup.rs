@@ -74,6 +74,8 @@ fn remove_run_dir(options: &Options, locked_by_us: bool) -> io::Result<()> {
     for file in extension::task::files(&options.extension().file) {
         absent_is_fine(fs::remove_file(file))?;
     }
+    // Sockets of a process whose devices are gone.
+    absent_is_fine(fs::remove_dir_all(options.user_wireguard_sockets()))?;
     if locked_by_us {
         absent_is_fine(fs::remove_file(lock::path(directory)))?;
     }

@@ -48,6 +48,12 @@ pub enum Output {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UserWireguard {
+    Never,
+    Auto,
+}
+
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options")]
 pub struct Options {
@@ -130,6 +136,11 @@ pub struct Options {
     )]
     pub preshared_key: PathBuf,
 
+    /// Whether a process beside the agent may do WireGuard where the kernel has none (`auto`). It is tartan-wireguard, and
+    /// slower than a kernel.
+    #[arg(long, env = "TARTAN_USER_WIREGUARD", value_enum, default_value = "never", global = true)]
+    pub user_wireguard: UserWireguard,
+
     /// Directory of programs that ClusterNetwork.spec.backends.extension may name, on nodes with that backend. They
     /// run with the agent's rights. Without it none is run.
     #[arg(long, env = "TARTAN_EXTENSION_COMMANDS_FROM", value_name = "DIR", global = true)]
@@ -166,6 +177,11 @@ impl Options {
         extension::task::Places { directory, file: self.run_dir.join("extension.json") }
     }
 
+    /// Where the process answers, if there is one.
+    pub fn user_wireguard_sockets(&self) -> PathBuf {
+        self.run_dir.join("wireguard")
+    }
+
     pub fn kernel(&self) -> tartan_datapath::kernel::Options {
         tartan_datapath::kernel::Options {
             proc_sys: self.proc_sys.clone(),
@@ -173,6 +189,10 @@ impl Options {
             // They live as long as the kernel's sessions do: a node that reboots has new ones.
             wireguard_keys: self.run_dir.clone(),
             preshared_key: self.preshared_key.clone(),
+            user_wireguard: match self.user_wireguard {
+                UserWireguard::Never => None,
+                UserWireguard::Auto => Some(self.user_wireguard_sockets()),
+            },
             vici: self.run_dir.join("ipsec/charon.vici"),
             ipsec_key: self.ipsec_key.clone(),
             ..tartan_datapath::kernel::Options::default()

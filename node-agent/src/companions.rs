@@ -1,5 +1,4 @@
-//! The processes beside the agent: whether somebody forwards the packets of the udp path on this node, and whether an
-//! IKE daemon is to be expected.
+//! The processes beside the agent: the forwarder of the udp path, the user-space WireGuard, and the IKE daemon.
 //!
 //! One that is replaced is away for some milliseconds, or for some seconds when its container is started anew: peers
 //! need not hear of that, also when the agent itself is started anew in the same moment.
@@ -9,28 +8,21 @@ use std::time::{Duration, Instant};
 use tartan_crds::BackendType;
 use tartan_datapath::{mark, model::Facts};
 
-use crate::inputs::Snapshot;
+use crate::{inputs::Snapshot, presence::Presence};
 
 /// What is known of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Companions {
     begun: bool,
-    forwarder: Forwarder,
+    forwarder: Presence,
+    /// The process of the user-space WireGuard, on a node that has it.
+    wireguard: Presence,
     /// The agent before this one published that peers reach this node by IPsec.
     daemon_awaited_until: Option<Instant>,
 }
 
-/// How long the forwarder may be away. The kernel tells that it is there: a TUN device has a carrier while a process
-/// holds it.
-const GRACE: Duration = Duration::from_secs(10);
 /// How long the IKE daemon's container may start beside the agent's own.
 const START: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Forwarder {
-    last_seen: Option<Instant>,
-    missing: bool,
-}
 
 impl Companions {
     /// At the beginning of a round. The first one learns what the agent before this one published.
@@ -43,36 +35,35 @@ impl Companions {
             let mut endpoints = own.filter_map(|lease| lease.status.as_ref()).flat_map(|s| &s.endpoints);
             endpoints.any(|endpoint| endpoint.kind == kind)
         };
-        self.forwarder.last_seen = published(BackendType::Udp).then_some(now);
+        for (process, kind) in
+            [(&mut self.forwarder, BackendType::Udp), (&mut self.wireguard, BackendType::Wireguard)]
+        {
+            if published(kind) {
+                process.saw(true, now);
+            }
+        }
         self.daemon_awaited_until = published(BackendType::Ipsec).then_some(now + START);
     }
 
-    /// Whether the forwarder counts as running.
+    /// Whether the forwarder counts as running. The kernel tells: a TUN device has a carrier while a process holds it.
     pub fn forwards(&mut self, facts: &Facts, now: Instant) -> bool {
         let runs = facts.links.iter().any(|link| link.ours && link.name == mark::UDP && link.carrier);
         self.forwarder.saw(runs, now)
     }
 
-    /// The forwarder is away and still counts: look again soon, since nothing tells when it has been away for too
-    /// long.
-    pub fn forwarder_is_missing(&self) -> bool {
-        self.forwarder.missing
+    /// Whether the process of the user-space WireGuard counts as running.
+    pub fn user_wireguard(&mut self, runs: bool, now: Instant) -> bool {
+        self.wireguard.saw(runs, now)
+    }
+
+    /// A process is away and still counts: look again soon, since nothing tells when it has been away for too long.
+    pub fn is_missing(&self) -> bool {
+        self.forwarder.is_missing() || self.wireguard.is_missing()
     }
 
     /// An IKE daemon that doesn't answer yet is no reason to tell peers of it.
     pub fn daemon_is_awaited(&self, now: Instant) -> bool {
         self.daemon_awaited_until.is_some_and(|until| now < until)
-    }
-}
-
-impl Forwarder {
-    fn saw(&mut self, runs: bool, now: Instant) -> bool {
-        if runs {
-            self.last_seen = Some(now);
-        }
-        let counts = self.last_seen.is_some_and(|seen| now.duration_since(seen) < GRACE);
-        self.missing = counts && !runs;
-        counts
     }
 }
 
@@ -82,19 +73,6 @@ mod tests {
 
     use super::*;
     use crate::testing::{known, status};
-
-    #[test]
-    fn a_forwarder_that_is_replaced_is_not_missed() {
-        let (start, mut forwarder) = (Instant::now(), Forwarder::default());
-        assert!(!forwarder.saw(false, start), "it has never run");
-        assert!(!forwarder.missing);
-        assert!(forwarder.saw(true, start));
-        assert!(forwarder.saw(false, start + GRACE / 2));
-        assert!(forwarder.missing, "so that somebody looks when the time is over");
-        assert!(!forwarder.saw(false, start + GRACE));
-        assert!(!forwarder.missing);
-        assert!(forwarder.saw(true, start + GRACE * 2));
-    }
 
     #[test]
     fn an_agent_that_starts_anew_waits_for_what_the_one_before_had() {
@@ -112,8 +90,8 @@ mod tests {
         let mut none = begun(vec![Endpoint::plain(BackendType::Vxlan)]);
         assert!(!none.forwards(&facts, start) && !none.daemon_is_awaited(start));
         let mut both = begun(vec![Endpoint::plain(BackendType::Udp), Endpoint::plain(BackendType::Ipsec)]);
-        assert!(both.forwards(&facts, start) && both.forwarder_is_missing());
+        assert!(both.forwards(&facts, start) && both.is_missing());
         assert!(both.daemon_is_awaited(start));
-        assert!(!both.forwards(&facts, start + GRACE) && !both.daemon_is_awaited(start + START));
+        assert!(!both.forwards(&facts, start + START) && !both.daemon_is_awaited(start + START));
     }
 }

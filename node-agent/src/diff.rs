@@ -5,6 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use serde::Serialize;
+use tartan_crds::WireguardPlace;
 use tartan_daemon::connection;
 use tartan_datapath::{
     desired::{Desired, PeerPath, desired},
@@ -20,7 +21,8 @@ use crate::{
     cli::{Options, Output},
     ground::{self, Ground},
     inputs::{World, watch::follow},
-    intent::{PeerFault, backend},
+    intent::{Built, backend},
+    publish::status::wireguard_place,
     round::Memory,
 };
 
@@ -59,8 +61,8 @@ pub async fn diff(options: &Options, output: Output) -> anyhow::Result<Answer> {
     let plan = plan(&desired.elements, &seen.observed, Deletions::Allowed);
     let differs = !plan.steps.is_empty() || !plan.conflicts.is_empty();
     let text = match output {
-        Output::Text => text(node, &desired, &plan, &built.faults),
-        Output::Json => json(node, &desired, &plan, &built.faults)?,
+        Output::Text => text(node, built, &desired, &plan),
+        Output::Json => json(node, built, &desired, &plan)?,
     };
     Ok(Answer { text, differs })
 }
@@ -79,10 +81,13 @@ async fn read_world(clients: &connection::Clients, node: &str) -> anyhow::Result
     Ok(world)
 }
 
-fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> String {
-    let mut text = String::new();
+fn text(node: &str, built: &Built, desired: &Desired, plan: &Plan) -> String {
+    let (mut text, faults) = (String::new(), &built.faults);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "Node {node}: {} paths", desired.paths.len());
+    if let Some(place) = wireguard_place(&built.intent) {
+        let _ = writeln!(text, "WireGuard: {}", place.as_str());
+    }
     for path in &desired.paths {
         let how = match path.pairing.path {
             Path::Direct { gateway } => format!("direct via {gateway}"),
@@ -128,6 +133,8 @@ fn text(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> Str
 #[derive(Serialize)]
 struct Report<'a> {
     node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wireguard: Option<WireguardPlace>,
     peers: Vec<Peer<'a>>,
     steps: Vec<Change<'a>>,
     conflicts: &'a [Conflict],
@@ -157,11 +164,13 @@ struct Fault<'a> {
     message: &'a str,
 }
 
-fn json(node: &str, desired: &Desired, plan: &Plan, faults: &[PeerFault]) -> anyhow::Result<String> {
+fn json(node: &str, built: &Built, desired: &Desired, plan: &Plan) -> anyhow::Result<String> {
+    let faults = &built.faults;
     let change =
         |step: &Step| (step.action.as_str(), step.key.kind(), step.key.to_string(), step.to_string());
     let report = Report {
         node,
+        wireguard: wireguard_place(&built.intent),
         peers: desired.paths.iter().map(|path| Peer { path, why: path.pairing.reason.sentence() }).collect(),
         steps: plan
             .steps

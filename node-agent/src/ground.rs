@@ -91,6 +91,8 @@ async fn wireguard_keys(node: &str, snapshot: &Snapshot<'_>, kernel: &mut Kernel
         found.keys.insert(*generation, wireguard_key(kernel, *generation).await);
     }
     let Some(network) = snapshot.network.filter(|_| !wanted.is_empty()) else { return found };
+    // Unreadable, it is as the kernel's: programming meets the same and tells it.
+    found.user_space = kernel.wireguard_in_user_space().await.unwrap_or(false);
     if wanted.len() > 1 {
         // Unreadable, none is known: then packets go by the keys of before.
         found.sessions = kernel.wireguard_sessions().unwrap_or_default();

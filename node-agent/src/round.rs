@@ -11,7 +11,7 @@ use tartan_crds::conditions::reason;
 use tartan_daemon::chain;
 use tartan_datapath::{
     desired::{Desired, desired},
-    kernel::{Kernel, Unanswered},
+    kernel::{Kernel, Unanswered, WIREGUARD_PROCESS_ABSENT},
     model::{Action, Backend, Deletions, Observed, Plan, PublicKey, Step},
     plan::plan,
 };
@@ -110,8 +110,9 @@ pub async fn round(
 ) -> Round {
     let started = Instant::now();
     let ground = ground::find(place.node, place.api_server, snapshot, kernel, memory).await;
-    let daemon_awaited = memory.companions.daemon_is_awaited(started);
-    let worked = Worked { daemon_awaited, ..program(&ground, kernel).await };
+    let mut worked = program(&ground, kernel).await;
+    worked.daemon_awaited = memory.companions.daemon_is_awaited(started);
+    worked.process_awaited = memory.companions.user_wireguard(worked.finds_wireguard(), started);
     let files = write_files(place, &ground, &worked, memory);
     let known = match &ground {
         Ground::Fresh { built, .. } if files.written => Some(built.returning.as_slice()),
@@ -132,7 +133,7 @@ pub async fn round(
         // The paths of this round still counted on it, or did without.
         || memory.lost != verdict.lost
         || memory.lost_links != verdict.lost_links
-        || memory.companions.forwarder_is_missing()
+        || memory.companions.is_missing()
         || (memory.broken_since.is_some() && availability.is_none());
     let published = publish(place, snapshot, &ground, &worked, &verdict, (availability, &met), memory);
     let settled = worked.settled() && files.error.is_none() && !again;
@@ -222,10 +223,16 @@ struct Worked {
     unseen: Vec<(&'static str, String)>,
     outdated_preshared: usize,
     daemon_awaited: bool,
+    process_awaited: bool,
     unanswered: Unanswered,
 }
 
 impl Worked {
+    /// Where the kernel does it, nobody can be away.
+    fn finds_wireguard(&self) -> bool {
+        !self.failed.iter().any(|(_, failed)| failed.reason == WIREGUARD_PROCESS_ABSENT)
+    }
+
     fn settled(&self) -> bool {
         self.failed.is_empty() && self.unseen.is_empty()
     }
@@ -252,6 +259,7 @@ async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
         desired,
         plan,
         daemon_awaited: false,
+        process_awaited: false,
     }
 }
 

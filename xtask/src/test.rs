@@ -32,10 +32,11 @@ const WHOLE_CLUSTER: [&str; 3] = ["chart_pods", "cluster", "running"];
 
 /// Test programs beside the code's own tests that need neither root nor a control plane. One more of that
 /// kind belongs here, or else it runs in the full run only.
-const PURE: [(&str, &[&str]); 7] = [
+const PURE: [(&str, &[&str]); 8] = [
     ("tartan-crds", &["definitions"]),
     ("tartan-daemon", &[]),
     ("tartan-forwarder", &[]),
+    ("tartan-wireguard", &[]),
     ("tartan-datapath", &["desired_tables", "pair_table", "plan_properties"]),
     ("tartan-operator", &["model", "never_overlap", "regressions", "rules"]),
     ("tartan-node-agent", &[]),
@@ -94,6 +95,8 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
         "tartan-datapath",
         "-p",
         "tartan-forwarder",
+        "-p",
+        "tartan-wireguard",
         "--no-fail-fast",
     ];
     steps.push(("tests: logic, golden files, API schema, kernel", cargo(&kernel)));

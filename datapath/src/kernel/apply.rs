@@ -14,14 +14,15 @@ use rtnetlink::{
 use super::{
     Kernel,
     encode::{self, Indexes},
-    error::{ApplyError, errno},
+    error::{ApplyError, WIREGUARD_PROCESS_ABSENT, errno},
     offload,
     socket::RequestError,
-    tun, wireguard,
+    tun,
+    wireguard::{self, WireguardLink},
 };
 use crate::{
     mark,
-    model::{Action, Key, Plan, Preshared, Step, Value},
+    model::{Action, Key, LinkKind, Plan, Preshared, Step, Value},
 };
 
 /// What came of a plan.
@@ -93,8 +94,9 @@ impl Kernel {
     }
 
     /// Empty where the links can't be listed: the steps that need one then fail by name.
-    async fn indexes(&self) -> Indexes {
+    async fn indexes(&mut self) -> Indexes {
         let links = self.links().await.unwrap_or_default();
+        self.learn_user_space(&links);
         links.into_values().map(|link| (link.name, link.index)).collect()
     }
 
@@ -123,9 +125,17 @@ impl Kernel {
                 self.sysctls.write(name, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
             }
             (Key::WireguardDevice(link), Value::WireguardDevice(device), _) => {
-                let key = self.keys.values().find(|key| key.public() == device.key);
-                let set = |key| wireguard::set_device(link, device, key).map_err(ApplyError::Netlink);
-                key.ok_or(ApplyError::NoKey).and_then(set)
+                let link = self.known_wireguard_link(link)?;
+                let key =
+                    self.keys.values().find(|key| key.public() == device.key).ok_or(ApplyError::NoKey)?;
+                let result = wireguard::set_device(&link, device, key);
+                // Its peers need not be tried where this is not answered; it may have come meanwhile.
+                if matches!(&result, Err(error) if error.reason() == WIREGUARD_PROCESS_ABSENT) {
+                    self.silent.insert(link.name.to_owned());
+                } else {
+                    self.silent.remove(link.name);
+                }
+                result.map_err(ApplyError::Wireguard)
             }
             (Key::WireguardPeer { .. }, Value::WireguardPeer(peer), Action::Create)
                 if peer.preshared == Preshared::Missing =>
@@ -137,8 +147,12 @@ impl Kernel {
                     Some(Value::WireguardPeer(before)) => Some(before),
                     _ => None,
                 };
-                let result = wireguard::set_peer(link, *key, (action, peer), before);
-                gone_is_deleted(step, result.map_err(ApplyError::Netlink))
+                if self.silent.contains(link) && action != Action::Delete {
+                    return Err(ApplyError::WireguardSilent { link: link.clone() });
+                }
+                let link = self.known_wireguard_link(link)?;
+                let result = wireguard::set_peer(&link, *key, (action, peer), before);
+                gone_is_deleted(step, result.map_err(ApplyError::Wireguard))
             }
             (Key::Offload(link), Value::Offload(wanted), _) => {
                 offload::set_tx_checksum(link, wanted.tx_checksum)
@@ -171,16 +185,29 @@ impl Kernel {
             }
             Action::Replace => self.request(encode::set_link(name, link), 0).await,
             Action::Create => {
+                let failed = |source| ApplyError::Tun { link: name.clone(), source };
                 match encode::new_link(name, link, links)? {
-                    Some(message) => self.request(message, NLM_F_CREATE | NLM_F_EXCL).await?,
-                    None => {
-                        tun::create(name).map_err(|source| ApplyError::Tun { link: name.clone(), source })?;
-                    }
+                    None => tun::create(name).map_err(failed)?,
+                    Some(message) => match self.request(message, NLM_F_CREATE | NLM_F_EXCL).await {
+                        Err(ApplyError::Netlink(error))
+                            if link.kind == LinkKind::Wireguard
+                                && error.errno() == Some(errno::EOPNOTSUPP)
+                                && self.options.user_wireguard.is_some() =>
+                        {
+                            tun::create_plain(name).map_err(failed)?;
+                        }
+                        result => result?,
+                    },
                 }
                 // Killed here, the link has no mark yet: observing knows it by name, kind and hardware address.
                 self.request(encode::set_link(name, link), 0).await
             }
         }
+    }
+
+    fn known_wireguard_link(&self, name: &str) -> Result<WireguardLink, ApplyError> {
+        let known = mark::WIREGUARD.into_iter().find(|known| *known == name);
+        known.map(|name| self.wireguard_link(name)).ok_or(ApplyError::Mismatch)
     }
 
     /// A link that has gone needs nothing: its pod ended.
@@ -302,6 +329,7 @@ fn message(step: &Step, links: &Indexes) -> Result<(RouteNetlinkMessage, u16), A
 fn gone_is_deleted(step: &Step, result: Result<(), ApplyError>) -> Result<(), ApplyError> {
     match result {
         Err(ApplyError::NoLink(_)) if step.action == Action::Delete => Ok(()),
+        Err(ApplyError::Wireguard(error)) if step.action == Action::Delete && error.is_gone() => Ok(()),
         Err(ApplyError::Netlink(error))
             if step.action == Action::Delete
                 && matches!(

@@ -90,6 +90,9 @@ impl SeenLink {
             ("bridge", ..) => Some(LinkKind::Bridge),
             ("wireguard", ..) => Some(LinkKind::Wireguard),
             ("xfrm", ..) => self.xfrm.map(|number| LinkKind::Xfrm { number }),
+            ("tun", ..) if mark::WIREGUARD.contains(&self.name.as_str()) => {
+                (self.alias == mark::LINK_ALIAS).then_some(LinkKind::WireguardTun)
+            }
             ("tun", ..) => mark::udp_local(&self.alias).map(|local| LinkKind::Tun { local }),
             ("ipip", _, Some(SeenIpip { local, remote: Ipv4Addr::UNSPECIFIED })) => {
                 Some(LinkKind::Ipip { local })

@@ -61,7 +61,7 @@ pub(super) fn new_link(
             LinkMessageBuilder::<LinkXfrm>::new(name).if_id(*number).mtu(link.mtu).build()
         }
         // The kernel makes one only for who opens it.
-        LinkKind::Tun { .. } => return Ok(None),
+        LinkKind::Tun { .. } | LinkKind::WireguardTun => return Ok(None),
         LinkKind::Ipip { local } => {
             LinkIpIp::new(name).local(*local).ttl(0).pmtudisc(false).mtu(link.mtu).build()
         }
@@ -88,6 +88,7 @@ pub(super) fn set_link(name: &str, link: &Link) -> RouteNetlinkMessage {
         | LinkKind::Vxlan { .. }
         | LinkKind::Ipip { .. }
         | LinkKind::Wireguard
+        | LinkKind::WireguardTun
         | LinkKind::Xfrm { .. } => mark::LINK_ALIAS.to_owned(),
     };
     message.attributes.push(LinkAttribute::IfAlias(alias));

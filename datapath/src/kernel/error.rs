@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{encode::NoLink, ike::IkeError, nft::NftError, socket::RequestError};
+use super::{
+    encode::NoLink, ike::IkeError, nft::NftError, socket::RequestError, uapi::UapiError,
+    wireguard::WireguardError,
+};
 
 /// Opening the sockets failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,8 @@ pub enum ObserveError {
         #[source]
         source: RequestError,
     },
+    #[error("look at WireGuard")]
+    Wireguard(#[source] WireguardError),
     #[error("list table inet tartan")]
     Nft(#[source] NftError),
     #[error("list chain {chain}")]
@@ -52,6 +57,8 @@ pub enum ApplyError {
     #[error("netlink request")]
     Netlink(#[source] RequestError),
     #[error(transparent)]
+    Wireguard(WireguardError),
+    #[error(transparent)]
     Ike(IkeError),
     #[error("nft transaction")]
     Nft(#[source] NftError),
@@ -67,6 +74,8 @@ pub enum ApplyError {
         #[source]
         source: std::io::Error,
     },
+    #[error("no process answers for {link}")]
+    WireguardSilent { link: String },
     #[error("the link's private key can't be had")]
     NoKey,
     #[error("the preshared key can't be had, and without it no peer is added")]
@@ -110,11 +119,26 @@ fn by_errno(code: Option<i32>) -> &'static str {
     }
 }
 
+impl WireguardError {
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Kernel(error) => by_errno(error.errno()),
+            Self::Process(UapiError::Absent { .. }) => WIREGUARD_PROCESS_ABSENT,
+            Self::Process(UapiError::Refused { errno, .. }) => by_errno(Some(*errno)),
+            Self::Process(UapiError::Malformed { .. }) => by_errno(None),
+        }
+    }
+}
+
+/// Reason of all that can't be had of a user-space WireGuard because no process answers.
+pub const WIREGUARD_PROCESS_ABSENT: &str = "wireguard-process-absent";
+
 impl ApplyError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoLink(_) => "no-device",
             Self::Netlink(error) => by_errno(error.errno()),
+            Self::Wireguard(error) => error.reason(),
             Self::Ike(error) => error.reason(),
             Self::Nft(error) => error.reason(),
             Self::Sysctl { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "sysctl-missing",
@@ -123,6 +147,7 @@ impl ApplyError {
                 other => other,
             },
             Self::Offload { source, .. } | Self::Tun { source, .. } => by_errno(source.raw_os_error()),
+            Self::WireguardSilent { .. } => WIREGUARD_PROCESS_ABSENT,
             Self::NoKey | Self::NoPresharedKey => "no-key",
             Self::Mismatch => "mismatch",
         }
@@ -133,6 +158,7 @@ impl ObserveError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Dump { source, .. } => by_errno(source.errno()),
+            Self::Wireguard(error) => error.reason(),
             Self::Nft(error) | Self::Forward { source: error, .. } => error.reason(),
             Self::Sysctl { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "sysctl-missing",
             Self::Sysctl { source, .. } | Self::Offload { source, .. } => by_errno(source.raw_os_error()),

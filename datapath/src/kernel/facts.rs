@@ -23,6 +23,7 @@ impl Kernel {
     /// A look at the host.
     pub async fn facts(&mut self) -> Result<Facts, ObserveError> {
         let links = self.links().await?;
+        self.learn_user_space(&links);
         let mut addresses: BTreeMap<u32, Vec<AddressFacts>> = BTreeMap::new();
         let dump = self.socket.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default())).await;
         for message in dump.map_err(|source| ObserveError::Dump { what: "addresses", source })? {

@@ -140,7 +140,7 @@ impl PrivateKey {
         Ok(Self::of(bytes))
     }
 
-    fn of(bytes: [u8; 32]) -> Self {
+    pub(super) fn of(bytes: [u8; 32]) -> Self {
         let secret = StaticSecret::from(bytes);
         let public = PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
         Self { secret, public }

@@ -19,7 +19,9 @@ mod offload;
 mod socket;
 mod sysctl;
 mod tun;
+mod uapi;
 pub mod udp;
+pub mod user_wireguard;
 mod wireguard;
 mod xfrm;
 
@@ -29,7 +31,7 @@ use std::{
 };
 
 pub use apply::{Failure, Outcome};
-pub use error::{ApplyError, ObserveError, OpenError};
+pub use error::{ApplyError, ObserveError, OpenError, WIREGUARD_PROCESS_ABSENT};
 pub use facts::LookUpError;
 pub use ike::{IkeError, IkeKeyError, Unanswered};
 pub use keys::KeyError;
@@ -37,6 +39,8 @@ pub use monitor::Notice;
 pub use nft::NftError;
 pub use observe::Observation;
 pub use socket::RequestError;
+pub use uapi::UapiError;
+pub use wireguard::WireguardError;
 
 use ike::Ike;
 use keys::PrivateKey;
@@ -46,6 +50,7 @@ use nft::{Forward, Nft};
 use rtnetlink::{packet_route::RouteNetlinkMessage, sys::protocols::NETLINK_ROUTE};
 use socket::Socket;
 use sysctl::Sysctls;
+use wireguard::WireguardLink;
 
 use crate::{
     mark,
@@ -66,6 +71,8 @@ pub struct Options {
     pub wireguard_keys: PathBuf,
     /// File of the network's preshared key.
     pub preshared_key: PathBuf,
+    /// Directory of the sockets at which a user-space WireGuard answers; `None`: none is used, whatever the kernel has.
+    pub user_wireguard: Option<PathBuf>,
     /// Socket of the IKE daemon.
     pub vici: PathBuf,
     /// File of the preshared key of IPsec.
@@ -81,6 +88,7 @@ impl Default for Options {
             nft: "nft".into(),
             wireguard_keys: "/run/tartan".into(),
             preshared_key: "/etc/tartan/wireguard/presharedKey".into(),
+            user_wireguard: None,
             vici: "/run/tartan/ipsec/charon.vici".into(),
             ipsec_key: "/etc/tartan/ipsec/presharedKey".into(),
         }
@@ -104,6 +112,10 @@ pub struct Kernel {
     forward_drop: BTreeSet<ForwardException>,
     /// Settings as they were last seen, and as they were desired.
     settings: Vec<(Key, Value, Value)>,
+    /// Links of which a process said nothing at the last look: what concerns them fails at once.
+    silent: BTreeSet<String>,
+    /// WireGuard links of ours that are a process's.
+    in_user_space: BTreeSet<String>,
     /// By generation.
     keys: BTreeMap<u32, PrivateKey>,
     options: Options,
@@ -126,6 +138,8 @@ impl Kernel {
             forward_seen: BTreeMap::new(),
             forward_drop: BTreeSet::new(),
             settings: Vec::new(),
+            silent: BTreeSet::new(),
+            in_user_space: BTreeSet::new(),
             keys: BTreeMap::new(),
             options,
         })
@@ -159,12 +173,26 @@ impl Kernel {
     /// The key of our WireGuard link as it is, where there is one: it goes on although the file can't be used.
     pub async fn wireguard_key_in_use(&self, generation: u32) -> Option<PublicKey> {
         let name = mark::wireguard(generation);
-        self.wireguard_links().await.contains(&name).then(|| wireguard::key_of(name)).flatten()
+        let links = self.wireguard_links().await;
+        wireguard::key_of(links.iter().find(|link| link.name == name)?)
+    }
+
+    /// How this node does WireGuard: as the links that there are, else as a new one would be.
+    pub async fn wireguard_in_user_space(&self) -> Result<bool, RequestError> {
+        let links = self.wireguard_links().await;
+        if self.options.user_wireguard.is_none() {
+            return Ok(false);
+        }
+        if links.is_empty() {
+            wireguard::is_missing()
+        } else {
+            Ok(links.iter().any(|link| link.socket.is_some()))
+        }
     }
 
     /// Removes the keys of all other generations whose links are gone; returns how many.
     pub async fn forget_wireguard_keys(&mut self, kept: &BTreeSet<u32>) -> std::io::Result<usize> {
-        let links = self.wireguard_links().await;
+        let links: Vec<&str> = self.wireguard_links().await.into_iter().map(|link| link.name).collect();
         let in_use = |generation: u32| {
             let sibling = kept.iter().any(|kept| kept % 2 == generation % 2);
             kept.contains(&generation) || (!sibling && links.contains(&mark::wireguard(generation)))
@@ -174,8 +202,8 @@ impl Kernel {
     }
 
     /// Keys of our WireGuard links' peers with which a handshake was ever completed.
-    pub fn wireguard_sessions(&self) -> Result<BTreeSet<PublicKey>, RequestError> {
-        wireguard::sessions(&mark::WIREGUARD)
+    pub fn wireguard_sessions(&self) -> Result<BTreeSet<PublicKey>, WireguardError> {
+        wireguard::sessions(&mark::WIREGUARD.map(|name| self.wireguard_link(name)))
     }
 
     /// The preshared key of the network.
@@ -183,10 +211,31 @@ impl Kernel {
         keys::preshared_key(&self.options.preshared_key)
     }
 
-    async fn wireguard_links(&self) -> Vec<&'static str> {
+    async fn wireguard_links(&self) -> Vec<WireguardLink> {
         let links = self.links().await.unwrap_or_default();
-        let ours = |name: &&str| links.values().any(|link| link.is_ours() && link.name == **name);
-        mark::WIREGUARD.into_iter().filter(ours).collect()
+        let ours = |name: &'static str| {
+            let link = links.values().find(|link| link.is_ours() && link.name == name)?;
+            Some(WireguardLink { name, socket: self.process_of(link) })
+        };
+        mark::WIREGUARD.into_iter().filter_map(ours).collect()
+    }
+
+    /// As it was when links were last looked at.
+    fn wireguard_link(&self, name: &'static str) -> WireguardLink {
+        let directory = self.options.user_wireguard.as_ref().filter(|_| self.in_user_space.contains(name));
+        WireguardLink { name, socket: directory.map(|directory| user_wireguard::socket(directory, name)) }
+    }
+
+    /// Which links are a process's.
+    fn learn_user_space(&mut self, links: &BTreeMap<u32, decode::SeenLink>) {
+        let ours = links.values().filter(|link| self.process_of(link).is_some());
+        self.in_user_space = ours.map(|link| link.name.clone()).collect();
+    }
+
+    /// Where a process answers for the link, if it is one of a process.
+    fn process_of(&self, link: &decode::SeenLink) -> Option<PathBuf> {
+        let directory = self.options.user_wireguard.as_ref().filter(|_| user_wireguard::is_device(link))?;
+        Some(user_wireguard::socket(directory, &link.name))
     }
 
     /// Packets and bytes of our table's named counters.

@@ -19,7 +19,8 @@ use super::{
     error::ObserveError,
     ike::Unanswered,
     nft::{Forward, NftError},
-    offload, wireguard,
+    offload,
+    wireguard::{self, WireguardLink},
 };
 use crate::mark;
 use crate::model::{
@@ -52,9 +53,10 @@ impl Kernel {
                 return seen;
             }
         };
-        add_links(&links, desired, &mut seen.observed);
+        add_links(&links, desired, self.options.user_wireguard.is_some(), &mut seen.observed);
         add_ports(&links, &mut seen.observed);
         self.monitor.know(&links);
+        self.learn_user_space(&links);
         let ours: BTreeMap<u32, &SeenLink> =
             links.values().filter(|link| link.is_ours()).map(|link| (link.index, link)).collect();
         for result in [
@@ -63,7 +65,7 @@ impl Kernel {
             self.add_fdb(&ours, &mut seen.observed).await,
             self.add_routes(&links, desired, &mut seen.observed).await,
             self.add_nft(desired, &mut seen.observed).await,
-            add_wireguard(&ours, desired, &mut seen),
+            self.add_wireguard(&ours, desired, &mut seen),
             self.add_policies(&links, desired, &mut seen.observed).await,
         ] {
             seen.failures.extend(result.err());
@@ -217,6 +219,25 @@ impl Kernel {
             .collect())
     }
 
+    fn add_wireguard(
+        &mut self,
+        ours: &BTreeMap<u32, &SeenLink>,
+        desired: &Elements,
+        seen: &mut Observation,
+    ) -> Result<(), ObserveError> {
+        let is = |name: &&str| {
+            let mut links = ours.values().filter(|link| link.name == **name);
+            links.any(|link| link.kind == "wireguard" || self.in_user_space.contains(&link.name))
+        };
+        let links: Vec<WireguardLink> =
+            mark::WIREGUARD.into_iter().filter(is).map(|name| self.wireguard_link(name)).collect();
+        let look =
+            wireguard::observe(&links, desired, &mut seen.observed).map_err(ObserveError::Wireguard)?;
+        seen.outdated_preshared = look.outdated;
+        self.silent = look.silent;
+        Ok(())
+    }
+
     async fn add_nft(&mut self, desired: &Elements, observed: &mut Observed) -> Result<(), ObserveError> {
         let wanted: Option<&NftTable> = match desired.get(&Key::NftTable) {
             Some(Value::NftTable(table)) => Some(table),
@@ -292,18 +313,6 @@ fn udp_peer(route: &decode::SeenRoute) -> Option<(Key, Value)> {
     route.ours.then_some((Key::UdpPeer(route.destination), Value::UdpPeer(value)))
 }
 
-fn add_wireguard(
-    ours: &BTreeMap<u32, &SeenLink>,
-    desired: &Elements,
-    seen: &mut Observation,
-) -> Result<(), ObserveError> {
-    let links: Vec<&str> =
-        ours.values().filter(|link| link.kind == "wireguard").map(|link| link.name.as_str()).collect();
-    seen.outdated_preshared = wireguard::observe(&links, desired, &mut seen.observed)
-        .map_err(|source| ObserveError::Dump { what: "WireGuard peers", source })?;
-    Ok(())
-}
-
 fn add_ports(links: &BTreeMap<u32, SeenLink>, observed: &mut Observed) {
     let bridge = decode::our_bridge(links);
     for link in links.values() {
@@ -316,12 +325,27 @@ fn add_ports(links: &BTreeMap<u32, SeenLink>, observed: &mut Observed) {
 
 /// Our links, and foreign ones in the way: of the same name, or a VXLAN device with the same VNI and port,
 /// of which the kernel allows only one.
-fn add_links(links: &BTreeMap<u32, SeenLink>, desired: &Elements, observed: &mut Observed) {
+///
+/// `user_wireguard`: a process may do what the kernel has no WireGuard for.
+fn add_links(
+    links: &BTreeMap<u32, SeenLink>,
+    desired: &Elements,
+    user_wireguard: bool,
+    observed: &mut Observed,
+) {
     let name_of = |index| links.get(&index).map_or_else(|| format!("if{index}"), |link| link.name.clone());
     for link in links.values() {
         let key = Key::Link(link.name.clone());
-        if link.is_ours() || is_unfinished(link, desired.get(&key)) {
-            if let Some(kind) = link.element_kind(name_of) {
+        if link.is_ours() || is_unfinished(link, desired.get(&key), user_wireguard) {
+            let kind = match link.element_kind(name_of) {
+                Some(LinkKind::WireguardTun) if user_wireguard => Some(LinkKind::Wireguard),
+                // Not marked yet.
+                None if link.kind == "tun" && mark::WIREGUARD.contains(&link.name.as_str()) => {
+                    Some(LinkKind::Wireguard)
+                }
+                other => other,
+            };
+            if let Some(kind) = kind {
                 let value = Link { kind, mac: link.mac, mtu: link.mtu, up: link.up };
                 observed.ours.insert(key, Value::Link(value));
             }
@@ -351,14 +375,16 @@ fn add_links(links: &BTreeMap<u32, SeenLink>, desired: &Elements, observed: &mut
 
 /// A link that we had made and not marked yet when we were killed: our name, our kind, our hardware address
 /// (which derives from the Node), no alias, still down.
-fn is_unfinished(link: &SeenLink, wanted: Option<&Value>) -> bool {
+fn is_unfinished(link: &SeenLink, wanted: Option<&Value>, user_wireguard: bool) -> bool {
     match wanted {
         Some(Value::Link(wanted)) => {
             let kind = match wanted.kind {
                 LinkKind::Bridge => "bridge",
                 LinkKind::Vxlan { .. } => "vxlan",
                 LinkKind::Ipip { .. } => "ipip",
+                LinkKind::Wireguard if user_wireguard && link.kind == "tun" => "tun",
                 LinkKind::Wireguard => "wireguard",
+                LinkKind::WireguardTun => return false,
                 LinkKind::Xfrm { .. } => "xfrm",
                 LinkKind::Tun { .. } => "tun",
             };

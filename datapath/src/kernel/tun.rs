@@ -1,4 +1,4 @@
-//! Making the TUN device of the udp path: netlink can't, only who opens `/dev/net/tun`.
+//! Making the TUN devices of the udp path and of the user-space WireGuard: netlink can't, only who opens `/dev/net/tun`.
 
 use std::io;
 
@@ -9,6 +9,15 @@ use tun_rs::DeviceBuilder;
 pub(super) fn create(name: &str) -> io::Result<()> {
     let builder = DeviceBuilder::new().name(name).with(|device| {
         device.multi_queue(true).offload(true).packet_information(false);
+    });
+    builder.inherit_enable_state().build_sync()?.persist()
+}
+
+/// A device that stays, for one process at a time, on which packets pass one by one. Nobody is attached to it when this
+/// returns.
+pub(super) fn create_plain(name: &str) -> io::Result<()> {
+    let builder = DeviceBuilder::new().name(name).with(|device| {
+        device.multi_queue(false).offload(false).packet_information(false);
     });
     builder.inherit_enable_state().build_sync()?.persist()
 }

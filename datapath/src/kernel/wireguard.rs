@@ -1,8 +1,10 @@
-//! WireGuard links: their key, port and peers (linux/wireguard.h).
+//! WireGuard links: their key, port and peers. The kernel's own are asked by netlink (linux/wireguard.h), those of a
+//! process by its socket; what is wanted of them is the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,7 +14,13 @@ use netlink_packet_wireguard::{
     WireguardMessage, WireguardPeer as PeerMessage, WireguardPeerAttribute, WireguardPeerFlags,
 };
 
-use super::{error::errno, generic::Generic, keys::PrivateKey, socket::RequestError};
+use super::{
+    error::errno,
+    generic::Generic,
+    keys::PrivateKey,
+    socket::RequestError,
+    uapi::{self, SeenDevice, SeenPeer, UapiError},
+};
 use crate::model::{
     Action, Elements, Key, Observed, Preshared, PresharedKey, PublicKey, Value, WireguardDevice,
     WireguardPeer,
@@ -24,79 +32,143 @@ const FAMILY: &str = "wireguard";
 /// address than it published has moved, and is followed, and one that came with another preshared key needs it still.
 const SESSION: Duration = Duration::from_secs(180);
 
-/// Adds the settings and peers of these links; returns how many peers go on with another preshared key than wanted.
-/// Nothing where the module isn't loaded.
+/// A link, and who answers for it.
+#[derive(Clone, Debug)]
+pub(super) struct WireguardLink {
+    pub(super) name: &'static str,
+    /// Of the process; `None`: the kernel's own.
+    pub(super) socket: Option<PathBuf>,
+}
+
+/// Asking or setting failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireguardError {
+    #[error("netlink request")]
+    Kernel(#[from] RequestError),
+    #[error(transparent)]
+    Process(#[from] UapiError),
+}
+
+impl WireguardError {
+    /// There is no such link, or peer.
+    pub(super) fn is_gone(&self) -> bool {
+        let code = match self {
+            Self::Kernel(error) => error.errno(),
+            // A device without a process has no peers.
+            Self::Process(UapiError::Absent { .. }) => return true,
+            Self::Process(UapiError::Refused { errno, .. }) => Some(*errno),
+            Self::Process(UapiError::Malformed { .. }) => None,
+        };
+        matches!(code, Some(errno::ENOENT | errno::ESRCH | errno::ENODEV))
+    }
+}
+
+/// What a look at the links found beside their settings and peers.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// How many peers go on with another preshared key than wanted.
+    pub(super) outdated: usize,
+    /// Links of which a process says nothing.
+    pub(super) silent: BTreeSet<String>,
+}
+
+/// Adds the settings and peers of these links. Nothing where the module isn't loaded, or the process isn't there.
 pub(super) fn observe(
-    links: &[&str],
+    links: &[WireguardLink],
     desired: &Elements,
     observed: &mut Observed,
-) -> Result<usize, RequestError> {
-    let mut outdated = 0;
-    for (link, seen) in links.iter().zip(look(links)?) {
+) -> Result<Look, WireguardError> {
+    let mut found = Look::default();
+    for link in links {
+        let seen = match look(link) {
+            Err(WireguardError::Process(_)) => {
+                found.silent.insert(link.name.to_owned());
+                continue;
+            }
+            other => other?,
+        };
         if let (Some(key), Some(port)) = (seen.key, seen.port) {
             let device = WireguardDevice { key, port };
-            observed.ours.insert(Key::WireguardDevice((*link).to_owned()), Value::WireguardDevice(device));
+            observed.ours.insert(Key::WireguardDevice(link.name.to_owned()), Value::WireguardDevice(device));
         }
         for (peer, seen) in seen.peers {
-            let key = Key::WireguardPeer { link: (*link).to_owned(), key: peer };
+            let key = Key::WireguardPeer { link: link.name.to_owned(), key: peer };
             let had = seen.preshared();
             let value = seen.settled(desired.get(&key));
-            outdated += usize::from(value.preshared != had && value.preshared != Preshared::Missing);
+            found.outdated += usize::from(value.preshared != had && value.preshared != Preshared::Missing);
             observed.ours.insert(key, Value::WireguardPeer(value));
         }
     }
-    Ok(outdated)
+    Ok(found)
 }
 
 /// The public key of a link.
-pub(super) fn key_of(link: &str) -> Option<PublicKey> {
-    look(&[link]).ok()?.pop()?.key
+pub(super) fn key_of(link: &WireguardLink) -> Option<PublicKey> {
+    look(link).ok()?.key
+}
+
+/// Whether this kernel has no WireGuard. Asking loads its module, where there is one.
+pub(super) fn is_missing() -> Result<bool, RequestError> {
+    Ok(Generic::open(FAMILY)?.is_none())
 }
 
 /// Keys of the links' peers with which a handshake was ever completed: each has set up the other.
-pub(super) fn sessions(links: &[&str]) -> Result<BTreeSet<PublicKey>, RequestError> {
+pub(super) fn sessions(links: &[WireguardLink]) -> Result<BTreeSet<PublicKey>, WireguardError> {
     let mut sessions = BTreeSet::new();
     for link in links {
-        let seen = match look(&[link]) {
-            Err(error) if matches!(error.errno(), Some(errno::ENODEV | errno::EOPNOTSUPP)) => continue,
+        let seen = match look(link) {
+            Err(WireguardError::Kernel(error))
+                if matches!(error.errno(), Some(errno::ENODEV | errno::EOPNOTSUPP)) =>
+            {
+                continue;
+            }
+            // None is known of before: packets go by the keys of which something is.
+            Err(WireguardError::Process(_)) => continue,
             other => other?,
         };
-        let peers = seen.into_iter().flat_map(|seen| seen.peers);
+        let peers = seen.peers.into_iter();
         sessions.extend(peers.filter(|(_, peer)| !peer.handshake.is_zero()).map(|(key, _)| key));
     }
     Ok(sessions)
 }
 
-fn look(links: &[&str]) -> Result<Vec<Seen>, RequestError> {
-    if links.is_empty() {
-        return Ok(vec![]);
+fn look(link: &WireguardLink) -> Result<Seen, WireguardError> {
+    if let Some(socket) = &link.socket {
+        return Ok(uapi::get(socket)?.into());
     }
-    let Some(generic) = Generic::open(FAMILY)? else { return Ok(vec![]) };
-    let look = |link: &&str| {
-        let mut seen = Seen::default();
-        let parts = generic.dump(message(WireguardCmd::GetDevice, link, vec![]))?;
-        parts.into_iter().for_each(|part| seen.take(part));
-        Ok(seen)
-    };
-    links.iter().map(look).collect()
+    let mut seen = Seen::default();
+    let Some(generic) = Generic::open(FAMILY)? else { return Ok(seen) };
+    let parts = generic.dump(message(WireguardCmd::GetDevice, link.name, vec![]))?;
+    parts.into_iter().for_each(|part| seen.take(part));
+    Ok(seen)
 }
 
 /// Sets key and port of a link.
-pub(super) fn set_device(link: &str, device: &WireguardDevice, key: &PrivateKey) -> Result<(), RequestError> {
+pub(super) fn set_device(
+    link: &WireguardLink,
+    device: &WireguardDevice,
+    key: &PrivateKey,
+) -> Result<(), WireguardError> {
+    if let Some(socket) = &link.socket {
+        return Ok(uapi::set_device(socket, device, key)?);
+    }
     let attributes =
         vec![WireguardAttribute::PrivateKey(key.to_bytes()), WireguardAttribute::ListenPort(device.port)];
-    open()?.set(message(WireguardCmd::SetDevice, link, attributes))
+    Ok(open()?.set(message(WireguardCmd::SetDevice, link.name, attributes))?)
 }
 
 /// Adds, changes or removes a peer. What is as it was isn't sent: an end point, since the kernel may have learned
 /// another; a preshared key, since a session may need the one of before; addresses, since between taking and giving
 /// them back the kernel drops what comes from them.
 pub(super) fn set_peer(
-    link: &str,
+    link: &WireguardLink,
     key: PublicKey,
     (action, peer): (Action, &WireguardPeer),
     before: Option<&WireguardPeer>,
-) -> Result<(), RequestError> {
+) -> Result<(), WireguardError> {
+    if let Some(socket) = &link.socket {
+        return Ok(uapi::set_peer(socket, key, (action, peer), before)?);
+    }
     let mut attributes = vec![WireguardPeerAttribute::PublicKey(key.0)];
     if action == Action::Delete {
         attributes.push(WireguardPeerAttribute::Flags(WireguardPeerFlags::RemoveMe));
@@ -122,7 +194,7 @@ pub(super) fn set_peer(
         }
     }
     let attributes = vec![WireguardAttribute::Peers(vec![PeerMessage(attributes)])];
-    open()?.set(message(WireguardCmd::SetDevice, link, attributes))
+    Ok(open()?.set(message(WireguardCmd::SetDevice, link.name, attributes))?)
 }
 
 fn open() -> Result<Generic, RequestError> {
@@ -156,14 +228,10 @@ struct Seen {
     peers: BTreeMap<PublicKey, SeenPeer>,
 }
 
-#[derive(Default)]
-struct SeenPeer {
-    endpoint: Option<SocketAddr>,
-    allowed: BTreeSet<IpNetwork>,
-    keepalive: u16,
-    preshared: Option<PresharedKey>,
-    /// After the epoch; zero: never.
-    handshake: Duration,
+impl From<SeenDevice> for Seen {
+    fn from(SeenDevice { key, port, peers }: SeenDevice) -> Self {
+        Self { key, port, peers: peers.into_iter().collect() }
+    }
 }
 
 impl Seen {

@@ -131,6 +131,9 @@ pub enum LinkKind {
         local: Ipv4Addr,
     },
     Wireguard,
+    /// A TUN device with a process that does the same, where the kernel has no WireGuard. Never desired: where it is
+    /// allowed it is seen as [`Self::Wireguard`].
+    WireguardTun,
     /// What is routed to it is wrapped by the policies of its number, or dropped (`IFLA_XFRM_*`).
     Xfrm {
         number: u32,

@@ -331,6 +331,8 @@ pub struct Vxlan {
 /// What WireGuard links need beside the end points that are published.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Wireguard {
+    /// A process does it on this node, not the kernel.
+    pub user_space: bool,
     /// Seconds between packets that keep a NAT on the way open; 0: none are sent.
     pub keepalive: u16,
     pub preshared: Preshared,

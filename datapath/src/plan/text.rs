@@ -90,6 +90,7 @@ impl fmt::Display for Value {
                         f.write_str(if *gbp { " gbp" } else { "" })?;
                     }
                     LinkKind::Wireguard => f.write_str("type wireguard")?,
+                    LinkKind::WireguardTun => f.write_str("type tun for wireguard")?,
                     LinkKind::Xfrm { number } => write!(f, "type xfrm if_id {number}")?,
                     LinkKind::Tun { local } => write!(f, "type tun local {local}")?,
                     LinkKind::Ipip { local } => write!(f, "type ipip local {local} remote any")?,

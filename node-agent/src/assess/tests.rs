@@ -1,5 +1,5 @@
 use tartan_datapath::{
-    model::{Action, Family, Value},
+    model::{Action, Family, PublicKey, Value},
     pair::{Pairing, Path},
 };
 
@@ -31,6 +31,7 @@ fn findings(facts: &Facts) -> Findings<'_> {
         outdated_preshared: 0,
         daemon_awaited: false,
         unanswered: vec![],
+        process_awaited: false,
     }
 }
 
@@ -216,4 +217,35 @@ fn an_ike_daemon_that_ended_is_missed_and_one_that_never_was_costs_the_backend()
         assert_eq!(summary(&awaited), (None, vec![reason::BACKEND_UNAVAILABLE], true));
         assert!(awaited.lost.is_empty());
     }
+}
+
+#[test]
+fn a_process_of_the_user_space_wireguard_that_is_away_costs_the_encrypted_pairs_alone() {
+    let device = |link: &str| Key::WireguardDevice(link.to_owned());
+    let peer = Key::WireguardPeer { link: mark::WIREGUARD[0].into(), key: PublicKey([1; 32]) };
+    let check = |keys: Vec<Key>, links: Vec<&'static str>, process_awaited: bool| {
+        let failed: Vec<(Step, Failed)> = keys
+            .into_iter()
+            .map(|key| {
+                let value = Value::ForwardException;
+                let step = Step { action: Action::Create, key: key.clone(), value, before: None };
+                (step, Failed { key, reason: WIREGUARD_PROCESS_ABSENT, message: "away".into() })
+            })
+            .collect();
+        let facts = good();
+        let findings =
+            Findings { failed: &failed, wireguard_links: links, process_awaited, ..findings(&facts) };
+        let found = assess(&findings);
+        (summary(&found), found.lost, found.lost_links)
+    };
+    let [even, odd] = mark::WIREGUARD;
+    let told = (None, vec![reason::WIREGUARD_NOT_RUNNING], true);
+    let (found, lost, _) = check(vec![device(even), peer.clone()], vec![even], false);
+    assert_eq!((found, lost), (told.clone(), [Backend::Wireguard].into()), "said once, peers are not");
+    // For a moment nobody need hear of it.
+    let (found, lost, _) = check(vec![device(even), peer], vec![even], true);
+    assert_eq!((found, lost), (told, [].into()));
+    // One device of two: keys aren't rotated, and that is all.
+    let (found, lost, links) = check(vec![device(odd)], vec![even, odd], false);
+    assert_eq!((found.0, lost, links), (None, [].into(), [odd].into()));
 }

@@ -24,6 +24,8 @@ pub struct WireguardKeys {
     /// Keys of peers with which a handshake was completed; only read while keys are rotated.
     pub sessions: BTreeSet<PublicKey>,
     pub preshared: Preshared,
+    /// A process does WireGuard here, not the kernel.
+    pub user_space: bool,
     /// Why the preshared key can't be had.
     pub no_preshared: Option<String>,
     /// A rotation takes longer than nodes need for it.
@@ -288,5 +290,21 @@ mod tests {
     #[test]
     fn a_node_that_no_lease_asks_has_no_key() {
         assert!(wanted("node1", &known().snapshot()).is_empty());
+    }
+
+    #[test]
+    fn what_a_process_cannot_carry_is_no_pod_mtu_and_the_status_says_who_carries() {
+        use crate::publish::status::wireguard_place;
+        let mut known = three(Some(0), &[0], &[0], &[0]);
+        known.facts.links.iter_mut().for_each(|link| link.mtu = 9000);
+        let mut check = |user_space: bool, mtu: u32, place: &str| {
+            known.wireguard.user_space = user_space;
+            let intent = known.build().unwrap().intent;
+            assert_eq!((intent.local.mtu, intent.wireguard.user_space), (mtu, user_space));
+            assert_eq!(wireguard_place(&intent).map(tartan_crds::WireguardPlace::as_str), Some(place));
+        };
+        check(false, 8940, "kernel");
+        check(true, 4000, "user-space");
+        assert_eq!(wireguard_place(&crate::testing::intent()), None);
     }
 }

@@ -156,6 +156,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         entries,
         vxlan: vxlan(network),
         wireguard: Wireguard {
+            user_space: sources.wireguard.user_space,
             keepalive: u16::try_from(network.wireguard.persistent_keepalive).unwrap_or(0),
             preshared: sources.wireguard.preshared,
             leaving,
@@ -278,6 +279,8 @@ fn local(
     let used = accepts.iter().copied().chain([backend(network.fallback)]);
     let wanted = wanted_mtu(own, network);
     let mtu = underlay.map(|underlay| mtu::pod_mtu(uplink.mtu, underlay, used, wanted));
+    let bounded = receives(Backend::Wireguard) && sources.wireguard.user_space;
+    let mtu = mtu.map(|mtu| if bounded { mtu.min(mtu::USER_WIREGUARD) } else { mtu });
     let mut endpoints = Endpoints {
         vxlan: receives(Backend::Vxlan).then_some(vxlan_mac),
         ipip: receives(Backend::Ipip),

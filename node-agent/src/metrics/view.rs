@@ -28,6 +28,8 @@ pub struct View {
     pub leases: (u64, u64),
     /// Pod addresses of our blocks by family: all, and those in use.
     pub addresses: BTreeMap<&'static str, (i64, i64)>,
+    /// Who does WireGuard here, where keys are in use.
+    pub wireguard: Option<&'static str>,
     /// Foreign objects in our way.
     pub conflicts: u64,
     pub deletions_frozen: bool,
@@ -86,6 +88,7 @@ impl Collector for ViewCollector {
             sealed_peers,
             leases: (primary, further),
             addresses,
+            wireguard,
             conflicts,
             deletions_frozen,
             held_back,
@@ -126,6 +129,14 @@ impl Collector for ViewCollector {
         let (all, used) = (of_family(|(all, _)| *all), of_family(|(_, used)| *used));
         gauges(encoder, "tartan_agent_pod_addresses", "Pod addresses in this node's blocks", &all)?;
         gauges(encoder, "tartan_agent_pod_addresses_used", "Those that pods have", &used)?;
+        let wireguard: Vec<(Labels<'_>, f64)> =
+            wireguard.iter().map(|place| (vec![("in", *place)], 1.0)).collect();
+        gauges(
+            encoder,
+            "tartan_agent_wireguard",
+            "Who does WireGuard here: kernel or user-space",
+            &wireguard,
+        )?;
         gauges(
             encoder,
             "tartan_agent_conflicts",

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use tartan_crds::{
     AddressUse, BackendType, Cidr, Endpoint, NodeNetworkStatus, PathCount, PeerWithoutPath,
-    SubnetLeaseStatus, Uplink,
+    SubnetLeaseStatus, Uplink, WireguardPlace,
     conditions::{kind, reason},
 };
 use tartan_datapath::{
@@ -167,6 +167,7 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
                 side.accepts.iter().filter(ready).map(|backend| backend_type(*backend)).collect()
             })
             .unwrap_or_default(),
+        wireguard: intent.and_then(wireguard_place),
         paths: path_counts(paths, intent),
         peers: i64::try_from(peers.len()).unwrap_or(i64::MAX),
         peers_without_path_count: i64::try_from(without.len()).unwrap_or(i64::MAX),
@@ -175,6 +176,16 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         peers_without_path: without.into_values().take(NAMED_PEERS).collect(),
         conditions: vec![ready, degraded],
     }
+}
+
+/// Who does WireGuard here, where keys are in use.
+pub fn wireguard_place(intent: &Intent) -> Option<WireguardPlace> {
+    let has_keys = !intent.local.side.endpoints.wireguard.is_empty() || !intent.wireguard.leaving.is_empty();
+    has_keys.then_some(if intent.wireguard.user_space {
+        WireguardPlace::UserSpace
+    } else {
+        WireguardPlace::Kernel
+    })
 }
 
 /// Nodes of which nothing is taken in clear: a peer of two families has two paths.
@@ -246,6 +257,7 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             backend,
             unavailable,
             receives,
+            wireguard,
             paths: _,
             peers: _,
             peers_without_path_count: _,
@@ -255,7 +267,7 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             conditions,
         } = status.clone();
         let verdicts: Vec<_> = conditions.into_iter().map(|c| (c.type_, c.status, c.reason)).collect();
-        let backends = (backend, unavailable, receives);
+        let backends = (backend, unavailable, receives, wireguard);
         (observed_generation, agent_version, kernel_version, uplink, pod_mtu, backends, verdicts)
     };
     substance(a) != substance(b)

@@ -31,6 +31,7 @@ pub(super) fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Fi
         wireguard_links: built.map(wireguard_links).unwrap_or_default(),
         outdated_preshared: worked.outdated_preshared,
         daemon_awaited: worked.daemon_awaited,
+        process_awaited: worked.process_awaited,
         unanswered: built.map(|built| unanswered(built, &worked.unanswered)).unwrap_or_default(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use tartan_crds::WireguardPlace;
 use tartan_datapath::model::Backend;
 
 use super::{Memory, Worked};
@@ -47,6 +48,7 @@ pub(super) fn record(
         }
         if let Some(built) = ground.built() {
             let primary = built.intent.local.subnets.iter().filter(|subnet| subnet.primary).count();
+            view.wireguard = status::wireguard_place(&built.intent).map(WireguardPlace::as_str);
             view.leases = (primary as u64, (built.intent.local.subnets.len() - primary) as u64);
         }
         view.conflicts = worked.plan.conflicts.len() as u64;

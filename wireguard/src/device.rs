@@ -1,0 +1,114 @@
+//! One device that is served: its end of the TUN, its socket, and the engine behind both.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use gotatun::device::{self, Error};
+use nix::net::if_::if_nametoindex;
+use tartan_datapath::kernel::user_wireguard::{self, UserDevice};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::{engine::Engine, tun::Tun, uapi};
+
+/// Between looks whether the engine has given up.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why a device can't be served, by what was tried.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot attach to {name}")]
+    Attach {
+        name: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{name} was replaced meanwhile")]
+    Replaced { name: &'static str },
+    #[error("cannot listen at {}", path.display())]
+    Listen {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start {name}")]
+    Start {
+        name: &'static str,
+        #[source]
+        source: Error,
+    },
+}
+
+/// A device that is served. Stops when dropped: the TUN device has no carrier then, and the socket is gone.
+pub struct Served {
+    pub index: u32,
+    pub engine: Arc<Engine>,
+    mtu: watch::Sender<u16>,
+    path: PathBuf,
+    tasks: JoinSet<()>,
+}
+
+impl Served {
+    /// The socket listens before the device has a carrier, which says that somebody answers. Who ends by himself says so on `ended`.
+    pub async fn start(
+        wanted: &UserDevice,
+        sockets: &Path,
+        ended: mpsc::UnboundedSender<&'static str>,
+    ) -> Result<Self, StartError> {
+        let name = wanted.name;
+        let path = user_wireguard::socket(sockets, name);
+        // Beside its place: there may be the socket of a process that has the device.
+        let aside = path.with_extension("new");
+        let failed = |source| StartError::Listen { path: path.clone(), source };
+        let listener = uapi::listen(&aside).map_err(failed)?;
+        let (mtu, watched) = watch::channel(bounded(wanted.mtu));
+        let tun = Tun::attach(name, watched).map_err(|source| StartError::Attach { name, source })?;
+        // Attaching to a device that has gone makes one, which goes with us.
+        if if_nametoindex(name).ok() != Some(wanted.index) {
+            return Err(StartError::Replaced { name });
+        }
+        std::fs::rename(&aside, &path).map_err(failed)?;
+        let built = device::build().with_default_udp().with_ip(tun).build().await;
+        let device = built.map_err(|source| StartError::Start { name, source })?;
+        let engine = Arc::new(Engine::new(device));
+        let mut tasks = JoinSet::new();
+        let (answering, told) = (Arc::clone(&engine), ended.clone());
+        tasks.spawn(async move {
+            let outcome = uapi::serve(listener, answering).await;
+            tracing::warn!(device = name, error = ?outcome.err(), "the socket ended");
+            // Nobody listens at the end of the process.
+            let _ = told.send(name);
+        });
+        let watched = Arc::clone(&engine);
+        tasks.spawn(async move {
+            while !watched.has_given_up().await {
+                sleep(LOOK).await;
+            }
+            let _ = ended.send(name);
+        });
+        Ok(Self { index: wanted.index, engine, mtu, path, tasks })
+    }
+
+    pub fn set_mtu(&self, mtu: u32) {
+        let mtu = bounded(mtu);
+        self.mtu.send_if_modified(|held| std::mem::replace(held, mtu) != mtu);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn bounded(mtu: u32) -> u16 {
+    u16::try_from(mtu).unwrap_or(u16::MAX)
+}

@@ -1,0 +1,64 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+//!
+//! Ready means that every device that the agent made is served; there may be none. Not ready is a device that it can't
+//! attach to.
+
+use std::{future::pending, net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    extract::State as Axum,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tartan_daemon::METRICS_CONTENT_TYPE;
+use tokio::{net::TcpListener, time::sleep};
+
+use crate::metrics::{Metrics, State};
+
+/// The process that this one replaces may still have the address.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Serves for ever. An address in use is no reason not to encrypt: it is asked for until it is free.
+pub async fn serve(listen: SocketAddr, metrics: Metrics) -> anyhow::Result<()> {
+    let mut said = false;
+    let listener = loop {
+        match TcpListener::bind(listen).await {
+            Ok(listener) => break listener,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                if !said {
+                    tracing::warn!(%listen, "another process serves metrics here (--listen): waiting for its end");
+                }
+                said = true;
+                sleep(AGAIN).await;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot listen on {listen} (--listen)"));
+            }
+        }
+    };
+    let router = Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(metrics);
+    axum::serve(listener, router).with_graceful_shutdown(pending()).await.context("the HTTP server failed")
+}
+
+async fn show_metrics(Axum(metrics): Axum<Metrics>) -> impl IntoResponse {
+    match metrics.text().await {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn readyz(Axum(metrics): Axum<Metrics>) -> impl IntoResponse {
+    match metrics.state() {
+        Some(State::Serving) => (StatusCode::OK, "serving\n".to_owned()),
+        Some(State::Waiting) => (StatusCode::OK, "no device to serve\n".to_owned()),
+        Some(State::Failed(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the first look\n".to_owned()),
+    }
+}
