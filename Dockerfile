@@ -16,10 +16,10 @@ COPY . .
 RUN set -eu; mkdir /programs; \
     if command -v cargo > /dev/null; then \
         cargo build --release --locked --package tartan-operator --package tartan-node-agent \
-            --package tartan-forwarder --target-dir /target; \
-        cd /target/release; cp tartan-operator tartan-node-agent tartan-forwarder /programs; \
-    elif [ -x tartan-operator ] && [ -x tartan-node-agent ] && [ -x tartan-forwarder ]; then \
-        cp tartan-operator tartan-node-agent tartan-forwarder /programs; \
+            --package tartan-forwarder --package tartan-wireguard --target-dir /target; \
+        cd /target/release; cp tartan-operator tartan-node-agent tartan-forwarder tartan-wireguard /programs; \
+    elif [ -x tartan-operator ] && [ -x tartan-node-agent ] && [ -x tartan-forwarder ] && [ -x tartan-wireguard ]; then \
+        cp tartan-operator tartan-node-agent tartan-forwarder tartan-wireguard /programs; \
     else \
         echo "there is neither cargo nor a program: add --build-arg BUILDER=rust:1.95-bookworm" >&2; exit 1; \
     fi
@@ -46,12 +46,13 @@ RUN apt-get update \
 STOPSIGNAL SIGKILL
 ENTRYPOINT ["/usr/sbin/charon-systemd"]
 
-# `nft` is how the agent writes nftables. The forwarder is in the same image, so that nodes pull one.
+# `nft` is how the agent writes nftables. The forwarder and the user-space WireGuard are in the same image, so that nodes
+# pull one.
 FROM ${BASE} AS agent
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends nftables \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 COPY --from=cni-plugins /cni /usr/lib/cni
-COPY --from=programs /programs/tartan-node-agent /programs/tartan-forwarder /usr/bin/
+COPY --from=programs /programs/tartan-node-agent /programs/tartan-forwarder /programs/tartan-wireguard /usr/bin/
 ENTRYPOINT ["/usr/bin/tartan-node-agent"]
 CMD ["run"]

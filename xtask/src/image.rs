@@ -67,7 +67,7 @@ pub fn name(program: &str) -> String {
 
 /// A directory that holds the programs and nothing else.
 fn compile() -> Result<PathBuf> {
-    let programs = ["tartan-operator", "tartan-node-agent", "tartan-forwarder"];
+    let programs = ["tartan-operator", "tartan-node-agent", "tartan-forwarder", "tartan-wireguard"];
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked"]);
     cargo.args(programs.iter().flat_map(|program| ["--package", program]));

@@ -215,6 +215,33 @@ fn the_forwarder_is_there_when_asked_for_and_is_given_what_it_understands() {
 }
 
 #[test]
+fn the_user_space_wireguard_is_there_when_asked_for_and_agrees_with_the_agent() {
+    let everything = everything();
+    let all = objects(&render(&["--values", &everything]).unwrap());
+    let container =
+        |name: &str| object(&all, "DaemonSet", name)["spec"]["template"]["spec"]["containers"][0].clone();
+    let cli = fs::read_to_string(root().join("wireguard/src/cli.rs")).unwrap();
+    let process = container("tartan-wireguard");
+    for variable in process["env"].as_array().unwrap() {
+        let name = variable["name"].as_str().unwrap();
+        assert!(cli.contains(&format!("env = \"{name}\"")), "the process knows no {name}");
+    }
+    // Where its sockets are is nobody's to choose: the agent looks below its own directory.
+    let mounted = process["volumeMounts"].as_array().unwrap().iter().map(|mount| mount["mountPath"].clone());
+    assert!(mounted.into_iter().any(|path| path == "/run/tartan/wireguard"), "{process}");
+    assert!(cli.contains("default_value = \"/run/tartan/wireguard\""));
+    let agent = container("tartan-node-agent");
+    let told = serde_json::json!({ "name": "TARTAN_USER_WIREGUARD", "value": "auto" });
+    assert!(agent["env"].as_array().unwrap().contains(&told), "{agent}");
+    for without in ["wireguard.userspace=Never", "cleanup.enabled=true"] {
+        let rendered = render(&["--values", &everything, "--set", without]).unwrap();
+        assert!(!rendered.contains("component: wireguard"), "{without}");
+    }
+    assert!(!render(&["--set", "wireguard.userspace=Never"]).unwrap().contains("TARTAN_USER_WIREGUARD"));
+    assert!(render(&["--set", "wireguard.userspace=Always"]).is_err());
+}
+
+#[test]
 fn promtool_understands_the_alerts_and_the_programs_export_what_they_ask_for() {
     require(&[Tool::Prometheus]).unwrap();
     let rules = root().join("charts/tartan/files/alerts.yaml");
@@ -264,14 +291,15 @@ fn metric_names(text: &str, quote: &str) -> BTreeSet<String> {
 
 #[test]
 fn no_pod_has_more_rights_than_the_readme_says() {
-    let all =
-        objects(&render(&["--set", "cniPlugins.install=true", "--set", "forwarder.enabled=true"]).unwrap());
+    let set = "cniPlugins.install=true,forwarder.enabled=true,wireguard.userspace=Auto";
+    let all = objects(&render(&["--set", set]).unwrap());
     let cleanup = objects(&render(&["--set", "cleanup.enabled=true"]).unwrap());
     let pods = [
         &object(&all, "Deployment", "tartan-operator")["spec"]["template"]["spec"],
         &object(&all, "DaemonSet", "tartan-node-agent")["spec"]["template"]["spec"],
         &object(&cleanup, "DaemonSet", "tartan-node-agent")["spec"]["template"]["spec"],
         &object(&all, "DaemonSet", "tartan-forwarder")["spec"]["template"]["spec"],
+        &object(&all, "DaemonSet", "tartan-wireguard")["spec"]["template"]["spec"],
     ];
     for pod in pods {
         assert_eq!((pod.get("hostPID"), pod.get("hostIPC")), (None, None));
@@ -289,7 +317,7 @@ fn no_pod_has_more_rights_than_the_readme_says() {
                 "agent" | "cleanup" => {
                     assert_eq!(added, &serde_json::json!(["NET_ADMIN", "NET_RAW"]), "{name}");
                 }
-                "forwarder" => assert_eq!(added, &serde_json::json!(["NET_ADMIN"]), "{name}"),
+                "forwarder" | "wireguard" => assert_eq!(added, &serde_json::json!(["NET_ADMIN"]), "{name}"),
                 _ => assert!(added.is_null(), "{name} has {added}"),
             }
         }
@@ -301,4 +329,9 @@ fn no_pod_has_more_rights_than_the_readme_says() {
     let device =
         serde_json::json!([{ "name": "tun", "hostPath": { "path": "/dev/net/tun", "type": "CharDevice" } }]);
     assert_eq!(pods[3]["volumes"], device);
+    // The user-space WireGuard has a directory for its sockets beside that, and none with keys.
+    assert_eq!(pods[4]["automountServiceAccountToken"], false);
+    let directory = serde_json::json!({ "path": "/run/tartan/wireguard", "type": "DirectoryOrCreate" });
+    let sockets = serde_json::json!([device[0], { "name": "sockets", "hostPath": directory }]);
+    assert_eq!(pods[4]["volumes"], sockets);
 }

@@ -6,7 +6,7 @@ use std::{
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -258,12 +258,8 @@ pub fn socket(node: u8, local: &str) -> UdpSocket {
 
 /// Tries again until it is so.
 #[track_caller]
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{what} did not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+pub fn eventually(what: &str, done: impl FnMut() -> bool) {
+    tartan_lab::eventually(what, Duration::from_secs(30), done).unwrap();
 }
 
 pub fn succeeds(line: &str) -> bool {

@@ -89,7 +89,7 @@ fn only_root_may_ask_the_process_and_no_key_is_in_its_log() {
         assert!(lab.wg(1, "tartan-wg0 private-key").contains(&secret));
         // A request that can't be understood holds a key, too.
         let hex = run(&format!("echo {secret} | base64 -d | od -An -tx1 | tr -d ' \\n'"));
-        for line in [format!("privat_key={hex}"), format!("private_key={hex}0"), format!("{hex}")] {
+        for line in [format!("privat_key={hex}"), format!("private_key={hex}0"), hex.clone()] {
             let socket = lab.sockets(1).join("tartan-wg0.sock");
             let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
             std::io::Write::write_all(&mut stream, format!("set=1\n{line}\n\n").as_bytes()).unwrap();

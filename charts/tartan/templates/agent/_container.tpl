@@ -14,6 +14,10 @@ env:
   # The container's own /proc/sys is read-only.
   - name: TARTAN_PROC_SYS
     value: /host/proc/sys
+  {{- if ne .Values.wireguard.userspace "Never" }}
+  - name: TARTAN_USER_WIREGUARD
+    value: {{ lower .Values.wireguard.userspace | quote }}
+  {{- end }}
   {{- with .Values.agent.extensionCommandsFrom }}
   - name: TARTAN_EXTENSION_COMMANDS_FROM
     value: /host/extension-commands
@@ -22,12 +26,16 @@ env:
 resources:
   {{- toYaml .Values.agent.resources | nindent 2 }}
 securityContext:
+  readOnlyRootFilesystem: true
+  {{- if or (and .Values.forwarder.enabled .Values.forwarder.privileged) (and (ne .Values.wireguard.userspace "Never") .Values.wireguard.privileged) }}
+  privileged: true
+  {{- else }}
   privileged: false
   allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
     add: [NET_ADMIN, NET_RAW]
+  {{- end }}
 volumeMounts:
   - name: proc-sys-net
     mountPath: /host/proc/sys/net
@@ -35,6 +43,11 @@ volumeMounts:
     mountPath: /run/tartan
   - name: run-flannel
     mountPath: /run/flannel
+  {{- if or .Values.forwarder.enabled (ne .Values.wireguard.userspace "Never") }}
+  # Who opens it makes the devices of processes.
+  - name: tun
+    mountPath: /dev/net/tun
+  {{- end }}
   # WireGuard's preshared key; the agent has no right to read Secrets by the API.
   - name: wireguard
     mountPath: /etc/tartan/wireguard
