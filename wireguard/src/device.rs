@@ -69,11 +69,9 @@ impl Served {
         let failed = |source| StartError::Listen { path: path.clone(), source };
         let listener = uapi::listen(&aside).map_err(failed)?;
         let (mtu, watched) = watch::channel(bounded(wanted.mtu));
-        let tun = Tun::attach(name, watched).map_err(|source| StartError::Attach { name, source })?;
-        // Attaching to a device that has gone makes one, which goes with us.
-        if if_nametoindex(name).ok() != Some(wanted.index) {
-            return Err(StartError::Replaced { name });
-        }
+        let tun = attach(wanted, watched).inspect_err(|_| {
+            let _ = std::fs::remove_file(&aside);
+        })?;
         std::fs::rename(&aside, &path).map_err(failed)?;
         let built = device::build().with_default_udp().with_ip(tun).build().await;
         let device = built.map_err(|source| StartError::Start { name, source })?;
@@ -107,6 +105,13 @@ impl Drop for Served {
         self.tasks.abort_all();
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+fn attach(wanted: &UserDevice, mtu: watch::Receiver<u16>) -> Result<Tun, StartError> {
+    let name = wanted.name;
+    let tun = Tun::attach(name, mtu).map_err(|source| StartError::Attach { name, source })?;
+    // Attaching to a device that has gone makes one, which goes with us.
+    if if_nametoindex(name).ok() == Some(wanted.index) { Ok(tun) } else { Err(StartError::Replaced { name }) }
 }
 
 fn bounded(mtu: u32) -> u16 {

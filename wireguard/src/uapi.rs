@@ -67,14 +67,16 @@ async fn converse(stream: UnixStream, engine: &Arc<Engine>) -> io::Result<()> {
         if request.is_empty() {
             continue;
         }
-        // An empty line ends the answer, and the errno is its last.
-        let answer = Zeroizing::new(match request.parse::<Request>() {
-            Ok(Request::Get(_)) => format!("{}\n", Response::Get(engine.get().await)),
-            Ok(Request::Set(set)) => format!("errno={}\n\n", Arc::clone(engine).set(set).await),
-            Err(_) if request.starts_with("get=") || request.starts_with("set=") => {
+        // An empty line ends the answer, and the errno is its last. Keys are cut into pairs of bytes by the parser, which
+        // takes them for characters.
+        let parsed = if request.is_ascii() { request.parse::<Request>().ok() } else { None };
+        let answer = Zeroizing::new(match parsed {
+            Some(Request::Get(_)) => format!("{}\n", Response::Get(engine.get().await)),
+            Some(Request::Set(set)) => format!("errno={}\n\n", Arc::clone(engine).set(set).await),
+            None if request.starts_with("get=") || request.starts_with("set=") => {
                 format!("errno={EINVAL}\n\n")
             }
-            Err(_) => format!("errno={EPROTO}\n\n"),
+            None => format!("errno={EPROTO}\n\n"),
         });
         writer.write_all(answer.as_bytes()).await?;
     }

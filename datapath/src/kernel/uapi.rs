@@ -242,7 +242,7 @@ mod tests {
             "allowed_ip=10.1.0.0/24",
         ];
         assert_eq!(lines((Action::Create, &one), None), all);
-        assert_eq!(lines((Action::Replace, &one), Some(&one)), [keepalive.clone()]);
+        assert_eq!(lines((Action::Replace, &one), Some(&one)), std::slice::from_ref(&keepalive));
         let two = peer(&["10.1.0.0/24", "fd00::/64"]);
         let added = [keepalive.as_str(), "allowed_ip=10.1.0.0/24", "allowed_ip=fd00::/64"];
         assert_eq!(

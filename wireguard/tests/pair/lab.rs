@@ -102,14 +102,19 @@ impl Lab {
 
     /// Does `work` with a new kernel edge on the node.
     fn on<T: Send>(&self, node: u8, work: impl AsyncFnOnce(&mut Kernel) -> T + Send) -> T {
+        self.on_allowed(node, Some(self.sockets(node)), work)
+    }
+
+    fn on_allowed<T: Send>(
+        &self,
+        node: u8,
+        user_wireguard: Option<PathBuf>,
+        work: impl AsyncFnOnce(&mut Kernel) -> T + Send,
+    ) -> T {
         let namespace = File::open(format!("/run/netns/node{node}")).unwrap();
         let place = self.place(node);
-        let options = Options {
-            restore_dir: place.join("restore"),
-            wireguard_keys: place.clone(),
-            user_wireguard: Some(self.sockets(node)),
-            ..Options::default()
-        };
+        let (restore_dir, wireguard_keys) = (place.join("restore"), place);
+        let options = Options { restore_dir, wireguard_keys, user_wireguard, ..Options::default() };
         std::thread::scope(|scope| {
             let work = scope.spawn(move || {
                 setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
@@ -160,14 +165,12 @@ impl Lab {
 
     /// Programs the intent; what failed, with reasons.
     pub fn round(&self, node: u8, intent: &Intent) -> Vec<(String, &'static str)> {
-        self.on(node, async |kernel| {
-            for end in &intent.local.side.endpoints.wireguard {
-                kernel.wireguard_key(end.generation).unwrap();
-            }
-            let (seen, _, outcome) = common::round(kernel, intent, Deletions::Allowed).await;
-            assert!(seen.failures.is_empty(), "{:?}", seen.failures);
-            outcome.failures.iter().map(|f| (f.step.key.to_string(), f.error.reason())).collect()
-        })
+        self.on(node, async |kernel| failures(kernel, intent).await)
+    }
+
+    /// The same where no process may do WireGuard.
+    pub fn round_without_user_space(&self, node: u8, intent: &Intent) -> Vec<(String, &'static str)> {
+        self.on_allowed(node, None, async |kernel| failures(kernel, intent).await)
     }
 
     /// Peers with which there was a handshake.
@@ -228,6 +231,15 @@ fn encrypting(side: &mut Side, node: u8, ends: Vec<WireguardEndpoint>) {
     side.accepts.insert(Backend::Wireguard);
     side.endpoints.wireguard = ends;
     side.public_ips = vec![common::ip(&format!("192.0.2.{node}"))];
+}
+
+async fn failures(kernel: &mut Kernel, intent: &Intent) -> Vec<(String, &'static str)> {
+    for end in &intent.local.side.endpoints.wireguard {
+        kernel.wireguard_key(end.generation).unwrap();
+    }
+    let (seen, _, outcome) = common::round(kernel, intent, Deletions::Allowed).await;
+    assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+    outcome.failures.iter().map(|f| (f.step.key.to_string(), f.error.reason())).collect()
 }
 
 /// What is told of a device without its process, and of its peer.

@@ -89,7 +89,12 @@ fn only_root_may_ask_the_process_and_no_key_is_in_its_log() {
         assert!(lab.wg(1, "tartan-wg0 private-key").contains(&secret));
         // A request that can't be understood holds a key, too.
         let hex = run(&format!("echo {secret} | base64 -d | od -An -tx1 | tr -d ' \\n'"));
-        for line in [format!("privat_key={hex}"), format!("private_key={hex}0"), hex.clone()] {
+        for line in [
+            format!("privat_key={hex}"),
+            format!("private_key={hex}0"),
+            hex.clone(),
+            format!("private_key=a{}b", "é".repeat(31)),
+        ] {
             let socket = lab.sockets(1).join("tartan-wg0.sock");
             let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
             std::io::Write::write_all(&mut stream, format!("set=1\n{line}\n\n").as_bytes()).unwrap();
@@ -266,6 +271,21 @@ fn a_port_that_another_has_is_told_and_taken_when_it_is_free() {
         assert!(lab.round(1, &intents[0]).iter().any(|(_, why)| *why == "in-use"));
         drop(thief);
         lab.settle_soon(1, &intents[0]);
+        eventually("a way between the nodes", || reaches(1, 2) && reaches(2, 1));
+    });
+}
+
+#[test]
+fn where_it_is_not_allowed_any_more_the_device_goes_and_the_kernel_is_asked() {
+    apart(|| {
+        let lab = started();
+        let [intent, _] = lab.both(&[0]);
+        let failed = lab.round_without_user_space(1, &intent);
+        let link = failed.first().map(|(object, why)| (object.as_str(), *why));
+        assert_eq!(link, Some(("link tartan-wg0", "unsupported")), "{failed:?}");
+        assert!(!run("ip -n node1 link").contains("tartan-wg0"));
+        eventually("the socket goes", || !lab.sockets(1).join("tartan-wg0.sock").exists());
+        lab.settle_soon(1, &intent);
         eventually("a way between the nodes", || reaches(1, 2) && reaches(2, 1));
     });
 }
