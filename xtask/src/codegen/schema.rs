@@ -109,6 +109,9 @@ fn closed(part: &Value) -> Value {
     }
     let rules = part.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
     for rule in rules.filter_map(|rule| rule.get("rule")?.as_str()) {
+        if let Some(only) = rule.strip_prefix("self == '").and_then(|rest| rest.strip_suffix('\'')) {
+            closed.insert("enum".to_owned(), json!([only]));
+        }
         if let Some(pattern) = pattern(rule) {
             closed.entry("pattern").or_insert(pattern.into());
         }
