@@ -1,10 +1,11 @@
 //! What the processes of tartan have in common and what is no part of their work: [`logging`], the
-//! [`connection`] to the API server, metrics of the [`process`] itself.
+//! [`connection`] to the API server, where to [`listen`], metrics of the [`process`] itself.
 //!
 //! The operator and the node agent call it. It knows neither leases nor the kernel's network.
 
 #[cfg(feature = "connection")]
 pub mod connection;
+pub mod listen;
 pub mod logging;
 pub mod process;
 

@@ -70,7 +70,7 @@ pub struct Options {
         long,
         env = "TARTAN_LISTEN",
         value_name = "ADDRESS:PORT",
-        default_value = "0.0.0.0:9472",
+        default_value = "[::]:9472",
         global = true
     )]
     pub listen: SocketAddr,

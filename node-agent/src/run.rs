@@ -72,8 +72,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = stop.wait() => return Ok(()),
     };
     // Listening comes first: an address in use is known before anything is touched.
-    let listener = TcpListener::bind(options.listen)
-        .await
+    let listener = tartan_daemon::listen::on(options.listen)
+        .and_then(TcpListener::from_std)
         .with_context(|| format!("cannot listen on {} (--listen)", options.listen))?;
     let kernel = Kernel::open(options.kernel()).context("cannot talk to the kernel")?;
     let clients = connection::connect(options.kubeconfig.as_deref()).await?;

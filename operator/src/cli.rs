@@ -66,7 +66,7 @@ pub struct Run {
     pub kubeconfig: Option<PathBuf>,
 
     /// Where /metrics, /healthz and /readyz are served.
-    #[arg(long, env = "TARTAN_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9473")]
+    #[arg(long, env = "TARTAN_LISTEN", value_name = "ADDRESS:PORT", default_value = "[::]:9473")]
     pub listen: SocketAddr,
 
     /// The namespace of the release: of the leader election's Lease and of the ConfigMap tartan-config, which

@@ -64,7 +64,9 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state((metrics, heartbeat));
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = tartan_daemon::listen::on(address)
+        .and_then(TcpListener::from_std)
+        .with_context(|| format!("cannot listen on {address} (--listen)"))?;
     tracing::info!(address = %listener.local_addr()?, "serving metrics and health");
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
