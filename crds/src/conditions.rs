@@ -62,6 +62,7 @@ pub mod reason {
     pub const POD_CIDR_OUTSIDE: &str = "PodCIDROutsideEntries";
     pub const POD_CIDR_TAKEN: &str = "PodCIDRTaken";
     pub const POD_CIDR_MISMATCH: &str = "PodCIDRMismatch";
+    pub const FAMILY_NOT_GIVEN: &str = "FamilyWithoutPodCIDR";
     pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
     pub const OUTSIDE_POOL: &str = "OutsidePool";
     pub const INVALID_RESERVATION: &str = "InvalidReservation";
@@ -101,4 +102,5 @@ pub mod reason {
     pub const WIREGUARD_NOT_RUNNING: &str = "WireguardNotRunning";
     pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";
     pub const MTU_TOO_LARGE: &str = "PodMTUExceedsPath";
+    pub const MTU_TOO_SMALL: &str = "PodMTUTooSmall";
 }

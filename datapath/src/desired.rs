@@ -80,6 +80,7 @@ pub fn desired(intent: &Intent) -> Desired {
             if matches!(pairing.path, Path::Udp { port, .. } if port != intent.udp.port) {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
+            let route_mtu = carried(intent, &pairing.path, route_mtu);
             // Whoever makes the paths of an unmanaged pair sends as he likes.
             let unmanaged = pairing.reason == Reason::Unmanaged;
             if matches!(pairing.path, Path::Direct { .. }) || unmanaged {
@@ -164,6 +165,18 @@ fn add_udp_peer(intent: &Intent, peer: &Peer, allowed: &Allowed, elements: &mut 
     }
 }
 
+/// At most what the path carries in one packet: of a peer without IPv4, less than other peers' paths do.
+fn carried(intent: &Intent, path: &Path, mtu: u32) -> u32 {
+    let (backend, outer) = match path {
+        Path::Vxlan { destination, .. } => (Backend::Vxlan, destination),
+        Path::Wireguard { destination, .. } => (Backend::Wireguard, destination),
+        Path::Ipsec { destination } => (Backend::Ipsec, destination),
+        // Over IPv4 alone, as their devices are.
+        Path::Ipip { .. } | Path::Udp { .. } | Path::Direct { .. } | Path::None => return mtu,
+    };
+    mtu.min(mtu::inside(intent.local.uplink.mtu, backend, Family::of_address(*outer)))
+}
+
 /// Neighbour, forwarding entry and routes of one peer, of one family.
 fn add_peer(
     intent: &Intent,
@@ -173,20 +186,21 @@ fn add_peer(
     mtu: u32,
     elements: &mut Elements,
 ) {
-    let link = mark::VXLAN.to_owned();
     if let (Path::Vxlan { destination, mac }, false) = (pairing.path, subnets.is_empty()) {
-        elements.insert(Key::Fdb { link: link.clone(), mac }, Value::Fdb(Fdb { destination }));
+        let link = mark::vxlan(destination).to_owned();
+        elements.insert(Key::Fdb { link, mac }, Value::Fdb(Fdb { destination }));
     }
     for subnet in subnets {
         let source = base_address(intent, subnet);
         let route = match pairing.path {
-            Path::Vxlan { mac, .. } => {
+            Path::Vxlan { destination, mac } => {
                 let gateway = peer_base(peer, subnet);
+                let link = mark::vxlan(destination).to_owned();
                 elements.insert(
                     Key::Neighbour { link: link.clone(), address: gateway },
                     Value::Neighbour(Neighbour { mac }),
                 );
-                let kind = RouteKind::Via { gateway, link: link.clone(), onlink: true };
+                let kind = RouteKind::Via { gateway, link, onlink: true };
                 Route { kind, source, mtu: Some(mtu) }
             }
             Path::Ipip { destination } => {

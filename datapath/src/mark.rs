@@ -1,6 +1,6 @@
 //! How our objects are recognised in the kernel. docs/host-footprint.md lists them for administrators.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 
 /// Route protocol (rtnetlink `rtm_protocol`) of every route of ours. Not assigned in
 /// linux/rtnetlink.h nor in iproute2's rt_protos.
@@ -16,8 +16,11 @@ pub const NFT_TABLE: &str = "tartan";
 pub const RULE_COMMENT: &str = "tartan";
 /// The bridge that pods hang on. kube-proxy's `detectLocalMode: BridgeInterface` names it.
 pub const BRIDGE: &str = "tartan0";
-/// The VXLAN device.
+/// The VXLAN device over IPv4.
 pub const VXLAN: &str = "tartan-vxlan";
+/// The VXLAN device over IPv6: one device has sockets of one family. A node has both where it has addresses of both and
+/// a peer that has no IPv4. See [`vxlan`].
+pub const VXLAN6: &str = "tartan-vxlan6";
 /// The IP-in-IP device.
 pub const IPIP: &str = "tartan-ipip";
 /// The WireGuard devices: one in use, and a second while keys are rotated. See [`wireguard`].
@@ -34,7 +37,7 @@ pub const UDP: &str = "tartan-udp";
 /// via the peer's address. Which packets go to the device at all is for the main table to say.
 pub const UDP_TABLE: u32 = 84;
 /// All devices that wrap packets.
-pub const TUNNELS: [&str; 6] = [VXLAN, IPIP, WIREGUARD[0], WIREGUARD[1], IPSEC, UDP];
+pub const TUNNELS: [&str; 7] = [VXLAN, VXLAN6, IPIP, WIREGUARD[0], WIREGUARD[1], IPSEC, UDP];
 /// Devices whose packets nobody on the way can read or make.
 pub const ENCRYPTING: [&str; 3] = [WIREGUARD[0], WIREGUARD[1], IPSEC];
 /// An address on each tunnel device that nothing sends from or to. On a device without any, the kernel
@@ -42,6 +45,11 @@ pub const ENCRYPTING: [&str; 3] = [WIREGUARD[0], WIREGUARD[1], IPSEC];
 /// net/ipv4/fib_frontend.c), and drops what comes by the tunnel while our own route already, or still, leads
 /// elsewhere. In 127.0.0.0/8 the kernel gives it scope host, and it can be nobody else's.
 pub const TUNNEL_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 84, 84, 84);
+
+/// The VXLAN device that reaches this underlay address.
+pub fn vxlan(underlay: IpAddr) -> &'static str {
+    if underlay.is_ipv4() { VXLAN } else { VXLAN6 }
+}
 
 /// The device of a generation of WireGuard keys: even ones have the first, odd ones the second.
 pub fn wireguard(generation: u32) -> &'static str {

@@ -7,6 +7,8 @@ use crate::model::{Backend, Family};
 
 /// The least MTU with which IPv4 hosts must work (RFC 791 section 3.1: 576).
 pub const LEAST: u32 = 576;
+/// The least MTU of a link that carries IPv6 (RFC 8200 section 5). Below it the kernel has no IPv6 on a device.
+pub const LEAST_V6: u32 = 1280;
 
 /// What a backend adds to each packet over an underlay of this family.
 pub fn overhead(backend: Backend, underlay: Family) -> u32 {
@@ -50,16 +52,17 @@ pub fn wireguard(uplink_mtu: u32, underlay: Family, user_space: bool) -> u32 {
 }
 
 /// Pod MTU of a node: as asked for, else what the uplink leaves inside of the backend that adds the most. The
-/// asked-for value is bounded by that.
+/// asked-for value is bounded by that, and both by `least`: what pods' family takes.
 pub fn pod_mtu(
     uplink_mtu: u32,
     underlay: Family,
     backends: impl IntoIterator<Item = Backend>,
     wanted: Option<u32>,
+    least: u32,
 ) -> u32 {
     let most = backends.into_iter().map(|backend| inside(uplink_mtu, backend, underlay)).min();
-    let most = most.unwrap_or(uplink_mtu.max(LEAST));
-    wanted.map_or(most, |wanted| wanted.clamp(LEAST, most))
+    let most = most.unwrap_or(uplink_mtu).max(least);
+    wanted.map_or(most, |wanted| wanted.clamp(least, most))
 }
 
 /// MTU of the route to a peer.
@@ -75,6 +78,15 @@ mod tests {
     fn the_pod_mtu_leaves_room_for_the_largest_header() {
         use Backend::{HostGw, Ipip, Vxlan};
         use Family::{V4, V6};
+        fn pod_mtu<const N: usize>(
+            uplink: u32,
+            underlay: Family,
+            backends: [Backend; N],
+            wanted: Option<u32>,
+        ) -> u32 {
+            super::pod_mtu(uplink, underlay, backends, wanted, LEAST)
+        }
+        let six = |uplink, wanted| super::pod_mtu(uplink, V4, [Vxlan], wanted, LEAST_V6);
         assert_eq!(pod_mtu(1500, V4, [Vxlan, HostGw], None), 1450);
         assert_eq!(pod_mtu(1500, V6, [Vxlan], None), 1430);
         assert_eq!(pod_mtu(1500, V4, [Ipip, HostGw], None), 1480);
@@ -91,6 +103,10 @@ mod tests {
         assert_eq!(wireguard(1500, V6, true), 1420);
         assert_eq!(pod_mtu(1500, V4, [Backend::Alloc], None), 1500);
         assert_eq!(pod_mtu(500, V4, [Vxlan], None), LEAST);
+        // Pods of IPv6 have it on their node at least, whatever was asked for and whatever the uplink leaves.
+        assert_eq!(six(1300, None), LEAST_V6);
+        assert_eq!(six(1500, Some(1000)), LEAST_V6);
+        assert_eq!(six(1500, Some(1400)), 1400);
     }
 
     #[test]

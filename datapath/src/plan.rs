@@ -33,7 +33,7 @@ pub fn plan(desired: &Elements, observed: &Observed, deletions: Deletions) -> Pl
             plan.steps.push(Step { action: Action::Delete, key, value: value.clone(), before: None });
         }
     }
-    for (key, value) in desired {
+    for (key, value) in in_order(desired) {
         if let Some(found) = observed.foreign.get(key) {
             plan.conflicts.push(Conflict { key: key.clone(), found: found.clone() });
             continue;
@@ -71,6 +71,19 @@ pub fn plan(desired: &Elements, observed: &Observed, deletions: Deletions) -> Pl
     }
     guard::narrow(desired, observed, deletions, &mut plan);
     plan
+}
+
+/// The order of [`Key`], with two exceptions. A link gets IPv6 before it gets addresses. And when IPv6 forwarding goes
+/// on, the kernel forgets the default routes that routers advertised on every link whose `accept_ra` is not 2 yet
+/// (`rt6_purge_dflt_routers`, net/ipv6/route.c), so that comes last.
+fn in_order(desired: &Elements) -> impl Iterator<Item = (&Key, &Value)> {
+    let rank = |key: &Key| match key {
+        Key::Link(_) => 0,
+        Key::Sysctl(path) if path.ends_with("/disable_ipv6") => 1,
+        Key::Sysctl(path) if path == "ipv6/conf/all/forwarding" => 3,
+        _ => 2,
+    };
+    (0..=3).flat_map(move |wanted| desired.iter().filter(move |(key, _)| rank(key) == wanted))
 }
 
 /// The steps that leave nothing of ours. Settings are put back apart, from their saved values.

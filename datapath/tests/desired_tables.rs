@@ -74,7 +74,7 @@ fn an_ipsec_pair_is_wrapped_by_policies_that_are_there_before_its_route() {
     assert!(route_of(&intent, "10.64.1.0/24").contains("dev tartan-vxlan"));
     // The other peer does not receive: it has no policy, and no path as soon as we encrypt.
     intent.local.side.backend = Backend::Ipsec;
-    expected.push("route 10.64.1.0/24 dev tartan-ipsec src 10.251.1.0 mtu 1450");
+    expected.push("route 10.64.1.0/24 dev tartan-ipsec src 10.251.1.0 mtu 1435");
     assert_eq!(of_ipsec(&intent), expected);
     assert_eq!(route_of(&intent, "10.64.2.0/24"), "unreachable");
 }
@@ -102,6 +102,78 @@ fn a_node_with_one_peer_of_each_kind_holds_exactly_this() {
             "route 10.250.12.0/24 via 192.0.2.12 dev eth0 src 10.251.1.0 mtu 1400",
         ]
     );
+}
+
+/// A node with addresses of both families; the first peer has no IPv4.
+fn on_both_underlays() -> Intent {
+    let mut six = remote(1);
+    (six.side.public_ips, six.mtu) = (vec![ip("2001:db8::1")], None);
+    let mut intent = intent(vec![six, remote(2)]);
+    intent.local.uplink.addresses.push(net("2001:db8::11/64"));
+    intent.local.side.public_ips.push(ip("2001:db8::11"));
+    intent
+}
+
+#[test]
+fn peers_without_ipv4_have_a_device_of_their_own() {
+    let of_peers = |intent: &Intent| -> Vec<String> {
+        let words = ["link tartan-vxlan", "fdb", "route", "offload", "tartan-vxlan6.rp_filter"];
+        in_words(intent).into_iter().filter(|line| words.iter().any(|word| line.contains(word))).collect()
+    };
+    let mut intent = on_both_underlays();
+    let device = |name: &str, local: &str, mtu: u32| {
+        format!(
+            "link {name} type vxlan id 1 dev eth0 local {local} dstport 8472 nolearning address 02:00:00:fe:00:01 mtu {mtu} up"
+        )
+    };
+    let both = [
+        &device("tartan-vxlan", "192.0.2.11", 1450),
+        &device("tartan-vxlan6", "2001:db8::11", 1430),
+        "offload of tartan-vxlan tx checksum on",
+        "offload of tartan-vxlan6 tx checksum on",
+        "sysctl net.ipv4.conf.tartan-vxlan6.rp_filter = 2",
+        "fdb 02:00:00:00:00:02 dev tartan-vxlan dst 198.51.0.2 self permanent",
+        "fdb 02:00:00:00:00:01 dev tartan-vxlan6 dst 2001:db8::1 self permanent",
+        "route 10.64.1.0/24 via 10.64.1.0 dev tartan-vxlan6 onlink src 10.251.1.0 mtu 1430",
+        "route 10.64.2.0/24 via 10.64.2.0 dev tartan-vxlan onlink src 10.251.1.0 mtu 1450",
+    ];
+    assert_eq!(of_peers(&intent), both);
+    // With an IPv4 address the peer is one like the others, and nobody is reached by the second device.
+    intent.peers[0].side.public_ips.insert(0, ip("198.51.0.1"));
+    let found = of_peers(&intent);
+    assert!(!found.iter().any(|line| line.contains("tartan-vxlan6")), "{found:?}");
+    // Without one of our own all is over IPv6, and peers that have none have no path.
+    intent.local.uplink.addresses.remove(0);
+    intent.local.side.public_ips.remove(0);
+    assert_eq!(
+        of_peers(&intent),
+        [
+            &device("tartan-vxlan6", "2001:db8::11", 1430),
+            "offload of tartan-vxlan6 tx checksum on",
+            "sysctl net.ipv4.conf.tartan-vxlan6.rp_filter = 2",
+            "fdb 02:00:00:00:00:01 dev tartan-vxlan6 dst 2001:db8::1 self permanent",
+            "route 10.64.1.0/24 via 10.64.1.0 dev tartan-vxlan6 onlink src 10.251.1.0 mtu 1430",
+            "route 10.64.2.0/24 unreachable",
+        ]
+    );
+}
+
+#[test]
+fn an_uplink_too_small_for_ipv6_in_a_tunnel_is_named() {
+    let mut intent = intent(vec![]);
+    intent.local.uplink.mtu = 1320;
+    assert!(desired(&intent).problems.is_empty(), "IPv4 takes less");
+    intent.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true });
+    let said =
+        |intent: &Intent| desired(intent).problems.iter().map(|p| p.message.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        said(&intent),
+        [
+            "the uplink eth0 has MTU 1320, which leaves less than 1280 bytes for IPv6 inside of a tunnel: raise it, or choose another uplink"
+        ]
+    );
+    intent.local.uplink.mtu = 1330;
+    assert!(said(&intent).is_empty());
 }
 
 #[test]

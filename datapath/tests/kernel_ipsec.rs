@@ -184,7 +184,7 @@ fn policies_and_connections_are_made_kept_and_repaired() {
         assert!(connections.contains("tartan-192-0-2-21: IKEv2"), "{connections}");
         assert!(connections.contains("tartan-192-0-2-22: IKEv2"), "{connections}");
         let route = run("ip route show 10.64.1.0/24");
-        assert!(route.contains("dev tartan-ipsec proto 84 scope link src 10.251.1.0 mtu 1450"), "{route}");
+        assert!(route.contains("dev tartan-ipsec proto 84 scope link src 10.251.1.0 mtu 1435"), "{route}");
 
         assert!(!run("ip rule").contains("220"), "the daemon's own table of routes");
 

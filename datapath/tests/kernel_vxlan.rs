@@ -127,17 +127,18 @@ fn an_underlay_of_ipv6_alone_carries_pods_of_ipv4() {
         (side.public_ips, side.uplink_prefixes) = (vec![ip("2001:db8::11")], vec![net("2001:db8::/64")]);
         intent.local.uplink.addresses = vec![net("2001:db8::11/64")];
         intent.local.uplink.prefixes = vec![net("2001:db8::/64")];
-        intent.local.mtu = mtu::pod_mtu(1500, tartan_datapath::model::Family::V6, [Backend::Vxlan], None);
+        let underlay = tartan_datapath::model::Family::V6;
+        intent.local.mtu = mtu::pod_mtu(1500, underlay, [Backend::Vxlan], None, mtu::LEAST);
         let peer = &mut intent.peers[0];
         (peer.side.public_ips, peer.mtu) = (vec![ip("2001:db8::12")], None);
         let folder = tempfile::tempdir().unwrap();
         settle(&mut kernel(&folder), &intent).await;
-        let link = &json("ip -json -details link show tartan-vxlan")[0];
+        let link = &json("ip -json -details link show tartan-vxlan6")[0];
         let data = &link["linkinfo"]["info_data"];
         assert_eq!((&link["mtu"], &data["local6"]), (&1430.into(), &"2001:db8::11".into()));
         // RFC 6935 allows it to tunnels; nothing on the way would notice a damaged header.
         assert_eq!((&data["udp_zero_csum6_tx"], &data["udp_zero_csum6_rx"]), (&false.into(), &false.into()));
-        let fdb = run("bridge fdb show dev tartan-vxlan");
+        let fdb = run("bridge fdb show dev tartan-vxlan6");
         assert!(fdb.contains("dst 2001:db8::12 self permanent"), "{fdb}");
         assert!(run("ip route show 10.250.12.0/24").contains("mtu 1430"));
         run(PING);

@@ -69,7 +69,7 @@ fn a_device_and_its_peers_are_made_kept_and_repaired() {
         expected.sort();
         assert_eq!(peers(), expected);
         let route = run("ip route show 10.64.1.0/24");
-        assert!(route.contains("dev tartan-wg0 proto 84 scope link src 10.251.1.0 mtu 1450"), "{route}");
+        assert!(route.contains("dev tartan-wg0 proto 84 scope link src 10.251.1.0 mtu 1440"), "{route}");
 
         // Altered, removed, and one that nobody asked for.
         let key = |number: u8| PublicKey([number; 32]);

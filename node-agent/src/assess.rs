@@ -3,6 +3,8 @@
 //!
 //! Objects of a peer may fail and the node is ready all the same; its own may not.
 
+mod classify;
+
 use std::collections::BTreeSet;
 
 use tartan_crds::conditions::reason;
@@ -16,6 +18,7 @@ use tartan_datapath::{
 };
 
 use crate::intent::{NotReady, PeerFault};
+use classify::{api_reason, backend_of, is_own, link_of, wireguard_advice};
 
 /// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub struct Findings<'a> {
     pub no_key: Option<&'a str>,
     /// The WireGuard links that this node should have: two while keys are rotated.
     pub wireguard_links: Vec<&'static str>,
+    /// The second VXLAN device is there, for peers without IPv4 alone.
+    pub second_vxlan: bool,
     /// Peers that go on with the preshared key of before.
     pub outdated_preshared: usize,
     /// The IKE daemon was there for the agent before this one, which has only just ended.
@@ -109,6 +114,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         spare,
         no_key,
         wireguard_links,
+        second_vxlan,
         outdated_preshared,
         daemon_awaited,
         unanswered,
@@ -128,6 +134,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         let link = wireguard_links.iter().copied().find(|link| link_of(key) == Some(*link))?;
         wireguard_links.iter().any(|other| *other != link && !in_trouble.contains(other)).then_some(link)
     };
+    let of_second_vxlan = |key: &Key| *second_vxlan && link_of(key) == Some(mark::VXLAN6);
     let mut lost = BTreeSet::new();
     let mut lose = |backend: Backend, why: String| {
         lost.insert(backend);
@@ -183,6 +190,10 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             troubles.push(NotReady { reason: reason::WIREGUARD_NOT_RUNNING, ..told });
             continue;
         }
+        if of_second_vxlan(&failed.key) {
+            troubles.push(no_second_vxlan(&format!("{}: {}", failed.key, failed.message)));
+            continue;
+        }
         if let Some(backend) = spared(&failed.key) {
             let advice = wireguard_advice(failed);
             troubles.push(lose(backend, format!("{}: {}{advice}", failed.key, failed.message)));
@@ -211,6 +222,10 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
                 format!("{conflict}; remove it or rename it: until then this node's keys are not rotated");
             troubles.push(NotReady::new(reason::FOREIGN_OBJECT, message));
             lost_links.insert(link);
+            continue;
+        }
+        if of_second_vxlan(&conflict.key) {
+            troubles.push(no_second_vxlan(&conflict.to_string()));
             continue;
         }
         if let Some(backend) = spared(&conflict.key) {
@@ -295,9 +310,14 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let mut peers: Vec<String> = faults.iter().map(|f| format!("node {}: {}", f.node, f.message)).collect();
     peers.extend(problems.iter().filter(of_peers).map(|p| format!("node {}: {}", p.node, p.message)));
     troubles.extend(quote(reason::PEER_INVALID, peers));
-    let links = [Key::Link(mark::BRIDGE.into()), Key::Link(mark::VXLAN.into())];
-    let link_missing = failed.iter().any(|(_, failed)| links.contains(&failed.key))
-        || conflicts.iter().any(|conflict| links.contains(&conflict.key));
+    let needed = |key: &Key| match key {
+        Key::Link(name) => {
+            [mark::BRIDGE, mark::VXLAN, mark::VXLAN6].contains(&name.as_str()) && !of_second_vxlan(key)
+        }
+        _ => false,
+    };
+    let link_missing = failed.iter().any(|(_, failed)| needed(&failed.key))
+        || conflicts.iter().any(|conflict| needed(&conflict.key));
     Assessment {
         reception: broken.is_empty() && !link_missing,
         not_ready: join(broken),
@@ -307,90 +327,9 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     }
 }
 
-/// The backend whose device the object is or hangs on.
-fn backend_of(key: &Key) -> Option<Backend> {
-    match link_of(key)? {
-        mark::VXLAN => Some(Backend::Vxlan),
-        mark::IPIP => Some(Backend::Ipip),
-        mark::IPSEC => Some(Backend::Ipsec),
-        link if mark::WIREGUARD.contains(&link) => Some(Backend::Wireguard),
-        mark::UDP => Some(Backend::Udp),
-        _ => None,
-    }
-}
-
-/// What usually is behind a failure of WireGuard.
-fn wireguard_advice(failed: &Failed) -> &'static str {
-    match (&failed.key, failed.reason) {
-        (Key::WireguardDevice(_), "in-use") => {
-            " (another program has its UDP port: stop that, or set another backends.wireguard.port in the ClusterNetwork and change backends.wireguard.rotate)"
-        }
-        (Key::Link(link), "unsupported") if mark::WIREGUARD.contains(&link.as_str()) => {
-            " (this node's kernel has no WireGuard: install its module wireguard, or have it done in user space: wireguard.userspace of the chart)"
-        }
-        (Key::Link(link), "not-found" | "permission-denied") if mark::WIREGUARD.contains(&link.as_str()) => {
-            " (a device for WireGuard in user space takes /dev/net/tun and the capability NET_ADMIN)"
-        }
-        _ => "",
-    }
-}
-
-/// The link that an object of this node's own is or hangs on.
-fn link_of(key: &Key) -> Option<&str> {
-    Some(match key {
-        Key::Link(link) | Key::Offload(link) | Key::WireguardDevice(link) | Key::Address { link, .. } => {
-            link.as_str()
-        }
-        Key::Sysctl(path) => path.split('/').nth(2)?,
-        Key::IkeSecret => mark::IPSEC,
-        Key::NftTable
-        | Key::ForwardException(_)
-        | Key::Port(_)
-        | Key::WireguardPeer { .. }
-        | Key::XfrmPolicy { .. }
-        | Key::IkeConnection(_)
-        | Key::IkeAssociation(_)
-        | Key::Neighbour { .. }
-        | Key::Fdb { .. }
-        | Key::UdpPeer(_)
-        | Key::Route { .. } => return None,
-    })
-}
-
-/// An object that this node has for itself, not for one peer.
-fn is_own(key: &Key) -> bool {
-    match key {
-        Key::Link(_)
-        | Key::Offload(_)
-        | Key::Address { .. }
-        | Key::Sysctl(_)
-        | Key::WireguardDevice(_)
-        | Key::IkeSecret
-        | Key::NftTable
-        | Key::ForwardException(_) => true,
-        // One pod's, at most.
-        Key::Port(_) => false,
-        Key::WireguardPeer { .. }
-        | Key::XfrmPolicy { .. }
-        | Key::IkeConnection(_)
-        | Key::IkeAssociation(_)
-        | Key::Neighbour { .. }
-        | Key::Fdb { .. }
-        | Key::UdpPeer(_)
-        | Key::Route { .. } => false,
-    }
-}
-
-/// The data path's reason as a condition's.
-fn api_reason(label: &str) -> &'static str {
-    match label {
-        "permission-denied" => reason::PERMISSION_DENIED,
-        "nft-missing" => reason::NFT_MISSING,
-        "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
-        DAEMON_ENDED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
-        away if DAEMON_AWAY.contains(&away) => reason::BACKEND_UNAVAILABLE,
-        _ => reason::APPLY_FAILED,
-    }
+fn no_second_vxlan(why: &str) -> NotReady {
+    let message = format!("{why}: nodes that have no IPv4 address have no path to this one by vxlan");
+    NotReady::new(reason::BACKEND_UNAVAILABLE, message)
 }
 
 fn join(broken: Vec<NotReady>) -> Option<NotReady> {

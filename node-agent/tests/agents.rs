@@ -43,7 +43,7 @@ fn pods_reach_each_other_through_the_tunnel_and_by_plain_routes() {
         assert_eq!(cluster.http("node1", "/readyz"), "ok\n");
         let metrics = cluster.http("node1", "/metrics");
         for expected in [
-            "tartan_agent_peers{backend=\"vxlan\"",
+            "tartan_agent_peers{family=\"IPv4\",backend=\"vxlan\"",
             "tartan_agent_ready{reason=\"AsExpected\"} 1",
             "tartan_agent_owned_objects{kind=\"route\"} 2",
             "tartan_agent_nft_packets_total{counter=\"stray\"}",

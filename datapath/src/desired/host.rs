@@ -11,7 +11,7 @@ use crate::{
         Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Uplink,
         Value, WireguardDevice, WireguardEndpoint,
     },
-    mtu,
+    mtu, pair,
     problem::{Problem, ProblemKind},
 };
 
@@ -28,8 +28,8 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
         }
     }
     let mut tunnels = vec![];
-    if receives(intent, Backend::Vxlan) && add_vxlan(intent, elements) {
-        tunnels.push(mark::VXLAN);
+    for underlay in vxlan_underlays(intent).filter(|_| receives(intent, Backend::Vxlan)) {
+        tunnels.push(add_vxlan(intent, underlay, elements));
     }
     if receives(intent, Backend::Ipip) && add_ipip(intent, elements) {
         tunnels.push(mark::IPIP);
@@ -60,10 +60,22 @@ pub(super) fn add(intent: &Intent, desired: &mut Desired) {
     check(intent, &mut desired.problems);
 }
 
-/// False where the uplink has no address to send from.
-fn add_vxlan(intent: &Intent, elements: &mut Elements) -> bool {
+/// Addresses that VXLAN devices send from: the uplink's first, and that of another family where a peer has no other.
+fn vxlan_underlays(intent: &Intent) -> impl Iterator<Item = IpAddr> {
+    let addresses = intent.local.uplink.addresses.iter().map(IpNetwork::ip).enumerate();
+    addresses.filter(|(place, local)| *place == 0 || has_peer_by(intent, *local)).map(|(_, local)| local)
+}
+
+fn has_peer_by(intent: &Intent, local: IpAddr) -> bool {
+    let mut theirs =
+        intent.peers.iter().filter_map(|peer| pair::outer_address(&intent.local.side, &peer.side));
+    theirs.any(|theirs| theirs.is_ipv4() == local.is_ipv4())
+}
+
+/// The answer is the device's name.
+fn add_vxlan(intent: &Intent, local: IpAddr, elements: &mut Elements) -> &'static str {
     let uplink = &intent.local.uplink;
-    let Some(local) = uplink.addresses.first().map(IpNetwork::ip) else { return false };
+    let name = mark::vxlan(local);
     let kind = LinkKind::Vxlan {
         vni: intent.vxlan.vni,
         port: intent.vxlan.port,
@@ -74,15 +86,15 @@ fn add_vxlan(intent: &Intent, elements: &mut Elements) -> bool {
     };
     let mtu = mtu::inside(uplink.mtu, Backend::Vxlan, Family::of_address(local));
     elements.insert(
-        Key::Link(mark::VXLAN.into()),
+        Key::Link(name.into()),
         Value::Link(Link { kind, mac: Some(intent.local.vxlan_mac), mtu, up: true }),
     );
-    add_address(elements, mark::VXLAN, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
+    add_address(elements, name, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
     elements.insert(
-        Key::Offload(mark::VXLAN.into()),
+        Key::Offload(name.into()),
         Value::Offload(Offload { tx_checksum: intent.vxlan.tx_checksum_offload }),
     );
-    true
+    name
 }
 
 /// False where the uplink has no IPv4 address to send from.
@@ -158,6 +170,10 @@ fn add_sysctls(intent: &Intent, tunnels: &[&str], elements: &mut Elements) {
         // With forwarding on, 1 would mean to ignore router advertisements, by which the uplink may
         // have its default route.
         set(format!("ipv6/conf/{}/accept_ra", intent.local.uplink.name), "2");
+        // A hardened host gives new links no IPv6. Its own links are its own business.
+        for link in tunnels.iter().chain([&mark::BRIDGE]) {
+            set(format!("ipv6/conf/{link}/disable_ipv6"), "0");
+        }
     }
     // Loose: a peer may still send by the path that this node has already left. The greater value of the
     // link's and `all` is in force, so 0 would not help where `all` is strict.
@@ -205,13 +221,16 @@ pub fn gateway(subnet: IpNetwork) -> Option<IpNetwork> {
 
 fn check(intent: &Intent, problems: &mut Vec<Problem>) {
     let uplink = &intent.local.uplink;
-    if uplink.mtu < mtu::LEAST + mtu::overhead(Backend::Vxlan, Family::V4) {
+    let underlay = uplink.addresses.first().map_or(Family::V4, Family::of);
+    let v6 = intent.local.subnets.iter().any(|subnet| subnet.prefix.is_ipv6());
+    let (least, what) = if v6 { (mtu::LEAST_V6, " for IPv6") } else { (mtu::LEAST, "") };
+    if uplink.mtu < least + mtu::overhead(Backend::Vxlan, underlay) {
         problems.push(Problem {
             kind: ProblemKind::SmallMtu,
             node: intent.local.node.clone(),
             message: format!(
-                "the uplink {} has MTU {}, which leaves less than {} bytes inside of a tunnel: raise it, or choose another uplink",
-                uplink.name, uplink.mtu, mtu::LEAST
+                "the uplink {} has MTU {}, which leaves less than {least} bytes{what} inside of a tunnel: raise it, or choose another uplink",
+                uplink.name, uplink.mtu
             ),
         });
     }

@@ -41,12 +41,12 @@ pub enum Notice {
 #[derive(Clone, Copy, Debug, Default)]
 struct Own {
     bridge: Option<u32>,
-    vxlan: Option<u32>,
+    vxlan: [Option<u32>; 2],
     ipip: Option<u32>,
     wireguard: [Option<u32>; 2],
     ipsec: Option<u32>,
     udp: Option<u32>,
-    /// The VXLAN device learns, and tells of what it learned.
+    /// The VXLAN devices learn, and tell of what they learned.
     learning: bool,
 }
 
@@ -83,15 +83,16 @@ impl Monitor {
     /// Learns which links are ours.
     pub(super) fn know(&mut self, links: &BTreeMap<u32, SeenLink>) {
         let named = |name| links.values().find(|link| link.is_ours() && link.name == name);
-        let vxlan = named(mark::VXLAN);
+        let vxlan = [mark::VXLAN, mark::VXLAN6].map(named);
+        let learns = |link: &&SeenLink| link.vxlan.as_ref().is_some_and(|vxlan| vxlan.learning);
         self.own = Own {
             bridge: our_bridge(links),
-            vxlan: vxlan.map(|link| link.index),
+            vxlan: vxlan.map(|link| link.map(|link| link.index)),
             ipip: named(mark::IPIP).map(|link| link.index),
             wireguard: mark::WIREGUARD.map(|name| named(name).map(|link| link.index)),
             ipsec: named(mark::IPSEC).map(|link| link.index),
             udp: named(mark::UDP).map(|link| link.index),
-            learning: vxlan.and_then(|link| link.vxlan.as_ref()).is_some_and(|vxlan| vxlan.learning),
+            learning: vxlan.iter().flatten().any(learns),
         };
         match self.own.ipsec {
             None => self.xfrm = None,
@@ -168,8 +169,9 @@ impl Own {
             message.get(BODY + at..BODY + at + 4)?.try_into().ok().map(u32::from_ne_bytes)
         };
         let is_ours = |index: Option<u32>| {
-            let own = [self.bridge, self.vxlan, self.ipip, self.ipsec, self.udp];
-            index.is_some() && (own.contains(&index) || self.wireguard.contains(&index))
+            let own = [self.bridge, self.ipip, self.ipsec, self.udp];
+            let all = own.iter().chain(&self.vxlan).chain(&self.wireguard);
+            index.is_some() && all.into_iter().any(|own| *own == index)
         };
         let ours = |yes: bool| Some(if yes { Notice::Ours } else { Notice::Other });
         match message_type(message)? {
@@ -177,12 +179,13 @@ impl Own {
             16..=22 => ours(is_ours(word(4))),
             // RTM_NEWROUTE, RTM_DELROUTE: `rtm_protocol` of `struct rtmsg`.
             24 | 25 => ours(message.get(BODY + 5) == Some(&mark::ROUTE_PROTOCOL)),
-            // RTM_NEWNEIGH, RTM_DELNEIGH: `ndm_ifindex` of `struct ndmsg`. Entries on our VXLAN device are all ours.
-            28 | 29 => (self.vxlan.is_some() && self.vxlan == word(4)).then_some(if self.learning {
-                Notice::Other
-            } else {
-                Notice::Ours
-            }),
+            // RTM_NEWNEIGH, RTM_DELNEIGH: `ndm_ifindex` of `struct ndmsg`. Entries on our VXLAN devices are all ours.
+            28 | 29 => self
+                .vxlan
+                .iter()
+                .flatten()
+                .any(|index| Some(*index) == word(4))
+                .then_some(if self.learning { Notice::Other } else { Notice::Ours }),
             _ => Some(Notice::Other),
         }
     }
@@ -221,7 +224,7 @@ mod tests {
     fn ours_is_told_from_others_and_from_noise() {
         let own = Own {
             bridge: Some(7),
-            vxlan: Some(8),
+            vxlan: [Some(8), Some(9)],
             ipip: Some(6),
             wireguard: [Some(4), None],
             ipsec: None,
@@ -232,7 +235,8 @@ mod tests {
         let route = |protocol: u8| vec![2, 24, 0, 0, 254, protocol, 0, 1];
         for (kind, body, expected) in [
             (17, index(7), Some(Notice::Ours)),
-            (17, index(9), Some(Notice::Other)),
+            (17, index(10), Some(Notice::Other)),
+            (17, index(9), Some(Notice::Ours)),
             (17, index(6), Some(Notice::Ours)),
             (17, index(4), Some(Notice::Ours)),
             (16, index(5), Some(Notice::Ours)),
@@ -240,6 +244,7 @@ mod tests {
             (25, route(84), Some(Notice::Ours)),
             (25, route(4), Some(Notice::Other)),
             (28, index(8), Some(Notice::Ours)),
+            (28, index(9), Some(Notice::Ours)),
             (28, index(7), None),
             (29, index(2), None),
             (80, vec![], Some(Notice::Other)),

@@ -355,9 +355,11 @@ fn add_links(
             observed.foreign.insert(key, format!("a link of kind {:?} without our mark", link.kind));
         }
         for (wanted, value) in desired {
-            if let (Value::Link(Link { kind: LinkKind::Vxlan { vni, port, .. }, .. }), Some(vxlan)) =
+            // One of the other family has sockets of its own.
+            if let (Value::Link(Link { kind: LinkKind::Vxlan { vni, port, local, .. }, .. }), Some(vxlan)) =
                 (value, &link.vxlan)
                 && (*vni, *port) == (vxlan.vni, vxlan.port)
+                && vxlan.local.is_none_or(|theirs| theirs.is_ipv4() == local.is_ipv4())
             {
                 let text = format!("the VXLAN device {} already has VNI {vni} and port {port}", link.name);
                 observed.foreign.insert(wanted.clone(), text);

@@ -28,6 +28,7 @@ fn findings(facts: &Facts) -> Findings<'_> {
         spare: BTreeSet::new(),
         no_key: None,
         wireguard_links: vec![],
+        second_vxlan: false,
         outdated_preshared: 0,
         daemon_awaited: false,
         unanswered: vec![],
@@ -77,6 +78,29 @@ fn a_foreign_device_in_our_place_breaks_the_node() {
         [Conflict { key: Key::Link(mark::VXLAN.into()), found: "a vxlan device without our mark".into() }];
     let assessment = assess(&Findings { conflicts: &conflicts, ..findings(&good()) });
     assert_eq!(summary(&assessment), (Some(reason::FOREIGN_OBJECT), vec![], false));
+}
+
+#[test]
+fn a_second_vxlan_device_that_fails_costs_the_peers_that_need_it() {
+    let key = Key::Link(mark::VXLAN6.into());
+    let conflicts = [Conflict { key: key.clone(), found: "another program's".into() }];
+    let step =
+        Step { action: Action::Create, key: key.clone(), value: Value::ForwardException, before: None };
+    let failed = [(step, Failed { key, reason: "refused", message: "no".into() })];
+    let good = good();
+    for findings in [
+        Findings { conflicts: &conflicts, ..findings(&good) },
+        Findings { failed: &failed, ..findings(&good) },
+    ] {
+        let beside = assess(&Findings { second_vxlan: true, ..findings.clone() });
+        assert_eq!(summary(&beside), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+        assert!(
+            beside.lost.is_empty() && beside.troubles[0].message.contains("no IPv4 address"),
+            "{beside:?}"
+        );
+        let alone = summary(&assess(&findings));
+        assert!(alone.0.is_some() && !alone.2, "{alone:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod holders;
 mod identity;
 mod keys;
+mod own;
 mod peers;
 mod protected;
 mod uplink;
@@ -14,7 +15,7 @@ mod words;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use tartan_crds::{Cidr, Family, conditions::reason};
+use tartan_crds::{Family, conditions::reason};
 use tartan_datapath::{
     mark,
     model::{
@@ -28,6 +29,7 @@ use tartan_datapath::{
 
 pub use identity::{Role, mac};
 pub use keys::{WireguardKey, WireguardKeys, wanted as wanted_keys};
+pub use own::own_leases;
 pub use uplink::reach_target;
 pub use words::{backend, backend_type};
 
@@ -36,6 +38,7 @@ use crate::{
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
 };
 use keys::Ends;
+use own::{agree_with_pod_cidrs, least_mtu, primary, wanted_mtu};
 use protected::protected;
 use words::accepts;
 
@@ -134,6 +137,15 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             ),
         ));
     }
+    if let Some(wanted) = wanted_mtu.filter(|wanted| *wanted < least_mtu(&own)) {
+        troubles.push(NotReady::new(
+            reason::MTU_TOO_SMALL,
+            format!(
+                "a pod MTU of {wanted} is asked for (mtu of the ClusterNetwork or the pool), but IPv6 takes {}, and {} is used: raise it",
+                mtu::LEAST_V6, local.mtu
+            ),
+        ));
+    }
     let (peers, faults) = peers::peers(name, &snapshot, api_server);
     let Ends { published, leaving, troubles: of_keys, no_key } = keys::ends(sources, network, &local, &peers);
     local.side.endpoints.wireguard = published;
@@ -207,62 +219,6 @@ fn kept_entries(entries: &[IpNetwork], facts: &Facts, local: &Local, peers: &[Pe
     own.chain(theirs.filter(|subnet| facts.routed.contains(subnet))).filter(outside).collect()
 }
 
-/// Our leases by name: those of our Node's UID that are not released.
-pub fn own_leases<'a>(
-    name: &str,
-    node: &Node,
-    snapshot: &Snapshot<'a>,
-) -> Result<Vec<(&'a str, &'a Lease)>, NotReady> {
-    let (own, others): (Vec<_>, Vec<_>) = snapshot
-        .leases
-        .iter()
-        .filter(|(_, lease)| lease.node == name && !lease.released)
-        .map(|(name, lease)| (name.as_str(), lease))
-        .partition(|(_, lease)| lease.node_uid == node.uid);
-    if own.iter().any(|(_, lease)| lease.primary) {
-        return Ok(own);
-    }
-    let message = match others.first() {
-        Some((lease, _)) => format!(
-            "SubnetLease {lease} is for another Node named {name}, which is gone (UID {}): waiting for the operator",
-            others.first().map_or("", |(_, lease)| lease.node_uid.as_str())
-        ),
-        None => format!("there is no primary SubnetLease for node {name} yet: waiting for the operator"),
-    };
-    Err(NotReady::new(reason::NO_LEASE, message))
-}
-
-/// Other software reads podCIDRs: work starts only when they and the leases say the same.
-fn agree_with_pod_cidrs(own: &[(&str, &Lease)], node: &Node, network: &Network) -> Result<(), NotReady> {
-    if network.pod_cidrs_ignored || node.pod_cidrs.is_empty() {
-        return Ok(());
-    }
-    let leased: BTreeSet<String> =
-        own.iter().filter(|(_, lease)| lease.primary).map(|(_, lease)| lease.subnet.to_string()).collect();
-    let on_node: BTreeSet<String> = node
-        .pod_cidrs
-        .iter()
-        // Of a family that we lease: a second family may be another's.
-        .filter(|text| {
-            let family = text.parse::<Cidr>().map(Cidr::family);
-            own.iter().any(|(_, lease)| family.as_ref().is_ok_and(|family| *family == lease.subnet.family()))
-        })
-        .cloned()
-        .collect();
-    if leased == on_node {
-        return Ok(());
-    }
-    let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
-    Err(NotReady::new(
-        reason::POD_CIDR_MISMATCH,
-        format!(
-            "the Node's podCIDRs are {} but its primary leases are {}: use podCIDRMode Adopt or Ignore, or make the Node anew",
-            list(&on_node),
-            list(&leased)
-        ),
-    ))
-}
-
 fn local(
     sources: &Sources<'_>,
     network: &Network,
@@ -278,7 +234,8 @@ fn local(
     let underlay = uplink.addresses.first().map(tartan_datapath::model::Family::of);
     let used = accepts.iter().copied().chain([backend(network.fallback)]);
     let wanted = wanted_mtu(own, network);
-    let mtu = underlay.map(|underlay| mtu::pod_mtu(uplink.mtu, underlay, used, wanted));
+    let least = least_mtu(own);
+    let mtu = underlay.map(|underlay| mtu::pod_mtu(uplink.mtu, underlay, used, wanted, least));
     let bounded = receives(Backend::Wireguard) && sources.wireguard.user_space;
     let mtu = mtu.map(|mtu| if bounded { mtu.min(mtu::USER_WIREGUARD) } else { mtu });
     let mut endpoints = Endpoints {
@@ -310,20 +267,11 @@ fn local(
             .iter()
             .map(|(_, lease)| Subnet { prefix: lease.subnet.network(), primary: lease.primary })
             .collect(),
-        mtu: mtu.unwrap_or(mtu::LEAST),
+        mtu: mtu.unwrap_or(least),
         uplink,
         vxlan_mac,
         bridge_mac: mac(&node.uid, Role::Bridge),
     }
-}
-
-/// The pool's wish, then the network's.
-fn wanted_mtu(own: &[(&str, &Lease)], network: &Network) -> Option<u32> {
-    primary(own).and_then(|lease| lease.mtu).or(network.mtu).and_then(|bytes| u32::try_from(bytes).ok())
-}
-
-fn primary<'a>(own: &[(&str, &'a Lease)]) -> Option<&'a Lease> {
-    own.iter().find(|(_, lease)| lease.primary).or(own.first()).map(|(_, lease)| *lease)
 }
 
 /// The uplink's addresses, where the node's own setting doesn't name another of the family.

@@ -82,6 +82,32 @@ fn pod_cidrs_count_only_when_they_are_set_and_not_ignored() {
     assert_eq!(reason_of(&known), "ready", "a family that we don't lease is another's");
 }
 
+fn six() -> Lease {
+    Lease { subnet: "fd00:10:244:1::/64".parse().unwrap(), ..lease(1, "node1") }
+}
+
+#[test]
+fn a_family_that_came_after_the_pod_cidrs_is_none_of_theirs() {
+    let mut known = known();
+    known.add(six());
+    let built = known.build().unwrap();
+    assert_eq!(built.primary_leases, ["10.244.1.0-24", "fd00-10-244-1---64"]);
+    let mut pod_cidrs = |texts: &[&str]| {
+        known.node.as_mut().unwrap().pod_cidrs = texts.iter().map(|text| (*text).to_owned()).collect();
+        reason_of(&known)
+    };
+    assert_eq!(pod_cidrs(&["fd00:10:244:1::/64", "10.244.1.0/24"]), "ready");
+    assert_eq!(pod_cidrs(&["10.244.1.0/24", "fd00:10:244:2::/64"]), reason::POD_CIDR_MISMATCH);
+    assert_eq!(pod_cidrs(&["10.244.2.0/24"]), reason::POD_CIDR_MISMATCH);
+    assert_eq!(pod_cidrs(&["nonsense", "10.244.1.0/24"]), reason::POD_CIDR_MISMATCH);
+    // Leases and podCIDRs that have no family in common are two networks.
+    known.leases.remove("10.244.1.0-24");
+    known.node.as_mut().unwrap().pod_cidrs = vec!["10.244.1.0/24".into()];
+    assert_eq!(reason_of(&known), reason::POD_CIDR_MISMATCH);
+    let said = message_of(&known);
+    assert!(said.contains("are 10.244.1.0/24 but its primary leases are fd00:10:244:1::/64"), "{said}");
+}
+
 #[test]
 fn the_uplink_is_the_one_that_was_asked_for() {
     let by = |selection: UplinkSelection, reach: Option<u32>| {
@@ -155,6 +181,22 @@ fn the_mtu_is_the_pools_then_the_networks_then_what_the_uplink_leaves() {
     assert_eq!(mtu(&known), 1300);
     known.own().mtu = Some(9000);
     assert_eq!(mtu(&known), 1450);
+}
+
+#[test]
+fn pods_of_ipv6_have_the_mtu_that_it_takes_and_less_is_said() {
+    let mut known = known();
+    known.add(six());
+    known.network.as_mut().unwrap().entries.push("fd00:10:244::/48".parse().unwrap());
+    known.network.as_mut().unwrap().mtu = Some(1000);
+    let built = known.build().unwrap();
+    assert_eq!(built.intent.local.mtu, 1280);
+    let [trouble] = built.troubles.as_slice() else { panic!("{:?}", built.troubles) };
+    assert_eq!(trouble.reason, reason::MTU_TOO_SMALL);
+    assert!(trouble.message.contains("1000") && trouble.message.contains("IPv6 takes 1280"), "{trouble:?}");
+    known.network.as_mut().unwrap().mtu = Some(1300);
+    let built = known.build().unwrap();
+    assert_eq!((built.intent.local.mtu, built.troubles.len()), (1300, 0));
 }
 
 #[test]

@@ -20,8 +20,8 @@ use tartan_datapath::mark;
 pub struct View {
     /// Objects of ours in the kernel, by kind.
     pub owned: BTreeMap<&'static str, u64>,
-    /// Peers by backend (`none`: no path) and the reason of the pair's path.
-    pub peers: BTreeMap<(&'static str, &'static str), u64>,
+    /// Peers by family of the packets, backend (`none`: no path) and the reason of the pair's path.
+    pub peers: BTreeMap<(&'static str, &'static str, &'static str), u64>,
     /// Peers of which nothing is taken in clear.
     pub sealed_peers: u64,
     /// Our leases, primary and further ones.
@@ -111,9 +111,12 @@ impl Collector for ViewCollector {
         )?;
         let peers: Vec<_> = peers
             .iter()
-            .map(|((backend, state), count)| (vec![("backend", *backend), ("state", *state)], *count as f64))
+            .map(|((family, backend, state), count)| {
+                (vec![("family", *family), ("backend", *backend), ("state", *state)], *count as f64)
+            })
             .collect();
-        gauges(encoder, "tartan_agent_peers", "Other nodes, by the path to them and its reason", &peers)?;
+        let help = "Other nodes, for each family of packets, by the path to them and its reason";
+        gauges(encoder, "tartan_agent_peers", help, &peers)?;
         gauges(
             encoder,
             "tartan_agent_sealed_peers",

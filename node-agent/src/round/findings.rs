@@ -3,7 +3,7 @@
 use tartan_datapath::{
     kernel::Unanswered,
     mark,
-    model::{Intent, Peer},
+    model::{Intent, Key, Peer},
 };
 
 use super::{Files, Worked};
@@ -29,6 +29,9 @@ pub(super) fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Fi
         no_key: built.and_then(|built| built.no_key.as_deref()),
         spare: built.map(|built| built.intent.spare_backends()).unwrap_or_default(),
         wireguard_links: built.map(wireguard_links).unwrap_or_default(),
+        second_vxlan: [mark::VXLAN, mark::VXLAN6]
+            .into_iter()
+            .all(|name| worked.desired.elements.contains_key(&Key::Link(name.to_owned()))),
         outdated_preshared: worked.outdated_preshared,
         daemon_awaited: worked.daemon_awaited,
         process_awaited: worked.process_awaited,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use tartan_crds::WireguardPlace;
-use tartan_datapath::model::Backend;
+use tartan_datapath::model::{Backend, Family};
 
 use super::{Memory, Worked};
 use crate::{assess::Assessment, ground::Ground, metrics::Metrics, publish::status};
@@ -39,7 +39,11 @@ pub(super) fn record(
         view.peers = BTreeMap::new();
         for path in &worked.desired.paths {
             let backend = path.pairing.path.backend().map_or("none", Backend::as_str);
-            *view.peers.entry((backend, path.pairing.reason.as_str())).or_default() += 1;
+            let family = match path.family {
+                Family::V4 => "IPv4",
+                Family::V6 => "IPv6",
+            };
+            *view.peers.entry((family, backend, path.pairing.reason.as_str())).or_default() += 1;
         }
         view.sealed_peers = status::sealed_peers(&worked.desired.paths) as u64;
         view.problems = BTreeMap::new();

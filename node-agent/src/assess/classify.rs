@@ -1,0 +1,95 @@
+//! What an object of the data path is to this node: its own or a peer's, and of which backend.
+
+use tartan_crds::conditions::reason;
+use tartan_datapath::{
+    mark,
+    model::{Backend, Key},
+};
+
+use super::{DAEMON_AWAY, DAEMON_ENDED, Failed};
+
+/// The backend whose device the object is or hangs on.
+pub(super) fn backend_of(key: &Key) -> Option<Backend> {
+    match link_of(key)? {
+        mark::VXLAN | mark::VXLAN6 => Some(Backend::Vxlan),
+        mark::IPIP => Some(Backend::Ipip),
+        mark::IPSEC => Some(Backend::Ipsec),
+        link if mark::WIREGUARD.contains(&link) => Some(Backend::Wireguard),
+        mark::UDP => Some(Backend::Udp),
+        _ => None,
+    }
+}
+
+/// What usually is behind a failure of WireGuard.
+pub(super) fn wireguard_advice(failed: &Failed) -> &'static str {
+    match (&failed.key, failed.reason) {
+        (Key::WireguardDevice(_), "in-use") => {
+            " (another program has its UDP port: stop that, or set another backends.wireguard.port in the ClusterNetwork and change backends.wireguard.rotate)"
+        }
+        (Key::Link(link), "unsupported") if mark::WIREGUARD.contains(&link.as_str()) => {
+            " (this node's kernel has no WireGuard: install its module wireguard, or have it done in user space: wireguard.userspace of the chart)"
+        }
+        (Key::Link(link), "not-found" | "permission-denied") if mark::WIREGUARD.contains(&link.as_str()) => {
+            " (a device for WireGuard in user space takes /dev/net/tun and the capability NET_ADMIN)"
+        }
+        _ => "",
+    }
+}
+
+/// The link that an object of this node's own is or hangs on.
+pub(super) fn link_of(key: &Key) -> Option<&str> {
+    Some(match key {
+        Key::Link(link) | Key::Offload(link) | Key::WireguardDevice(link) | Key::Address { link, .. } => {
+            link.as_str()
+        }
+        Key::Sysctl(path) => path.split('/').nth(2)?,
+        Key::IkeSecret => mark::IPSEC,
+        Key::NftTable
+        | Key::ForwardException(_)
+        | Key::Port(_)
+        | Key::WireguardPeer { .. }
+        | Key::XfrmPolicy { .. }
+        | Key::IkeConnection(_)
+        | Key::IkeAssociation(_)
+        | Key::Neighbour { .. }
+        | Key::Fdb { .. }
+        | Key::UdpPeer(_)
+        | Key::Route { .. } => return None,
+    })
+}
+
+/// An object that this node has for itself, not for one peer.
+pub(super) fn is_own(key: &Key) -> bool {
+    match key {
+        Key::Link(_)
+        | Key::Offload(_)
+        | Key::Address { .. }
+        | Key::Sysctl(_)
+        | Key::WireguardDevice(_)
+        | Key::IkeSecret
+        | Key::NftTable
+        | Key::ForwardException(_) => true,
+        // One pod's, at most.
+        Key::Port(_) => false,
+        Key::WireguardPeer { .. }
+        | Key::XfrmPolicy { .. }
+        | Key::IkeConnection(_)
+        | Key::IkeAssociation(_)
+        | Key::Neighbour { .. }
+        | Key::Fdb { .. }
+        | Key::UdpPeer(_)
+        | Key::Route { .. } => false,
+    }
+}
+
+/// The data path's reason as a condition's.
+pub(super) fn api_reason(label: &str) -> &'static str {
+    match label {
+        "permission-denied" => reason::PERMISSION_DENIED,
+        "nft-missing" => reason::NFT_MISSING,
+        "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
+        DAEMON_ENDED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
+        away if DAEMON_AWAY.contains(&away) => reason::BACKEND_UNAVAILABLE,
+        _ => reason::APPLY_FAILED,
+    }
+}
