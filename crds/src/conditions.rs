@@ -70,7 +70,6 @@ pub mod reason {
     pub const RESERVED_BLOCK_TAKEN: &str = "ReservedBlockTaken";
     pub const RESERVED_ELSEWHERE: &str = "ReservedBlockElsewhere";
     pub const POD_CIDR_RESERVED: &str = "PodCIDRReserved";
-    pub const FAMILY_MISSING: &str = "FamilyMissing";
     pub const ADDRESSES_LOW: &str = "AddressesLow";
     pub const ADDRESS_TAKEN_OVER: &str = "AddressTakenOver";
 

@@ -5,6 +5,7 @@
 //! every [`Action`] carries the identity and version of what it was decided on, and the API server refuses
 //! what is out of date.
 
+mod allocation;
 mod blocks;
 mod contested;
 mod draft;

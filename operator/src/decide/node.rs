@@ -1,17 +1,19 @@
 //! The leases of one node that exists.
 //!
 //! Either the Node's podCIDRs say which blocks it has, and its leases follow; or the leases say it, and the
-//! Node may be told.
+//! Node may be told. podCIDRs are written once: of a family that the cluster has gained since, they say nothing, and
+//! where they are ours to write the leases alone say it.
 
 use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, conditions::reason};
 
 use super::{
-    Action, DeleteReason, Problem, contested,
+    Action, DeleteReason, Problem,
+    allocation::{Share, Shares, allocate, hold, settle_duplicates},
+    contested,
     draft::{Draft, Verdict},
     growth,
     layout::Membership,
-    remarks::{self, leased},
-    reservations,
+    remarks,
 };
 use crate::world::{Lease, Node};
 
@@ -64,41 +66,58 @@ fn follow_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membe
             }
         }
     }
+    let unnamed: Vec<Family> =
+        Family::ALL.into_iter().filter(|family| !names_family(&pinned, *family)).collect();
     if let Some(problem) = settle_mismatches(draft, node, membership, &pinned) {
         return Verdict::Waiting(problem);
     }
-    let mut pending = false;
-    let mut problem = None;
-    for cidr in &pinned {
-        match pin(draft, node, membership, *cidr) {
-            Pin::Held => {}
-            Pin::Pending => pending = true,
-            Pin::Refused(refusal) => problem = problem.or(Some(refusal)),
-        }
+    let mut shares = Shares::default();
+    for cidr in pinned {
+        shares.add(pin(draft, node, membership, cidr));
     }
-    match (problem, pending) {
-        (Some(problem), _) => Verdict::Waiting(problem),
-        (None, true) => Verdict::Pending,
-        (None, false) => leased(draft, node, membership, pinned),
+    for family in unnamed {
+        shares.add(match draft.mode {
+            PodCidrModeInForce::Adopt => hold_what_is_used(draft, node, membership, family),
+            PodCidrModeInForce::Mirror | PodCidrModeInForce::Ignore => hold(draft, node, membership, family),
+        });
     }
+    shares.verdict(draft, node, membership)
 }
 
-enum Pin {
-    Held,
-    Pending,
-    Refused(Problem),
+fn names_family(pod_cidrs: &[Cidr], family: Family) -> bool {
+    pod_cidrs.iter().any(|cidr| cidr.family() == family)
+}
+
+/// Of a family that the other IPAM gave nothing of: what pods may have addresses of, and nothing new.
+fn hold_what_is_used<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    family: Family,
+) -> Share {
+    let used = |lease: &Lease| {
+        let its_own = |spec: &SubnetLeaseSpec| {
+            spec.primary && spec.released_at.is_none() && spec.node_uid == node.meta.uid
+        };
+        lease.in_use && lease.spec.as_ref().is_ok_and(its_own)
+    };
+    match settle_duplicates(draft, node, membership, family, used) {
+        Some((lease, _)) if draft.keep(node, membership, lease, true) => Share::Held(lease.subnet),
+        Some(_) => Share::Pending,
+        None => Share::Nothing,
+    }
 }
 
 /// Gets the node one block that its podCIDRs name.
-fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, cidr: Cidr) -> Pin {
+fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, cidr: Cidr) -> Share {
     let Some(lease) = draft.world.leases.get(&cidr.object_name()) else {
         return if draft.is_leased(cidr) {
-            Pin::Refused(Problem::new(
+            Share::Refused(Problem::new(
                 reason::POD_CIDR_TAKEN,
                 format!("the Node's podCIDR {cidr} overlaps a lease of another size"),
             ))
         } else if draft.layout.entry_of(cidr).is_none() {
-            Pin::Refused(Problem::new(
+            Share::Refused(Problem::new(
                 reason::POD_CIDR_OUTSIDE,
                 format!(
                     "the Node's podCIDR {cidr} is not a block of any entry in the ClusterNetwork: append an \
@@ -109,7 +128,7 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
             && let Some((entry, kept)) = draft.layout.reservation(cidr)
             && kept.node_name.as_deref() != Some(&node.meta.name)
         {
-            Pin::Refused(Problem::new(
+            Share::Refused(Problem::new(
                 reason::POD_CIDR_RESERVED,
                 format!(
                     "the Node's podCIDR {cidr} meets the range {} that entry {} keeps back: take that out of \
@@ -119,27 +138,27 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
             ))
         } else {
             draft.create(node, membership, cidr, true);
-            Pin::Pending
+            Share::Pending
         };
     };
     match lease.node() {
         Some(holder) if holder == node.meta.name => {
             if draft.keep(node, membership, lease, true) {
-                Pin::Held
+                Share::Held(cidr)
             } else {
-                Pin::Pending
+                Share::Pending
             }
         }
         // Whoever gave the Node this block knows that its former holder is gone.
         Some(_) if lease.released_at().is_some() => {
             draft.delete(lease, DeleteReason::Reassigned);
-            Pin::Pending
+            Share::Pending
         }
         Some(holder) if !draft.world.nodes.contains(holder) => {
             draft.release(lease);
-            Pin::Pending
+            Share::Pending
         }
-        holder => Pin::Refused(Problem::new(
+        holder => Share::Refused(Problem::new(
             reason::POD_CIDR_TAKEN,
             format!(
                 "the Node's podCIDR {cidr} is leased to node {}: two IPAMs give out one range",
@@ -156,9 +175,13 @@ fn settle_mismatches<'a>(
     membership: Membership<'_>,
     pinned: &[Cidr],
 ) -> Option<Problem> {
+    let told_by_us = draft.mode == PodCidrModeInForce::Mirror;
+    // Where podCIDRs are ours, a family that they don't name is settled as if there were none.
+    let ours = |family| told_by_us && !names_family(pinned, family);
     for lease in draft.leases_of(&node.meta.name) {
         let Ok(spec) = &lease.spec else { continue };
         if pinned.contains(&lease.subnet)
+            || ours(lease.subnet.family())
             || (spec.released_at.is_some() && !growth::comes_back(draft, membership, lease))
         {
             continue;
@@ -173,7 +196,7 @@ fn settle_mismatches<'a>(
         }
     }
     let mut problem = None;
-    for family in Family::ALL {
+    for family in Family::ALL.into_iter().filter(|family| names_family(pinned, *family)) {
         let in_use = |lease: &Lease| {
             let in_force = |spec: &SubnetLeaseSpec| {
                 spec.primary && spec.released_at.is_none() && spec.node_uid == node.meta.uid
@@ -229,157 +252,6 @@ fn wait_for_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Mem
         reason::WAITING_FOR_POD_CIDR,
         "podCIDRMode is Adopt: the node gets its lease when the other IPAM has set the Node's podCIDRs",
     ))
-}
-
-/// Keeps the node's primary lease of each family, or gives it one.
-fn allocate<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
-    let wanted = draft.layout.wanted_families(membership);
-    let mut subnets = vec![];
-    let mut pending = false;
-    let mut problem = None;
-    let mut held = Family::ALL.to_vec();
-    held.sort_by_key(|family| wanted.iter().position(|wanted| wanted == family).unwrap_or(usize::MAX));
-    for family in held {
-        if let Some((lease, _)) = settle_duplicates(draft, node, membership, family, |_| true) {
-            growth::revive_further(draft, node, membership, lease);
-            if lease.released_at().is_some() && move_on(draft, node, membership, lease) {
-                pending = true;
-            } else if draft.keep(node, membership, lease, true) {
-                subnets.push(lease.subnet);
-            } else {
-                pending = true;
-            }
-        } else if wanted.contains(&family) {
-            match obtain(draft, node, membership, family) {
-                Ok(()) => pending = true,
-                Err(refusal) => problem = problem.or(Some(refusal)),
-            }
-        }
-    }
-    if wanted.is_empty() && subnets.is_empty() && !pending {
-        problem = Some(Problem::new(
-            reason::EXHAUSTED,
-            format!("pool {} has no CIDR entry that new blocks may be taken from", membership.pool),
-        ));
-    }
-    match (problem, pending) {
-        (Some(problem), _) => Verdict::Waiting(problem),
-        (None, true) => Verdict::Pending,
-        (None, false) => leased(draft, node, membership, subnets),
-    }
-}
-
-/// A Node that comes back gets its held lease again, unless that lies in an entry which is being drained or
-/// is not its pool's: then it comes back with a block of its pool, if there is one.
-fn move_on<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, held: &'a Lease) -> bool {
-    let stays = draft
-        .layout
-        .entry_of(held.subnet)
-        .is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place));
-    let family = held.subnet.family();
-    if let Some(kept) =
-        draft.layout.kept_for(&node.meta.name, membership, family).filter(|kept| *kept != held.subnet)
-        && draft.take_kept(kept)
-    {
-        draft.create(node, membership, kept, true);
-        return true;
-    }
-    if stays && !draft.layout.is_kept_from(&node.meta.name, held.subnet) {
-        return false;
-    }
-    let Some(block) = draft.free_block(membership, held.subnet.family(), None) else { return false };
-    draft.create(node, membership, block, true);
-    true
-}
-
-/// Chooses the node's primary lease of a family among those of its leases that may be it, and says whether it
-/// is primary already: two operators at once may have given the node two.
-fn settle_duplicates<'a>(
-    draft: &mut Draft<'a>,
-    node: &'a Node,
-    membership: Membership<'_>,
-    family: Family,
-    may_be_it: impl Fn(&Lease) -> bool,
-) -> Option<(&'a Lease, bool)> {
-    let mut candidates: Vec<(&'a Lease, bool)> = draft
-        .leases_of(&node.meta.name)
-        .into_iter()
-        .filter(|lease| lease.subnet.family() == family && !draft.is_settled(lease) && may_be_it(lease))
-        .filter_map(|lease| Some((lease, lease.spec.as_ref().ok()?.primary)))
-        .collect();
-    candidates.sort_by_key(|(lease, primary)| rank(lease, *primary));
-    let (winner, is_primary) = candidates.first().copied()?;
-    let released = winner.released_at().is_some();
-    for (lease, primary) in candidates.into_iter().skip(1).filter(|(lease, _)| lease.released_at().is_none())
-    {
-        if primary && !lease.in_use && !released {
-            draft.delete(lease, DeleteReason::Duplicate);
-        } else {
-            draft.keep(node, membership, lease, false);
-        }
-    }
-    Some((winner, is_primary))
-}
-
-/// The lower, the more the lease is the node's: in force before released, primary, in use, older, lower.
-pub(super) fn rank(lease: &Lease, primary: bool) -> impl Ord + use<> {
-    (lease.released_at().is_some(), !primary, !lease.in_use, lease.created, lease.subnet)
-}
-
-/// A new block, or the early return of a held one so that the next round finds it free.
-fn obtain<'a>(
-    draft: &mut Draft<'a>,
-    node: &'a Node,
-    membership: Membership<'_>,
-    family: Family,
-) -> Result<(), Problem> {
-    if let Some(kept) = draft.layout.kept_for(&node.meta.name, membership, family) {
-        return obtain_kept(draft, node, membership, kept);
-    }
-    let wish = draft.world.wishes.get(&(node.meta.name.clone(), family)).copied();
-    if wish.is_some_and(|block| draft.is_in_doubt(block)) {
-        // A create whose answer was lost: a second block now could be one too many.
-        return Ok(());
-    }
-    if let Some(block) = draft.free_block(membership, family, wish) {
-        draft.create(node, membership, block, true);
-        return Ok(());
-    }
-    if let Some(lease) = draft.longest_held(membership, family) {
-        draft.take_early(lease, node);
-        return Ok(());
-    }
-    Err(Problem::new(
-        reason::EXHAUSTED,
-        format!(
-            "no free {family} block is left for pool {}: append an entry to the ClusterNetwork's spec.cidrs{}",
-            membership.pool,
-            if membership.place.is_some() { " (and to the pool's cidrs, if it claims entries)" } else { "" }
-        ),
-    ))
-}
-
-/// The block that is kept for this node: that one or none.
-fn obtain_kept<'a>(
-    draft: &mut Draft<'a>,
-    node: &'a Node,
-    membership: Membership<'_>,
-    kept: Cidr,
-) -> Result<(), Problem> {
-    if draft.is_in_doubt(kept) {
-        return Ok(());
-    }
-    if draft.take_kept(kept) {
-        draft.create(node, membership, kept, true);
-        return Ok(());
-    }
-    match draft.world.leases.get(&kept.object_name()) {
-        Some(lease) if lease.released_at().is_some() => {
-            draft.take_early(lease, node);
-            Ok(())
-        }
-        _ => Err(reservations::taken(draft, &node.meta.name, kept)),
-    }
 }
 
 /// Tells the Node which blocks it has, once it has all of them: podCIDRs can be written only once.

@@ -63,7 +63,8 @@ pub fn is_still_free_to_take(
         }
         DeleteReason::BackedOut => !lease.in_use && has_others,
         DeleteReason::Duplicate => {
-            let rank = |lease: &Lease| super::node::rank(lease, lease.spec.as_ref().is_ok_and(|s| s.primary));
+            let rank =
+                |lease: &Lease| super::allocation::rank(lease, lease.spec.as_ref().is_ok_and(|s| s.primary));
             let is_better = |rival: &Lease| {
                 rival.meta.name != lease.meta.name
                     && rival.subnet.family() == lease.subnet.family()

@@ -1,6 +1,6 @@
 //! What is said of a node that holds its leases: above all what a drain of it would change.
 
-use tartan_crds::{Cidr, Family, PodCidrModeInForce, conditions::reason};
+use tartan_crds::{Cidr, Family, conditions::reason};
 
 use super::{
     Problem,
@@ -37,22 +37,20 @@ pub fn leased(draft: &Draft<'_>, node: &Node, membership: Membership<'_>, subnet
             ),
         )
     });
-    let remark = outside.or(kept).or_else(|| missing_family(draft, membership, &subnets));
-    Verdict::Leased { subnets, remark }
+    let missing = not_given(draft, membership, &subnets);
+    Verdict::Leased { subnets, remark: outside.or(kept).or(missing) }
 }
 
-/// A family that its pool has an entry of, and that its podCIDRs, which nobody can change, do not name.
-fn missing_family(draft: &Draft<'_>, membership: Membership<'_>, subnets: &[Cidr]) -> Option<Problem> {
-    if draft.mode != PodCidrModeInForce::Mirror {
-        return None;
-    }
+/// A family that the pool has entries of and the node has no block of: the other IPAM's podCIDRs say so.
+fn not_given(draft: &Draft<'_>, membership: Membership<'_>, subnets: &[Cidr]) -> Option<Problem> {
     let has = |family: &Family| subnets.iter().any(|subnet| subnet.family() == *family);
     let family = draft.layout.wanted_families(membership).into_iter().find(|family| !has(family))?;
     Some(Problem::new(
-        reason::FAMILY_MISSING,
+        reason::FAMILY_NOT_GIVEN,
         format!(
-            "the node has no {family} block, since its Node's podCIDRs were written before there was an entry of \
-             that family, and can't be changed: drain the node, delete the Node and let it join again"
+            "pool {} has {family} entries, but the Node's podCIDRs have no {family} block and podCIDRMode is Adopt: \
+             give the other IPAM an {family} range too, drain the node, delete its Node and let it join again",
+            membership.pool
         ),
     ))
 }

@@ -11,6 +11,7 @@
 
 mod edits;
 mod explain;
+mod families;
 mod foresight;
 mod growth;
 mod keys;

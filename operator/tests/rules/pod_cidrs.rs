@@ -160,24 +160,3 @@ fn nodes_that_another_ipam_told_their_blocks_before_mirror_are_no_second_ipam() 
     assert_eq!(store.network_condition("Consistent"), "False SecondIPAM", "it is at work still");
     assert_eq!(decisions.figures.violations["foreign-pod-cidrs"], 1);
 }
-
-/// podCIDRs can't be changed: a family that is appended later reaches no Node that was told its blocks.
-#[test]
-fn a_node_that_was_told_its_blocks_says_what_it_takes_to_get_another_family() {
-    let mut store = small();
-    store.add_node("a");
-    store.settle();
-    let both = vec![entry("main", "10.0.0.0/22", 24), entry("six", "fd00::/60", 64)];
-    store.set_network(network(both.clone()));
-    store.add_node("b");
-    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24 fd00::/64");
-    assert_eq!(store.leased_condition("a"), "True FamilyMissing");
-    assert_eq!(store.leased_condition("b"), "True AsExpected");
-    let said = &store.node_networks["a"].leased.as_ref().unwrap().message;
-    assert!(said.contains("no IPv6 block"), "{said}");
-    store.remove_node("a");
-    store.settle();
-    store.add_node("a");
-    check(&mut store, "a: 10.0.0.0/24 fd00:0:0:1::/64\nb: 10.0.1.0/24 fd00::/64");
-    assert_eq!(store.leased_condition("a"), "True AsExpected");
-}

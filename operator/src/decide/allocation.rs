@@ -1,0 +1,208 @@
+//! The leases that we choose: one primary block for each family, where no podCIDR names it.
+
+use tartan_crds::{Cidr, Family, conditions::reason};
+
+use super::{
+    DeleteReason, Problem,
+    draft::{Draft, Verdict},
+    growth,
+    layout::Membership,
+    remarks::leased,
+    reservations,
+};
+use crate::world::{Lease, Node};
+
+/// What a node has of one family.
+pub(super) enum Share {
+    Held(Cidr),
+    /// A lease is about to be written.
+    Pending,
+    Refused(Problem),
+    /// It has none, and is to have none.
+    Nothing,
+}
+
+/// What a node has of several families.
+#[derive(Default)]
+pub(super) struct Shares {
+    pub subnets: Vec<Cidr>,
+    pub pending: bool,
+    pub problem: Option<Problem>,
+}
+
+impl Shares {
+    pub fn add(&mut self, share: Share) {
+        match share {
+            Share::Held(subnet) => self.subnets.push(subnet),
+            Share::Pending => self.pending = true,
+            Share::Refused(problem) => self.problem = self.problem.take().or(Some(problem)),
+            Share::Nothing => {}
+        }
+    }
+
+    pub fn verdict(self, draft: &Draft<'_>, node: &Node, membership: Membership<'_>) -> Verdict {
+        match (self.problem, self.pending) {
+            (Some(problem), _) => Verdict::Waiting(problem),
+            (None, true) => Verdict::Pending,
+            (None, false) => leased(draft, node, membership, self.subnets),
+        }
+    }
+}
+
+/// Keeps the node's primary lease of each family, or gives it one.
+pub(super) fn allocate<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
+    let wanted = draft.layout.wanted_families(membership);
+    let mut shares = Shares::default();
+    let mut families = Family::ALL.to_vec();
+    families.sort_by_key(|family| wanted.iter().position(|wanted| wanted == family).unwrap_or(usize::MAX));
+    for family in families {
+        shares.add(hold(draft, node, membership, family));
+    }
+    if wanted.is_empty() && shares.subnets.is_empty() && !shares.pending {
+        shares.problem = Some(Problem::new(
+            reason::EXHAUSTED,
+            format!("pool {} has no CIDR entry that new blocks may be taken from", membership.pool),
+        ));
+    }
+    shares.verdict(draft, node, membership)
+}
+
+/// Keeps the node's primary lease of a family, or gives it one where the pool's entries have the family.
+pub(super) fn hold<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    family: Family,
+) -> Share {
+    if let Some((lease, _)) = settle_duplicates(draft, node, membership, family, |_| true) {
+        growth::revive_further(draft, node, membership, lease);
+        if lease.released_at().is_some() && move_on(draft, node, membership, lease) {
+            return Share::Pending;
+        }
+        return if draft.keep(node, membership, lease, true) {
+            Share::Held(lease.subnet)
+        } else {
+            Share::Pending
+        };
+    }
+    if !draft.layout.wanted_families(membership).contains(&family) {
+        return Share::Nothing;
+    }
+    match obtain(draft, node, membership, family) {
+        Ok(()) => Share::Pending,
+        Err(refusal) => Share::Refused(refusal),
+    }
+}
+
+/// A Node that comes back gets its held lease again, unless that lies in an entry which is being drained or
+/// is not its pool's: then it comes back with a block of its pool, if there is one.
+fn move_on<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, held: &'a Lease) -> bool {
+    let stays = draft
+        .layout
+        .entry_of(held.subnet)
+        .is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place));
+    let family = held.subnet.family();
+    if let Some(kept) =
+        draft.layout.kept_for(&node.meta.name, membership, family).filter(|kept| *kept != held.subnet)
+        && draft.take_kept(kept)
+    {
+        draft.create(node, membership, kept, true);
+        return true;
+    }
+    if stays && !draft.layout.is_kept_from(&node.meta.name, held.subnet) {
+        return false;
+    }
+    let Some(block) = draft.free_block(membership, held.subnet.family(), None) else { return false };
+    draft.create(node, membership, block, true);
+    true
+}
+
+/// Chooses the node's primary lease of a family among those of its leases that may be it, and says whether it
+/// is primary already: two operators at once may have given the node two.
+pub(super) fn settle_duplicates<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    family: Family,
+    may_be_it: impl Fn(&Lease) -> bool,
+) -> Option<(&'a Lease, bool)> {
+    let mut candidates: Vec<(&'a Lease, bool)> = draft
+        .leases_of(&node.meta.name)
+        .into_iter()
+        .filter(|lease| lease.subnet.family() == family && !draft.is_settled(lease) && may_be_it(lease))
+        .filter_map(|lease| Some((lease, lease.spec.as_ref().ok()?.primary)))
+        .collect();
+    candidates.sort_by_key(|(lease, primary)| rank(lease, *primary));
+    let (winner, is_primary) = candidates.first().copied()?;
+    let released = winner.released_at().is_some();
+    for (lease, primary) in candidates.into_iter().skip(1).filter(|(lease, _)| lease.released_at().is_none())
+    {
+        if primary && !lease.in_use && !released {
+            draft.delete(lease, DeleteReason::Duplicate);
+        } else {
+            draft.keep(node, membership, lease, false);
+        }
+    }
+    Some((winner, is_primary))
+}
+
+/// The lower, the more the lease is the node's: in force before released, primary, in use, older, lower.
+pub(super) fn rank(lease: &Lease, primary: bool) -> impl Ord + use<> {
+    (lease.released_at().is_some(), !primary, !lease.in_use, lease.created, lease.subnet)
+}
+
+/// A new block, or the early return of a held one so that the next round finds it free.
+fn obtain<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    family: Family,
+) -> Result<(), Problem> {
+    if let Some(kept) = draft.layout.kept_for(&node.meta.name, membership, family) {
+        return obtain_kept(draft, node, membership, kept);
+    }
+    let wish = draft.world.wishes.get(&(node.meta.name.clone(), family)).copied();
+    if wish.is_some_and(|block| draft.is_in_doubt(block)) {
+        // A create whose answer was lost: a second block now could be one too many.
+        return Ok(());
+    }
+    if let Some(block) = draft.free_block(membership, family, wish) {
+        draft.create(node, membership, block, true);
+        return Ok(());
+    }
+    if let Some(lease) = draft.longest_held(membership, family) {
+        draft.take_early(lease, node);
+        return Ok(());
+    }
+    Err(Problem::new(
+        reason::EXHAUSTED,
+        format!(
+            "no free {family} block is left for pool {}: append an entry to the ClusterNetwork's spec.cidrs{}",
+            membership.pool,
+            if membership.place.is_some() { " (and to the pool's cidrs, if it claims entries)" } else { "" }
+        ),
+    ))
+}
+
+/// The block that is kept for this node: that one or none.
+fn obtain_kept<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    kept: Cidr,
+) -> Result<(), Problem> {
+    if draft.is_in_doubt(kept) {
+        return Ok(());
+    }
+    if draft.take_kept(kept) {
+        draft.create(node, membership, kept, true);
+        return Ok(());
+    }
+    match draft.world.leases.get(&kept.object_name()) {
+        Some(lease) if lease.released_at().is_some() => {
+            draft.take_early(lease, node);
+            Ok(())
+        }
+        _ => Err(reservations::taken(draft, &node.meta.name, kept)),
+    }
+}
