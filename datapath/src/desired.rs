@@ -4,7 +4,7 @@ mod containment;
 pub mod host;
 mod ipsec;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use containment::Allowed;
 use crate::{
     mark,
     model::{
-        Backend, Elements, Family, Fdb, Intent, Key, Neighbour, Peer, Route, RouteKind, UdpPeer, Value,
+        Backend, Elements, Family, Fdb, Intent, Key, Mac, Neighbour, Peer, Route, RouteKind, UdpPeer, Value,
         Wireguard, WireguardEndpoint, WireguardPeer,
     },
     mtu, nft,
@@ -194,7 +194,7 @@ fn add_peer(
         let source = base_address(intent, subnet);
         let route = match pairing.path {
             Path::Vxlan { destination, mac } => {
-                let gateway = peer_base(peer, subnet);
+                let gateway = if subnet.is_ipv4() { peer_base(peer, subnet) } else { link_local(mac) };
                 let link = mark::vxlan(destination).to_owned();
                 elements.insert(
                     Key::Neighbour { link: link.clone(), address: gateway },
@@ -248,6 +248,15 @@ fn peer_base(peer: &Peer, subnet: &IpNetwork) -> IpAddr {
     let same_family = |other: &IpNetwork| other.is_ipv4() == subnet.is_ipv4();
     let primary = peer.subnets.iter().find(|other| other.primary && same_family(&other.prefix));
     host::base(primary.map_or(*subnet, |primary| primary.prefix))
+}
+
+/// The peer's end of the tunnel as a gateway of IPv6 (RFC 4291 appendix A). It must lie in none of the peer's subnets:
+/// the kernel refuses a gateway, on-link or not, that a route of another link leads to, and so a route could never
+/// move to this link from another (`ip6_route_check_nh_onlink`, net/ipv6/route.c).
+fn link_local(Mac([a, b, c, d, e, f]): Mac) -> IpAddr {
+    let pair = |high, low| u16::from_be_bytes([high, low]);
+    let [first, second, third, last] = [pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f)];
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, first, second, third, last))
 }
 
 /// Whether the node receives by `backend`.
