@@ -2,8 +2,9 @@
 //!
 //! | chain | hook | does |
 //! | --- | --- | --- |
-//! | `forward`, `output` | filter | jump to `guard` |
+//! | `forward`, `output` | filter; before destinations are translated | jump to `guard` |
 //! | `guard` | – | reject strays: packets to the pod network that would leave it |
+//! | `leaving` | postrouting | as `guard`, for what was translated: drop, since nothing can be rejected there |
 //! | `received` | input | drop what comes for our tunnels from an address that is no peer's, or in clear from a sealed one |
 //! | `sealed` | prerouting, raw | drop what comes in clear from the pods of a sealed peer ([`sealed`]) |
 //! | `base` | postrouting, srcnat − 10 | what kube-proxy marked for masquerade and goes to a peer gets the base address |
@@ -69,18 +70,16 @@ pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> Nft
     sealed::declare_sets(intent, &families, sealed, (&mut text, &mut elements));
     text.push_str(
         "  chain forward {\n    type filter hook forward priority filter; policy accept;\n    jump guard\n  }\n\
-         \x20 chain output {\n    type filter hook output priority filter; policy accept;\n    jump guard\n  }\n",
+         \x20 chain output {\n    type filter hook output priority -110; policy accept;\n    jump guard\n  }\n",
     );
     text.push_str("  chain guard {\n");
-    sealed::add_guard(intent, &families, &mut text);
-    let _ = writeln!(text, "    oifname {{ \"lo\", \"{}\", {} }} return", mark::BRIDGE, tunnels());
-    for Words { ip, digit, reject, .. } in &families {
-        let _ = writeln!(
-            text,
-            "    {ip} daddr @entries{digit} {ip} daddr != @local{digit} {ip} daddr != @direct{digit} \
-             {ip} daddr != @protected{digit} counter name \"stray\" reject with {reject}"
-        );
-    }
+    add_guard(intent, &families, |words| format!("reject with {}", words.reject), &mut text);
+    // In `output` a packet whose destination is translated keeps the device of before (`state->out`), so a node's
+    // packet to a Service would be judged by the default route's.
+    text.push_str(
+        "  }\n  chain leaving {\n    type filter hook postrouting priority filter; policy accept;\n    ct status & dnat == 0 return\n",
+    );
+    add_guard(intent, &families, |_| "drop".to_owned(), &mut text);
     text.push_str("  }\n");
     add_received(intent, &mut text);
     sealed::add_chain(intent, &families, &mut text);
@@ -115,6 +114,20 @@ pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> Nft
     }
     text.push_str("  }\n}\n");
     NftTable { declaration: text, elements }
+}
+
+/// What must not leave by the device that it would leave by; `verdict` says what becomes of it.
+fn add_guard(intent: &Intent, families: &[Words], verdict: impl Fn(&Words) -> String, text: &mut String) {
+    sealed::add_guard(intent, families, &verdict, text);
+    let _ = writeln!(text, "    oifname {{ \"lo\", \"{}\", {} }} return", mark::BRIDGE, tunnels());
+    for words in families {
+        let (Words { ip, digit, .. }, verdict) = (words, verdict(words));
+        let _ = writeln!(
+            text,
+            "    {ip} daddr @entries{digit} {ip} daddr != @local{digit} {ip} daddr != @direct{digit} \
+             {ip} daddr != @protected{digit} counter name \"stray\" {verdict}"
+        );
+    }
 }
 
 /// IP in IP is protocol 4 (RFC 2003 section 3.1); names of protocols take a file that images lack.

@@ -16,12 +16,11 @@ use nix::sys::socket::{
 };
 use tartan_datapath::model::{Backend, Deletions, Intent, Peer, Subnet};
 
-#[track_caller]
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -76,8 +75,9 @@ fn a_default_route_that_a_router_advertised_outlives_the_start_of_forwarding() {
     in_namespace(|| async {
         run("sysctl -qw net.ipv6.conf.eth0.accept_ra=1 net.ipv6.conf.eth0.accept_ra_from_local=1
              ip address add 2001:db8::11/64 dev eth0 nodad");
-        until("the far end has its own address", || run("ip -6 address show dev far").contains("fe80::"));
-        until("an advertised default route", || advertise() && advertised());
+        until("the far end has its own address", || run("ip -6 address show dev far").contains("fe80::"))
+            .await;
+        until("an advertised default route", || advertise() && advertised()).await;
         let folder = tempfile::tempdir().unwrap();
         settle(&mut kernel(&folder), &dual()).await;
         assert_eq!(run("sysctl -n net.ipv6.conf.all.forwarding").trim(), "1");
@@ -85,7 +85,7 @@ fn a_default_route_that_a_router_advertised_outlives_the_start_of_forwarding() {
         // Where the order is the other one it is lost. The kernel looks only after a router was heard for the first time.
         run("sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv6.conf.eth0.accept_ra=1
              ip -6 route delete default");
-        until("an advertised default route again", || advertise() && advertised());
+        until("an advertised default route again", || advertise() && advertised()).await;
         run("sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.eth0.accept_ra=2");
         assert!(!advertised(), "this kernel forgets no route: the test proves nothing");
     });

@@ -42,11 +42,17 @@ pub(super) fn declare_sets(
 }
 
 /// First in the guard: neither a tunnel nor a plain route may take these.
-pub(super) fn add_guard(intent: &Intent, families: &[Words], text: &mut String) {
-    for Words { ip, digit, reject, .. } in families.iter().filter(|_| concerns(intent)) {
+pub(super) fn add_guard(
+    intent: &Intent,
+    families: &[Words],
+    verdict: impl Fn(&Words) -> String,
+    text: &mut String,
+) {
+    for words in families.iter().filter(|_| concerns(intent)) {
+        let (Words { ip, digit, .. }, verdict) = (words, verdict(words));
         let _ = writeln!(
             text,
-            "    oifname != {{ {} }} {ip} daddr @sealednets{digit} counter name \"stray\" reject with {reject}",
+            "    oifname != {{ {} }} {ip} daddr @sealednets{digit} counter name \"stray\" {verdict}",
             devices()
         );
     }
