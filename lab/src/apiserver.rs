@@ -18,9 +18,9 @@
 //! It needs no root unless it is put into a namespace.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub struct ApiServerOptions {
 pub struct Place {
     /// What to put before a command so that it runs there.
     pub enter: Vec<String>,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// A running API server. Dropping it removes everything that it consists of.
@@ -89,7 +89,7 @@ impl ApiServer {
         require(&[Tool::Kubernetes])?;
         let ApiServerOptions { arguments, controller_manager, place } = options;
         let (address, enter, reserved) = match place {
-            Some(Place { enter, address }) => (IpAddr::V4(address), enter, None),
+            Some(Place { enter, address }) => (address, enter, None),
             None => (IpAddr::V4(Ipv4Addr::LOCALHOST), Vec::new(), Some(reserve_port()?)),
         };
         // Alone in a namespace it has every port for itself.
@@ -284,13 +284,15 @@ impl ApiServer {
         command.args([
             "--kubelet-preferred-address-types=InternalIP,Hostname",
             "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/16",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
             // Nobody waits for the requests of a test's server that is told to end.
             "--shutdown-watch-termination-grace-period=0s",
         ]);
+        // Of the family by which it is reached.
+        let services = if address.is_ipv4() { "10.96.0.0/16" } else { "fd00:10:96::/112" };
+        command.arg(format!("--service-cluster-ip-range={services}"));
         command.args(arguments);
         Ok(command)
     }
@@ -298,7 +300,7 @@ impl ApiServer {
 
 impl Settings {
     fn url(&self) -> String {
-        format!("https://{}:{}", self.address, self.port)
+        format!("https://{}", SocketAddr::new(self.address, self.port))
     }
 
     fn command(&self, program: &Path) -> Result<Command> {
@@ -332,7 +334,9 @@ fn make_identities(home: &Home, settings: &Settings) -> Result<()> {
     let authority = Authority::create(&home.join("pki"))?;
     let mut names: Vec<String> =
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"].map(dns).into();
-    names.extend(["IP:127.0.0.1".to_owned(), "IP:10.96.0.1".to_owned(), format!("IP:{}", settings.address)]);
+    // The Service `kubernetes`, of the ranges that the lab's clusters have.
+    names.extend(["127.0.0.1", "10.96.0.1", "fd00:10:96::1"].map(|address| format!("IP:{address}")));
+    names.push(format!("IP:{}", settings.address));
     names.push(format!("IP:{}", crate::vm::HOST));
     authority.sign("apiserver", "kube-apiserver", &[], &names)?;
     authority.signing_key()?;
@@ -368,7 +372,7 @@ fn reserve_port() -> Result<Port> {
     let start = u16::try_from(std::process::id() % 10_000)?;
     for step in 0..10_000 {
         let number = 20_000 + (start + step) % 10_000;
-        let name = SocketAddr::from_abstract_name(format!("tartan-lab-port-{number}"))?;
+        let name = UnixAddress::from_abstract_name(format!("tartan-lab-port-{number}"))?;
         if let Ok(_reservation) = UnixListener::bind_addr(&name)
             && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
         {

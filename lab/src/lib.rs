@@ -35,7 +35,7 @@ mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};
 pub use built::{program, static_program, static_test};
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, Families};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment, Tapped};
 pub use home::{Lifetime, remove_leftovers};
 pub use hostview::{Difference, HostView};

@@ -22,7 +22,10 @@ const NAME: &str = "TARTAN_TEST_CLUSTER";
 
 fn one_node() -> ClusterOptions {
     let segments = vec![Segment { nodes: 1, mtu: 1500 }];
-    ClusterOptions { fabric: FabricOptions { segments }, ..ClusterOptions::default() }
+    ClusterOptions {
+        fabric: FabricOptions { segments, ..FabricOptions::default() },
+        ..ClusterOptions::default()
+    }
 }
 
 /// Runs as a child of the other tests.

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
+use super::families::Families;
 use crate::apiserver::ApiServer;
 use crate::fabric::Node;
 use crate::home::Home;
@@ -18,13 +19,13 @@ use crate::process::{Identity, Process};
 const MACHINE: &str = include_str!("machine.sh");
 
 /// Starts containerd and kubelet on `node`. They end together with the process that is returned.
-pub(super) fn start(home: &Home, api: &ApiServer, node: &Node) -> Result<Process> {
+pub(super) fn start(home: &Home, api: &ApiServer, node: &Node, families: Families) -> Result<Process> {
     let config = node.disk().join("config");
     let log = log_directory(home, node);
     fs::create_dir_all(&config)?;
     fs::create_dir_all(&log)?;
     write_containerd(&config, node)?;
-    let kubeconfig = write_kubelet(&config, api, node)?;
+    let kubeconfig = write_kubelet(&config, api, node, families)?;
     let script = config.join("machine.sh");
     fs::write(&script, MACHINE)?;
 
@@ -40,7 +41,8 @@ pub(super) fn start(home: &Home, api: &ApiServer, node: &Node) -> Result<Process
     machine.arg(script).arg("cgroups");
     machine.env("CGROUPS", cgroups.join(" ")).env("CONFIG", &config).env("LOG", &log);
     machine.env("KUBELET", Program::kubernetes("kubelet")?).env("KUBECONFIG", kubeconfig);
-    machine.env("NODE", node.name()).env("ADDRESS", node.address().to_string());
+    let addresses: Vec<String> = families.of(node).iter().map(ToString::to_string).collect();
+    machine.env("NODE", node.name()).env("ADDRESS", addresses.join(","));
     node.start("machine", &machine)
 }
 
@@ -108,12 +110,12 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 }
 
 /// The answer is the path of kubelet's kubeconfig.
-fn write_kubelet(config: &Path, api: &ApiServer, node: &Node) -> Result<PathBuf> {
+fn write_kubelet(config: &Path, api: &ApiServer, node: &Node, families: Families) -> Result<PathBuf> {
     let name = node.name();
     let user = format!("system:node:{name}");
     // kubectl exec and logs come in by the address.
-    let names =
-        [format!("DNS:{name}"), format!("IP:{}", node.address()), format!("IP:{}", node.address_v6())];
+    let addresses = node.addresses().into_iter().map(|address| format!("IP:{address}"));
+    let names: Vec<String> = [format!("DNS:{name}")].into_iter().chain(addresses).collect();
     let leaf = api.authority().sign(&format!("kubelet-{name}"), &user, &["system:nodes"], &names)?;
     let kubeconfig =
         api.write_kubeconfig(&format!("kubelet-{name}"), &Credentials::Certificate(leaf.clone()))?;
@@ -134,7 +136,7 @@ fn write_kubelet(config: &Path, api: &ApiServer, node: &Node) -> Result<PathBuf>
         "enforceNodeAllocatable": [],
         "failCgroupV1": false,
         "failSwapOn": false,
-        "clusterDNS": ["10.96.0.10"],
+        "clusterDNS": [families.cluster_dns()],
         "clusterDomain": "cluster.local",
         // The host's disk is none of the lab's business.
         "imageGCHighThresholdPercent": 100,

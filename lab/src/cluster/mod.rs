@@ -17,9 +17,13 @@
 //! cluster (`options.name`, [`Lifetime::Kept`](crate::Lifetime)) outlives its creator; [`Cluster::attach`] finds it
 //! again and [`Cluster::down`] removes it.
 
+mod families;
 mod machine;
 
+pub use families::Families;
+
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -51,7 +55,9 @@ pub struct ClusterOptions {
     /// Start without kube-proxy; [`Cluster::start_kube_proxy`] adds it.
     pub without_kube_proxy: bool,
     /// Let kube-controller-manager give podCIDRs to nodes, from this range.
+    /// Ranges of two families are separated by a comma.
     pub cluster_cidr: Option<String>,
+    pub families: Families,
     pub apiserver_arguments: Vec<String>,
 }
 
@@ -84,6 +90,8 @@ struct Machine {
 #[derive(Debug, Serialize, Deserialize)]
 struct Settings {
     proxy: bool,
+    #[serde(default)]
+    families: Families,
 }
 
 impl Cluster {
@@ -107,19 +115,29 @@ impl Cluster {
     }
 
     fn start_in(home: &Arc<Home>, options: ClusterOptions) -> Result<Self> {
-        let ClusterOptions { fabric, without_kube_proxy, cluster_cidr, apiserver_arguments, .. } = options;
-        let mut fabric = Fabric::start_in(Arc::clone(home), fabric)?;
+        let ClusterOptions {
+            fabric,
+            without_kube_proxy,
+            cluster_cidr,
+            families,
+            mut apiserver_arguments,
+            ..
+        } = options;
+        let without_v4 = fabric.without_v4 || families == Families::V6;
+        let mut fabric = Fabric::start_in(Arc::clone(home), FabricOptions { without_v4, ..fabric })?;
         let controllers = match cluster_cidr {
             Some(range) => vec!["--allocate-node-cidrs=true".to_owned(), format!("--cluster-cidr={range}")],
             None => Vec::new(),
         };
+        // Before those of the caller: the last one wins.
+        apiserver_arguments.insert(0, format!("--service-cluster-ip-range={}", families.service_ranges()));
         let api = fabric.api_server(ApiServerOptions {
             arguments: apiserver_arguments,
             controller_manager: Some(controllers),
             ..ApiServerOptions::default()
         })?;
         let scheduler = start_scheduler(home, &api)?;
-        let settings = Settings { proxy: !without_kube_proxy };
+        let settings = Settings { proxy: !without_kube_proxy, families };
         let mut cluster = Self { machines: Vec::new(), scheduler, api, fabric, settings };
         cluster.save()?;
         let names: Vec<String> = cluster.nodes().iter().map(|node| node.name().to_owned()).collect();
@@ -192,6 +210,11 @@ impl Cluster {
     /// The node of this name; see [`Fabric::node`].
     pub fn node(&self, name: &str) -> &Node {
         self.fabric.node(name)
+    }
+
+    /// The addresses of a node that Kubernetes knows, the first family's first.
+    pub fn known_addresses(&self, node: &Node) -> Vec<IpAddr> {
+        self.settings.families.of(node)
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
@@ -292,7 +315,7 @@ impl Cluster {
 
     fn start_machine(&mut self, name: &str) -> Result<()> {
         let node = self.fabric.node(name);
-        let runtime = machine::start(self.fabric.home(), &self.api, node)?;
+        let runtime = machine::start(self.fabric.home(), &self.api, node, self.settings.families)?;
         let proxy = match self.settings.proxy {
             true => Some(machine::start_proxy(&self.api, node)?),
             false => None,

@@ -4,7 +4,7 @@
 //!
 //! This veth is the only thing of a lab in the host's network namespace. The kernel removes it with the namespace.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -18,14 +18,16 @@ use crate::vm::{HOST, NIC, OWN_ADDRESS};
 #[derive(Debug)]
 pub(super) struct Control {
     namespace: Namespace,
-    address: Ipv4Addr,
+    address: IpAddr,
 }
 
 impl Control {
-    pub(super) fn create(home: &Arc<Home>, router: &Namespace) -> Result<Self> {
+    /// Without IPv4 everybody reaches it by its IPv6 address, which the host then must have IPv6 for.
+    pub(super) fn create(home: &Arc<Home>, router: &Namespace, without_v4: bool) -> Result<Self> {
         let namespace = Namespace::create(home, "control", None)?;
         let (host, address) = free_addresses()?;
-        let host_end = format!("tartan{}", u32::from(address) & 0xffff);
+        let number = u16::try_from(u32::from(address) & 0xffff)?;
+        let host_end = format!("tartan{number}");
         home.note_link(&host_end)?;
         on_host(&format!(
             "ip link add {host_end} type veth peer name host netns {}
@@ -48,6 +50,23 @@ impl Control {
              ip link set fabric up
              ip route add default via 198.18.255.1"
         ))?;
+        let address = if without_v4 {
+            let six = |end| Ipv6Addr::new(0xfd19, 0, 0, number, 0, 0, 0, end);
+            let address = six(2);
+            on_host(&format!("ip address add {}/126 dev {host_end} nodad", six(1)))?;
+            router.script(&format!(
+                "ip address add fd18:ff::1/126 dev control nodad
+                 ip -6 route add {address}/128 via fd18:ff::2"
+            ))?;
+            namespace.script(&format!(
+                "ip address add {address}/126 dev host nodad
+                 ip address add fd18:ff::2/126 dev fabric nodad
+                 ip -6 route add default via fd18:ff::1"
+            ))?;
+            IpAddr::V6(address)
+        } else {
+            IpAddr::V4(address)
+        };
         namespace.wait_up(&["host", "fabric"])?;
         router.wait_up(&["control"])?;
         std::fs::write(home.join("control"), address.to_string())?;

@@ -17,6 +17,7 @@
 //!
 //! Segments are bridges inside the router's namespace; the host has nothing of it, except one veth end when a control
 //! plane is attached. Segment *s* is `198.18.s.0/24` and `fd18:s::/64`, the router is its `.1`, nodes count from `.11`.
+//! Without IPv4 (`options.without_v4`) neither nodes nor the host outside have an address of it.
 //! The router knows no pod address, so that only a pod network that works can carry a pod's packet across it.
 
 mod control;
@@ -25,7 +26,7 @@ mod pod;
 mod tap;
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,12 +55,15 @@ pub struct Segment {
 #[derive(Debug, Clone, Default)]
 pub struct FabricOptions {
     pub segments: Vec<Segment>,
+    /// Nobody has an IPv4 address.
+    pub without_v4: bool,
 }
 
 impl FabricOptions {
     /// Segments with this many nodes each and an MTU of 1500.
     pub fn with_segments(nodes: &[usize]) -> Self {
-        Self { segments: nodes.iter().map(|nodes| Segment { nodes: *nodes, mtu: 1500 }).collect() }
+        let segments = nodes.iter().map(|nodes| Segment { nodes: *nodes, mtu: 1500 }).collect();
+        Self { segments, without_v4: false }
     }
 }
 
@@ -71,6 +75,7 @@ pub struct Fabric {
     control: Option<Control>,
     router: Namespace,
     segments: Vec<Segment>,
+    without_v4: bool,
     home: Arc<Home>,
 }
 
@@ -93,9 +98,14 @@ impl Fabric {
              echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
              echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad",
         )?;
+        let FabricOptions { segments, without_v4 } = options;
+        if without_v4 {
+            fs::write(home.join("without-v4"), "")?;
+        }
+        let (nodes, own_segments) = (Vec::new(), Vec::new());
         let mut fabric =
-            Self { nodes: Vec::new(), outside: None, control: None, router, segments: Vec::new(), home };
-        for segment in options.segments {
+            Self { nodes, outside: None, control: None, router, segments: own_segments, without_v4, home };
+        for segment in segments {
             let index = fabric.add_segment(segment.mtu)?;
             for _ in 0..segment.nodes {
                 fabric.add_node(index)?;
@@ -119,6 +129,7 @@ impl Fabric {
             control: Control::attach(&home)?,
             router,
             segments: serde_json::from_str(&text)?,
+            without_v4: home.join("without-v4").exists(),
             home,
         })
     }
@@ -142,7 +153,7 @@ impl Fabric {
     pub fn add_node(&mut self, segment: usize) -> Result<&Node> {
         let mtu = self.segments.get(segment).context("there is no such segment")?.mtu;
         let number = self.nodes.iter().map(Node::number).max().unwrap_or(0) + 1;
-        let node = Node::create(&self.home, &self.router, number, segment, mtu)?;
+        let node = Node::create(&self.home, &self.router, (number, segment), mtu, self.without_v4)?;
         self.nodes.push(node);
         self.nodes.last().context("a node was pushed")
     }
@@ -198,21 +209,29 @@ impl Fabric {
         &self.router
     }
 
-    /// A host that is not of the cluster, `203.0.113.10`, behind the router. It can answer nodes, but no pod address.
+    /// A host that is not of the cluster, `203.0.113.10` and `2001:db8:113::10`, behind the router. It can answer nodes,
+    /// but no pod address.
     pub fn outside(&mut self) -> Result<&Namespace> {
         if self.outside.is_none() {
             let outside = Namespace::create(&self.home, "outside", None)?;
             self.router.script(&format!(
                 "ip link add outside type veth peer name eth0 netns {}
                  ip address add 203.0.113.1/24 dev outside
+                 ip address add 2001:db8:113::1/64 dev outside nodad
                  ip link set outside up",
                 outside.pid()
             ))?;
             outside.script(
-                "ip address add 203.0.113.10/24 dev eth0
+                "ip address add 2001:db8:113::10/64 dev eth0 nodad
                  ip link set eth0 up
-                 ip route add default via 203.0.113.1",
+                 ip -6 route add default via 2001:db8:113::1",
             )?;
+            if !self.without_v4 {
+                outside.script(
+                    "ip address add 203.0.113.10/24 dev eth0
+                     ip route add default via 203.0.113.1",
+                )?;
+            }
             outside.wait_up(&["eth0"])?;
             self.router.wait_up(&["outside"])?;
             self.outside = Some(outside);
@@ -227,11 +246,12 @@ impl Fabric {
 
     /// The address of [`Fabric::outside`].
     pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+    pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x10);
 
     /// An API server that all nodes reach, and the host too. It lives in a namespace of its own behind the router.
     pub fn api_server(&mut self, mut options: ApiServerOptions) -> Result<ApiServer> {
         if self.control.is_none() {
-            self.control = Some(Control::create(&self.home, &self.router)?);
+            self.control = Some(Control::create(&self.home, &self.router, self.without_v4)?);
         }
         let control = self.control.as_ref().context("it was made above")?;
         options.place = Some(control.place());
@@ -242,7 +262,7 @@ impl Fabric {
     /// administrator's kubeconfig, for the nodes and for the machine itself.
     pub fn host_api_server(&mut self) -> Result<PathBuf> {
         ensure!(vm::is_inside(), "only a virtual machine has a host");
-        let control = Control::create(&self.home, &self.router)?;
+        let control = Control::create(&self.home, &self.router, false)?;
         control.lead_to_host(&self.router)?;
         self.control = Some(control);
         Ok(vm::kubeconfig())
@@ -287,7 +307,7 @@ impl Fabric {
     }
 
     /// The address of that namespace, reached from every node and from the host.
-    pub fn control_address(&self) -> Option<Ipv4Addr> {
+    pub fn control_address(&self) -> Option<IpAddr> {
         self.control.as_ref().map(|control| control.place().address)
     }
 

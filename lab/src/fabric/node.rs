@@ -1,7 +1,7 @@
 //! One node: a namespace with an uplink, directories of its own, and simulated pods.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,17 +31,19 @@ struct Facts {
     number: usize,
     segment: usize,
     mtu: u32,
+    #[serde(default)]
+    without_v4: bool,
 }
 
 impl Node {
     pub(super) fn create(
         home: &Arc<Home>,
         router: &Namespace,
-        number: usize,
-        segment: usize,
+        (number, segment): (usize, usize),
         mtu: u32,
+        without_v4: bool,
     ) -> Result<Self> {
-        let facts = Facts { number, segment, mtu };
+        let facts = Facts { number, segment, mtu, without_v4 };
         let disk = home.join(name_of(number));
         fs::create_dir_all(&disk)?;
         fs::write(disk.join("node.json"), serde_json::to_string(&facts)?)?;
@@ -73,7 +75,7 @@ impl Node {
     fn set_up(&mut self, router: &Namespace) -> Result<()> {
         self.namespace.own_directories(&self.disk)?;
         // Its hardware address outlives a reboot, as a machine's does: peers have it in their caches.
-        let Facts { segment, mtu, number } = self.facts;
+        let Facts { segment, mtu, number, without_v4 } = self.facts;
         let (port, pid) = (self.port(), self.namespace.pid());
         // After a power failure the kernel may still be taking down the old end.
         router.script(&format!(
@@ -84,16 +86,20 @@ impl Node {
         self.namespace.script(&format!(
             "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
              ip link set eth0 address 02:18:00:00:{segment:02x}:{number:02x}
-             ip address add {}/24 dev eth0
              ip address add {}/64 dev eth0 nodad
              ip link set eth0 up
-             ip route add default via 198.18.{segment}.1
              ip -6 route add default via fd18:{segment}::1
              mkdir -p /etc/cni/net.d {PLUGINS}
              cp -a {PACKAGED_PLUGINS}/. {PLUGINS}/",
-            self.address(),
             self.address_v6(),
         ))?;
+        if !without_v4 {
+            self.namespace.script(&format!(
+                "ip address add {}/24 dev eth0
+                 ip route add default via 198.18.{segment}.1",
+                self.address(),
+            ))?;
+        }
         self.namespace.wait_up(&["eth0"])?;
         router.wait_up(&[&port, &format!("seg{segment}")])
     }
@@ -120,7 +126,13 @@ impl Node {
         self.facts.segment
     }
 
-    /// The address of `eth0`.
+    /// The addresses of `eth0`, IPv4 first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let v4 = (!self.facts.without_v4).then(|| IpAddr::V4(self.address()));
+        v4.into_iter().chain([IpAddr::V6(self.address_v6())]).collect()
+    }
+
+    /// The IPv4 address of `eth0`, where it has one.
     pub fn address(&self) -> Ipv4Addr {
         let Facts { segment, number, .. } = self.facts;
         Ipv4Addr::from(0xc612_0000 | low_bits(segment) << 8 | low_bits(10 + number))

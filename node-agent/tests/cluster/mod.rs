@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tartan_lab::{
     ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, Node, Pod, Process, eventually,
-    eventually_ok,
+    eventually_ok, program,
 };
 
 /// More than any step takes on a busy machine.
@@ -22,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Cluster {
     // Dropped first: agents before what they talk to.
     pub agents: BTreeMap<String, Process>,
+    pub operator: Option<Process>,
     pub api: ApiServer,
     pub fabric: Fabric,
     started: usize,
@@ -30,7 +31,11 @@ pub struct Cluster {
 impl Cluster {
     /// As many nodes on each segment as given, known to the API; no network, no leases, no agents.
     pub fn bare(segments: &[usize]) -> Self {
-        let mut fabric = Fabric::start(FabricOptions::with_segments(segments)).unwrap();
+        Self::bare_on(FabricOptions::with_segments(segments))
+    }
+
+    pub fn bare_on(options: FabricOptions) -> Self {
+        let mut fabric = Fabric::start(options).unwrap();
         let api = fabric.api_server(ApiServerOptions::default()).unwrap();
         let crds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
         api.kubectl(&["apply", "-f", crds.to_str().unwrap()]).unwrap().ok().unwrap();
@@ -38,7 +43,7 @@ impl Cluster {
         api.kubectl(&wait).unwrap().ok().unwrap();
         eventually_ok("the new kinds are served", PATIENCE, || api.kubectl(&["get", "tartan"])?.ok())
             .unwrap();
-        let cluster = Self { agents: BTreeMap::new(), api, fabric, started: 0 };
+        let cluster = Self { agents: BTreeMap::new(), operator: None, api, fabric, started: 0 };
         for node in cluster.fabric.nodes() {
             cluster
                 .create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() } }));
@@ -141,6 +146,14 @@ impl Cluster {
         self.started += 1;
         let process = self.node(node).start(&format!("agent-{}", self.started), command).unwrap();
         self.agents.insert(node.to_owned(), process);
+    }
+
+    /// The real one, on the first node, for those who don't write leases themselves.
+    pub fn start_operator(&mut self) {
+        let program = program("tartan-operator", "tartan-operator").unwrap();
+        let mut command = self.node("node1").command(&program.display().to_string());
+        command.args(["run", "--no-leader-election"]).env("KUBECONFIG", self.api.kubeconfig());
+        self.operator = Some(self.node("node1").start("operator", &command).unwrap());
     }
 
     pub fn start_all(&mut self) {
