@@ -1,7 +1,12 @@
 //! tartan on a cluster of the lab: installing it, a workload to look at, and asking pods questions. Shared
 //! by the demo and the tests on whole clusters.
 
-use std::{fmt::Write as _, net::IpAddr, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -41,7 +46,8 @@ pub fn helm(cluster: &Cluster, verb: &str, values: &str) -> Result<()> {
     let (host, port) =
         url.trim_start_matches("https://").rsplit_once(':').context("the API server's URL has no port")?;
     let settings = [
-        format!("apiServer.host={host}"),
+        // The chart takes an IPv6 address as it is.
+        format!("apiServer.host={}", host.trim_matches(['[', ']'])),
         format!("apiServer.port={port}"),
         format!("image.registry={}", image::REGISTRY),
         "image.pullPolicy=Never".to_owned(),
@@ -103,32 +109,33 @@ pub fn start_workload(cluster: &Cluster) -> Result<()> {
 /// Waits until kube-proxy has told every node of the Services and their end points, which it does some time
 /// after the pods are ready: that is not what is looked at here.
 fn wait_for_services(cluster: &Cluster) -> Result<()> {
-    let address = cluster_ip(cluster, "web")?;
+    let services = cluster_ips(cluster, "web")?;
+    let pods = web_pods(cluster)?;
     for node in cluster.nodes() {
-        let mut urls = vec![format!("http://{address}/hostname")];
-        urls.extend(
-            [NODE_PORT, NODE_PORT_LOCAL].map(|port| format!("http://{}:{port}/hostname", node.address())),
-        );
-        for url in &urls {
-            eventually_ok(&format!("{url} to answer {}", node.name()), Duration::from_secs(60), || {
-                http(node, url)
-            })?;
+        let ports = [NODE_PORT, NODE_PORT_LOCAL];
+        let own = cluster.known_addresses(node);
+        let own = own.into_iter().flat_map(|address| ports.map(|port| (address, port)));
+        for (address, port) in services.iter().map(|address| (*address, 80)).chain(own) {
+            let url = url(address, port, "hostname");
+            eventually_ok(&format!("{url} to answer {}", node.name()), PATIENCE, || http(node, &url))?;
         }
-        let rules = ["nft", "list", "table", "ip", "kube-proxy"];
-        let pods = web_pods(cluster)?;
-        eventually_ok(
-            &format!("kube-proxy on {} to know all pods", node.name()),
-            Duration::from_secs(60),
-            || {
-                let listed = node.exec(&rules)?.ok()?.stdout;
-                match pods.iter().find(|pod| !listed.contains(&pod.address.to_string())) {
-                    Some(pod) => bail!("{} is missing", pod.address),
-                    None => Ok(()),
+        eventually_ok(&format!("kube-proxy on {} to know all pods", node.name()), PATIENCE, || {
+            for address in pods.iter().flat_map(|pod| &pod.addresses) {
+                let family = if address.is_ipv4() { "ip" } else { "ip6" };
+                let listed = node.exec(&["nft", "list", "table", family, "kube-proxy"])?.ok()?.stdout;
+                if !listed.contains(&address.to_string()) {
+                    bail!("{address} is missing");
                 }
-            },
-        )?;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
+}
+
+/// Such as `http://[fd00::1]:80/hostname`.
+pub fn url(address: IpAddr, port: u16, request: &str) -> String {
+    format!("http://{}/{request}", SocketAddr::new(address, port))
 }
 
 fn workload() -> String {
@@ -157,7 +164,7 @@ spec:
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  type: NodePort\n  externalTrafficPolicy: {policy}\n  \
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  ipFamilyPolicy: PreferDualStack\n  type: NodePort\n  externalTrafficPolicy: {policy}\n  \
              selector: {{app: web}}\n  ports: [{{port: 80, targetPort: {PORT}, nodePort: {port}}}]\n"
         );
     }
@@ -169,7 +176,10 @@ spec:
 pub struct Web {
     pub name: String,
     pub node: String,
+    /// The first of its addresses.
     pub address: IpAddr,
+    /// One of each family.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The workload's pods, by node.
@@ -182,7 +192,10 @@ pub fn web_pods(cluster: &Cluster) -> Result<Vec<Web>> {
         if let (Some(name), Some(node), Some(address)) =
             (text(&item["metadata"]["name"]), text(&item["spec"]["nodeName"]), text(&item["status"]["podIP"]))
         {
-            pods.push(Web { name, node, address: address.parse()? });
+            let all = item["status"]["podIPs"].as_array().into_iter().flatten();
+            let all = all.filter_map(|one| one["ip"].as_str()).map(str::parse::<IpAddr>);
+            let addresses = all.collect::<Result<Vec<_>, _>>()?;
+            pods.push(Web { name, node, address: address.parse()?, addresses });
         }
     }
     pods.sort_by(|a, b| a.node.cmp(&b.node));
@@ -192,8 +205,8 @@ pub fn web_pods(cluster: &Cluster) -> Result<Vec<Web>> {
 /// Lets `pod` send `request` to `host:port` by HTTP and returns the answer's body.
 pub fn ask_from_pod(cluster: &Cluster, pod: &Web, host: &str, port: u16, request: &str) -> Result<String> {
     let url = format!(
-        "http://{}:{PORT}/dial?host={host}&port={port}&protocol=http&request={request}&tries=1",
-        pod.address
+        "http://{}/dial?host={host}&port={port}&protocol=http&request={request}&tries=1",
+        SocketAddr::new(pod.address, PORT)
     );
     let answer = http(cluster.node(&pod.node), &url)?;
     let answer: Value = serde_json::from_str(&answer).with_context(|| format!("not JSON: {answer}"))?;
@@ -208,9 +221,16 @@ pub fn http(from: &tartan_lab::Namespace, url: &str) -> Result<String> {
     Ok(from.exec(&["curl", "--silent", "--show-error", "--fail", "--max-time", "5", url])?.ok()?.stdout)
 }
 
-/// The ClusterIP of a Service.
+/// The first ClusterIP of a Service.
 pub fn cluster_ip(cluster: &Cluster, service: &str) -> Result<String> {
     Ok(cluster.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"])?.ok()?.stdout)
+}
+
+/// One of each family.
+pub fn cluster_ips(cluster: &Cluster, service: &str) -> Result<Vec<IpAddr>> {
+    let said =
+        cluster.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.clusterIPs[*]}"])?.ok()?.stdout;
+    Ok(said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
 /// Prints what helps to find out why something failed.

@@ -28,7 +28,7 @@ pub struct Options {
 }
 
 /// Those of our own test programs that start a whole cluster; the others need an API server at most.
-const WHOLE_CLUSTER: [&str; 3] = ["chart_pods", "cluster", "running"];
+const WHOLE_CLUSTER: [&str; 4] = ["chart_pods", "cluster", "families", "running"];
 
 /// Test programs beside the code's own tests that need neither root nor a control plane. One more of that
 /// kind belongs here, or else it runs in the full run only.
