@@ -322,3 +322,49 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps() -> Vec<Step> {
+        let names = ["tartan-192.0.2.1", "tartan-192.0.2.2", "tartan-192.0.2.3"];
+        let connections = names.map(|name| Key::IkeConnection(name.to_owned()));
+        let keys = [Key::IkeSecret].into_iter().chain(connections);
+        let step = |key| Step { action: Action::Create, key, value: Value::IkeSecret, before: None };
+        keys.map(step).collect()
+    }
+
+    fn reasons(results: &[Result<(), IkeError>]) -> Vec<&'static str> {
+        results.iter().map(|result| result.as_ref().unwrap_err().reason()).collect()
+    }
+
+    /// As one that was stopped, or waits for a lock.
+    #[tokio::test]
+    async fn a_daemon_that_hangs_is_waited_for_once_and_hides_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("charon.vici");
+        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let mut ike = Ike::new(socket, folder.path().join("psk"));
+        let desired = Elements::from([(Key::IkeSecret, Value::IkeSecret)]);
+        let mut observed = Observed::default();
+        let begin = Instant::now();
+        ike.observe(&desired, &mut observed).await;
+        assert_eq!(reasons(&ike.apply(&steps()).await), ["ike-daemon-silent"; 4]);
+        assert!(begin.elapsed() < PATIENCE * 2, "{:?}", begin.elapsed());
+        assert!(observed.ours.is_empty());
+        // What it had before goes on.
+        ike.reached = true;
+        assert_eq!(reasons(&ike.apply(&steps()).await), ["ike-daemon-ended"; 4]);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_daemon_is_told_once() {
+        let mut ike = Ike::new(PathBuf::from("/nowhere"), PathBuf::from("/nowhere"));
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ike.idle = Some(ours);
+        drop(theirs);
+        ike.ended().await;
+        assert!(timeout(Duration::from_millis(50), ike.ended()).await.is_err(), "it is told of all the time");
+    }
+}
