@@ -4,7 +4,7 @@
 #   docker build --target operator --build-arg BUILDER=rust:1.95-bookworm --tag registry.example.com/tartan/tartan-operator:0.1.0 .
 #   docker build --target agent --build-arg BUILDER=rust:1.95-bookworm --tag registry.example.com/tartan/tartan-node-agent:0.1.0 .
 #   docker build --target ipsec --tag registry.example.com/tartan/tartan-ipsec:0.1.0 .
-# From programs that are built already, in a context that holds nothing but them: `cargo xtask image`.
+# From programs that are built already, in a context that holds nothing but them and the licences: `cargo xtask image`.
 
 ARG BASE=debian:bookworm-slim
 ARG BUILDER=debian:bookworm-slim
@@ -17,15 +17,19 @@ RUN set -eu; mkdir /programs; \
     if command -v cargo > /dev/null; then \
         cargo build --release --locked --package tartan-operator --package tartan-node-agent \
             --package tartan-forwarder --package tartan-wireguard --target-dir /target; \
+        cargo run --release --locked --package xtask --target-dir /target -- licences THIRD-PARTY-LICENSES; \
+        cp LICENSE THIRD-PARTY-LICENSES /programs; \
         cd /target/release; cp tartan-operator tartan-node-agent tartan-forwarder tartan-wireguard /programs; \
     elif [ -x tartan-operator ] && [ -x tartan-node-agent ] && [ -x tartan-forwarder ] && [ -x tartan-wireguard ]; then \
-        cp tartan-operator tartan-node-agent tartan-forwarder tartan-wireguard /programs; \
+        cp tartan-operator tartan-node-agent tartan-forwarder tartan-wireguard \
+            LICENSE THIRD-PARTY-LICENSES /programs; \
     else \
         echo "there is neither cargo nor a program: add --build-arg BUILDER=rust:1.95-bookworm" >&2; exit 1; \
     fi
 
 # Root is only needed to choose another user: the operator touches nothing of its node.
 FROM ${BASE} AS operator
+COPY --from=programs /programs/LICENSE /programs/THIRD-PARTY-LICENSES /usr/share/doc/tartan/
 COPY --from=programs /programs/tartan-operator /usr/bin/tartan-operator
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/tartan-operator"]
@@ -53,6 +57,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends nftables \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 COPY --from=cni-plugins /cni /usr/lib/cni
+COPY --from=programs /programs/LICENSE /programs/THIRD-PARTY-LICENSES /usr/share/doc/tartan/
 COPY --from=programs /programs/tartan-node-agent /programs/tartan-forwarder /programs/tartan-wireguard /usr/bin/
 ENTRYPOINT ["/usr/bin/tartan-node-agent"]
 CMD ["run"]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use tartan_lab::images::{BASE_IMAGE, Build, build_with_buildah};
 
+use crate::licences;
 use crate::workspace::{cargo, root, target};
 
 /// The archives of one build. Their images have the names that the chart asks for with `REGISTRY`.
@@ -65,23 +66,30 @@ pub fn name(program: &str) -> String {
     format!("{REGISTRY}/tartan/{program}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// A directory that holds the programs and nothing else.
+/// What the images contain of ours.
+pub const PROGRAMS: [&str; 4] =
+    ["tartan-operator", "tartan-node-agent", "tartan-forwarder", "tartan-wireguard"];
+
+/// A directory that holds the programs, the licences, and nothing else.
 fn compile() -> Result<PathBuf> {
-    let programs = ["tartan-operator", "tartan-node-agent", "tartan-forwarder", "tartan-wireguard"];
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked"]);
-    cargo.args(programs.iter().flat_map(|program| ["--package", program]));
+    cargo.args(PROGRAMS.iter().flat_map(|program| ["--package", program]));
     let status = cargo.status().context("start cargo")?;
     if !status.success() {
         bail!("cargo build ended with {status}");
     }
     let context = target().join("image");
     fs::create_dir_all(&context)?;
-    for program in programs {
-        let built = target().join("release").join(program);
+    let licences = target().join(licences::FILE);
+    licences::run(&licences)?;
+    let programs = PROGRAMS.map(|program| (program, target().join("release").join(program)));
+    for (name, file) in
+        programs.into_iter().chain([(licences::FILE, licences), ("LICENSE", root().join("LICENSE"))])
+    {
         // A file that is the same keeps its time, and the image its layer.
-        if fs::read(&built)? != fs::read(context.join(program)).unwrap_or_default() {
-            fs::copy(&built, context.join(program)).with_context(|| format!("copy {}", built.display()))?;
+        if fs::read(&file)? != fs::read(context.join(name)).unwrap_or_default() {
+            fs::copy(&file, context.join(name)).with_context(|| format!("copy {}", file.display()))?;
         }
     }
     Ok(context)

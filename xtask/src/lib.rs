@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod codegen;
 pub mod demo;
 pub mod image;
+pub mod licences;
 pub mod mutants;
 pub mod test;
 pub mod workspace;

@@ -30,7 +30,9 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Builds both container images as docker archives
+    /// Writes the licence texts of what is compiled into the programs
+    Licences { file: std::path::PathBuf },
+    /// Builds the container images as docker archives
     Image {
         /// Folder for the archives
         #[arg(long)]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Mutants(options) => xtask::mutants::run(&options),
         Command::Bench(options) => xtask::bench::run(&options),
         Command::Codegen { check } => xtask::codegen::run(check),
+        Command::Licences { file } => xtask::licences::run(&file),
         Command::Image { out } => xtask::image::run(out.as_deref()),
     };
     match result {
