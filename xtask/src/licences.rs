@@ -31,6 +31,8 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
+    /// Where its sources are, which some licences ask to be told.
+    repository: Option<String>,
     /// `None`: ours.
     source: Option<String>,
     manifest_path: PathBuf,
@@ -78,7 +80,8 @@ pub fn text() -> Result<String> {
         let license = package.license.as_deref().unwrap_or("as its file says");
         let found = files(package)?;
         let none = if found.is_empty() { ", without a file of its text" } else { "" };
-        list.push_str(&format!("{name}: {license}{none}\n"));
+        let place = package.repository.as_deref().map(|place| format!(", {place}")).unwrap_or_default();
+        list.push_str(&format!("{name}: {license}{place}{none}\n"));
         for text in found {
             texts.entry(text).or_default().insert(name.clone());
         }
@@ -141,7 +144,8 @@ mod tests {
     #[test]
     fn the_texts_of_what_is_compiled_in_are_there_and_of_nothing_else() {
         let text = super::text().unwrap();
-        for contained in ["\ntokio 1.", "\ngotatun 0.", "Mozilla Public License Version 2.0", "\nkube-core "]
+        for contained in
+            ["\ntokio 1.", "\ngotatun 0.", ": MPL-2.0, https://", "Apache License", "\nkube-core "]
         {
             assert!(text.contains(contained), "{contained}");
         }

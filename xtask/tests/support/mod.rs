@@ -40,11 +40,11 @@ impl Helm {
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             helm.env(variable, self.home.path().join(variable));
         }
-        // The value that has no default. What a test sets itself comes later and wins.
+        // What a test sets itself comes later and wins.
         let (verb, rest) = arguments.split_first().unwrap();
         helm.arg(verb);
         if ["install", "upgrade", "template"].contains(verb) {
-            helm.args(["--set", &format!("image.registry={}", xtask::image::REGISTRY)]);
+            helm.arg("--values").arg(xtask::workspace::root().join("xtask/tests/values/registry.yaml"));
         }
         run(helm.args(rest)).unwrap()
     }
