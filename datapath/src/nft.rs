@@ -4,7 +4,8 @@
 //! | --- | --- | --- |
 //! | `forward`, `output` | filter; before destinations are translated | jump to `guard` |
 //! | `guard` | – | reject strays: packets to the pod network that would leave it |
-//! | `leaving` | postrouting | as `guard`, for what was translated: drop, since nothing can be rejected there |
+//! | `leaving` | postrouting | jump to `translated` with what was translated |
+//! | `translated` | – | as `guard`, but drop, since nothing can be rejected there |
 //! | `received` | input | drop what comes for our tunnels from an address that is no peer's, or in clear from a sealed one |
 //! | `sealed` | prerouting, raw | drop what comes in clear from the pods of a sealed peer ([`sealed`]) |
 //! | `base` | postrouting, srcnat − 10 | what kube-proxy marked for masquerade and goes to a peer gets the base address |
@@ -75,9 +76,10 @@ pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> Nft
     text.push_str("  chain guard {\n");
     add_guard(intent, &families, |words| format!("reject with {}", words.reject), &mut text);
     // In `output` a packet whose destination is translated keeps the device of before (`state->out`), so a node's
-    // packet to a Service would be judged by the default route's.
+    // packet to a Service would be judged by the default route's. (What IPsec wraps passes `postrouting` once more, by
+    // the uplink's device, but has no connection then.)
     text.push_str(
-        "  }\n  chain leaving {\n    type filter hook postrouting priority filter; policy accept;\n    ct status & dnat == 0 return\n",
+        "  }\n  chain leaving {\n    type filter hook postrouting priority filter; policy accept;\n    ct status dnat jump translated\n  }\n  chain translated {\n",
     );
     add_guard(intent, &families, |_| "drop".to_owned(), &mut text);
     text.push_str("  }\n");
