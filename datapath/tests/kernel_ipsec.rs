@@ -362,7 +362,7 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         let intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
         settle(&mut kernel, &intent).await;
         until("the first answer", || answered(2) == 2);
-        assert!(capture.lines("ESP(spi=") > 0);
+        until("the capture to see ESP", || capture.lines("ESP(spi=") > 0);
         let associations = other.swanctl("--list-sas");
         assert!(
             associations.contains("10.64.1.0/24") && associations.contains("10.251.1.0/24"),

@@ -111,6 +111,18 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
         steps.push((name, cargo(&[&["test", "--locked"], arguments, &ONE_BY_ONE].concat())));
     }
     if options.full {
+        let long = [
+            "test",
+            "--locked",
+            "-p",
+            "tartan-datapath",
+            "--test",
+            "vm",
+            "--no-fail-fast",
+            "--",
+            "--ignored",
+        ];
+        steps.push(("tests: keys rotated, sealed pairs, more packets, in machines", cargo(&long)));
         let long = ["-p", "tartan-node-agent", "--features", "failpoints", "--test", "transitions"];
         let only = ["--no-fail-fast", "machine::", "--", "--ignored", "--test-threads=1", "--nocapture"];
         steps.push((
