@@ -20,17 +20,21 @@ static MACHINE: Mutex<()> = Mutex::new(());
 /// The machine is twenty times slower than the host: a twentieth of the packets.
 #[test]
 fn nothing_is_lost_while_nodes_go_through_all_backends_of_linux_6_12() {
-    go_round("50", "1");
+    go_round("50", "1", &["TARTAN_ONE_WAY"]);
 }
 
 #[test]
 #[ignore = "a quarter of an hour: cargo xtask test --full"]
-fn nothing_is_lost_of_more_packets_while_nodes_go_through_all_backends_of_linux_6_12() {
-    go_round("100", "2");
+fn nothing_is_lost_while_nodes_go_round_and_back_on_linux_6_12() {
+    go_round("100", "2", &[]);
 }
 
-fn go_round(udp_rate: &str, tcp_flows: &str) {
-    let console = switch(&["--nocapture"], udp_rate, tcp_flows);
+fn go_round(udp_rate: &str, tcp_flows: &str, flags: &[&str]) {
+    let mut machine = switch(&["--nocapture"], udp_rate, tcp_flows);
+    for flag in flags {
+        machine = machine.environment(flag, "1");
+    }
+    let console = run(&machine);
     assert!(console.contains("nothing lost"), "{console}");
     assert!(!console.contains("goes without"), "{console}");
 }
@@ -38,28 +42,28 @@ fn go_round(udp_rate: &str, tcp_flows: &str) {
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
 fn nothing_is_lost_while_wireguard_keys_are_rotated_on_linux_6_12() {
-    let console = switch(&["--nocapture", "--ignored", "--test-threads", "1", "rotation::"], "50", "1");
+    let machine = switch(&["--nocapture", "--ignored", "--test-threads", "1", "rotation::"], "50", "1");
+    let console = run(&machine);
     assert!(console.contains("2 passed"), "{console}");
 }
 
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
 fn a_sealed_node_that_loses_its_device_sends_nothing_in_clear() {
-    let console = switch(&["--nocapture", "--ignored", "a_sealed_node"], "100", "2");
+    let console = run(&switch(&["--nocapture", "--ignored", "a_sealed_node"], "100", "2"));
     assert!(console.contains("sealed pairs stayed sealed"), "{console}");
 }
 
-/// The test program `switch` on Linux 6.12: what it prints.
-fn switch(arguments: &[&str], udp_rate: &str, tcp_flows: &str) -> String {
-    let machine = Machine::new(Kernel::V6_12, static_test("tartan-datapath", "switch").unwrap())
+/// The test program `switch` on Linux 6.12.
+fn switch(arguments: &[&str], udp_rate: &str, tcp_flows: &str) -> Machine {
+    Machine::new(Kernel::V6_12, static_test("tartan-datapath", "switch").unwrap())
         .arguments(arguments)
         .file(static_program("tartan-lab", "tartan-lab-traffic").unwrap(), "/bin/tartan-lab-traffic")
         .file(static_program("tartan-forwarder", "tartan-forwarder").unwrap(), "/bin/tartan-forwarder")
         .environment("TARTAN_FORWARDER", "/bin/tartan-forwarder")
         .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
         .environment("TARTAN_UDP_RATE", udp_rate)
-        .environment("TARTAN_TCP_FLOWS", tcp_flows);
-    run(&machine)
+        .environment("TARTAN_TCP_FLOWS", tcp_flows)
 }
 
 /// What the machine's program printed, which must have succeeded.
