@@ -4,8 +4,10 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::AsRawFd as _,
+    time::Duration,
 };
 
+use anyhow::Context as _;
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -13,6 +15,29 @@ use nix::{
         sockopt,
     },
 };
+
+/// The process that this one replaces may still have the address.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// As [`on`], but an address in use is asked for until it is free. Needs a tokio runtime with IO and time.
+pub async fn bind_when_free(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
+    let mut said = false;
+    loop {
+        match on(address) {
+            Ok(listener) => return Ok(tokio::net::TcpListener::from_std(listener)?),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if !said {
+                    tracing::warn!(listen = %address, "another process serves metrics here (--listen): waiting for its end");
+                }
+                said = true;
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot listen on {address} (--listen)"));
+            }
+        }
+    }
+}
 
 /// A listener that does not block. `[::]` stands for every address of both families, whatever the host's `bindv6only`
 /// says, and on a host without IPv6 for those of IPv4.

@@ -3,7 +3,7 @@
 //! Ready means that it does what the agent asks for, which may be nothing. Not ready is a device that it can't
 //! attach to, or an address that it can't receive on.
 
-use std::{future::pending, net::SocketAddr, time::Duration};
+use std::{future::pending, net::SocketAddr};
 
 use anyhow::Context as _;
 use axum::{
@@ -13,32 +13,13 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tartan_daemon::METRICS_CONTENT_TYPE;
-use tokio::{net::TcpListener, time::sleep};
+use tartan_daemon::{METRICS_CONTENT_TYPE, listen::bind_when_free};
 
 use crate::metrics::{Metrics, State};
 
-/// The process that this one replaces may still have the address.
-const AGAIN: Duration = Duration::from_millis(500);
-
 /// Serves for ever. An address in use is no reason not to forward: it is asked for until it is free.
 pub async fn serve(listen: SocketAddr, metrics: Metrics) -> anyhow::Result<()> {
-    let mut said = false;
-    let listener = loop {
-        match TcpListener::bind(listen).await {
-            Ok(listener) => break listener,
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                if !said {
-                    tracing::warn!(%listen, "another process serves metrics here (--listen): waiting for its end");
-                }
-                said = true;
-                sleep(AGAIN).await;
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot listen on {listen} (--listen)"));
-            }
-        }
-    };
+    let listener = bind_when_free(listen).await?;
     let router = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
