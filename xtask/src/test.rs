@@ -242,12 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn the_full_run_has_two_steps_more() {
+    fn the_full_run_has_three_steps_more() {
         let all = lines(&Options::default());
         let mut full = lines(&Options { full: true, ..Options::default() });
-        let place = full.iter().position(|line| line.contains("machine:: -- --ignored")).unwrap();
-        full.remove(place);
-        assert_eq!(full.pop().unwrap(), "Mutants");
+        for step in ["--test vm --no-fail-fast -- --ignored", "machine:: -- --ignored", "Mutants"] {
+            let place = full.iter().position(|line| line.contains(step)).expect(step);
+            full.remove(place);
+        }
         assert_eq!(all, full);
     }
 
