@@ -148,9 +148,10 @@ fn unshared(peer: &Peer, allowed: &Allowed) -> Vec<WireguardEndpoint> {
 }
 
 /// The peer as one whose datagrams may come, and who gets what is for its subnets, whatever path leads to it: so both
-/// ends can change to it in any order. Where its datagrams come from is told as a subnet of it, too.
+/// ends can change to it in any order. It may send before its own end point is known here, since that waits for ours
+/// alone. Where its datagrams come from is told as a subnet of it, too.
 fn add_udp_peer(intent: &Intent, peer: &Peer, allowed: &Allowed, elements: &mut Elements) {
-    if peer.side.endpoints.udp.is_none() || !elements.contains_key(&Key::Link(mark::UDP.to_owned())) {
+    if !elements.contains_key(&Key::Link(mark::UDP.to_owned())) {
         return;
     }
     let Some(IpAddr::V4(gateway)) = pair::outer_address(&intent.local.side, &peer.side) else { return };

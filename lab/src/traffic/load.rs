@@ -93,7 +93,7 @@ fn udp_flow(to: SocketAddr, rate: u32, ready: &Barrier, stop: &AtomicBool) -> Re
                 // By the clock, not by the sleeps: a late one is made up for.
                 let due = u64::try_from(start.elapsed().as_nanos() / interval.as_nanos()).unwrap_or(u64::MAX);
                 while number < due {
-                    with(&mut |account| account.sent(number));
+                    with(&mut |account| account.sent(number, Instant::now()));
                     if socket.send(&number.to_be_bytes()).is_err() {
                         with(&mut |account| account.refused());
                     }
@@ -138,7 +138,7 @@ fn tcp_flow(to: SocketAddr, interval: Duration, ready: &Barrier, stop: &AtomicBo
     let mut number = 0;
     while let (Some(open), false) = (&mut stream, stop.load(Ordering::Relaxed)) {
         let begin = Instant::now();
-        account.sent(number);
+        account.sent(number, Instant::now());
         match ask(open, number, stop) {
             Ok(true) => account.received(number, Instant::now()),
             Ok(false) => break,

@@ -1,8 +1,8 @@
 //! What a load counted.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ pub struct Flow {
     pub connections_lost: u64,
     /// The longest time without an echo.
     pub max_gap_ms: u64,
+    /// The longest time from a send to its echo: seconds are packets that wait in front of a program that has no
+    /// processor.
+    pub max_delay_ms: u64,
 }
 
 impl Report {
@@ -50,6 +53,10 @@ impl Report {
     pub fn max_gap_ms(&self) -> u64 {
         self.flows.iter().map(|flow| flow.max_gap_ms).max().unwrap_or(0)
     }
+
+    pub fn max_delay_ms(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.max_delay_ms).max().unwrap_or(0)
+    }
 }
 
 impl fmt::Display for Report {
@@ -66,12 +73,13 @@ impl fmt::Display for Report {
                 refused,
                 connections_lost,
                 max_gap_ms,
+                max_delay_ms,
             } = flow;
             writeln!(
                 f,
                 "  {protocol}: {sent} sent, {received} received, {lost} lost ({refused} refused), \
                  {duplicated} twice, {reordered} late, longest gap {max_gap_ms} ms, \
-                 {connections_lost} connections lost"
+                 longest delay {max_delay_ms} ms, {connections_lost} connections lost"
             )?;
         }
         Ok(())
@@ -82,8 +90,8 @@ impl fmt::Display for Report {
 #[derive(Debug)]
 pub(super) struct Account {
     flow: Flow,
-    /// Sent and not yet back. Small, unless much is lost.
-    missing: HashSet<u64>,
+    /// Sent at which time, and not yet back. Small, unless much is lost.
+    missing: HashMap<u64, Instant>,
     newest: Option<u64>,
     last: Instant,
 }
@@ -91,13 +99,13 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn new(protocol: &str, now: Instant) -> Self {
         let flow = Flow { protocol: protocol.to_owned(), ..Flow::default() };
-        Self { flow, missing: HashSet::new(), newest: None, last: now }
+        Self { flow, missing: HashMap::new(), newest: None, last: now }
     }
 
     /// Before the send itself: the echo may be faster than the return of the call.
-    pub(super) fn sent(&mut self, number: u64) {
+    pub(super) fn sent(&mut self, number: u64, now: Instant) {
         self.flow.sent += 1;
-        self.missing.insert(number);
+        self.missing.insert(number, now);
     }
 
     pub(super) fn refused(&mut self) {
@@ -106,10 +114,12 @@ impl Account {
 
     pub(super) fn received(&mut self, number: u64, now: Instant) {
         self.note_gap(now);
-        if !self.missing.remove(&number) {
+        let Some(sent) = self.missing.remove(&number) else {
             self.flow.duplicated += 1;
             return;
-        }
+        };
+        self.flow.max_delay_ms =
+            self.flow.max_delay_ms.max(milliseconds(now.saturating_duration_since(sent)));
         self.flow.received += 1;
         if self.newest.is_some_and(|newest| number < newest) {
             self.flow.reordered += 1;
@@ -136,16 +146,18 @@ impl Account {
     }
 
     fn note_gap(&mut self, now: Instant) {
-        let gap = u64::try_from(now.saturating_duration_since(self.last).as_millis()).unwrap_or(u64::MAX);
+        let gap = milliseconds(now.saturating_duration_since(self.last));
         self.flow.max_gap_ms = self.flow.max_gap_ms.max(gap);
         self.last = now;
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -154,7 +166,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut account = Account::new("udp", start);
         for number in 0..5 {
-            account.sent(number);
+            account.sent(number, start);
         }
         // 1 comes twice, 2 comes after 3, 4 never.
         for (number, ms) in [(0, 1), (1, 2), (1, 3), (3, 43), (2, 44)] {
@@ -169,6 +181,7 @@ mod tests {
             duplicated: 1,
             reordered: 1,
             max_gap_ms: 40,
+            max_delay_ms: 44,
             ..Flow::default()
         };
         assert_eq!(account.close(at(50)), expected);

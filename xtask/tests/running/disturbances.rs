@@ -6,7 +6,7 @@ use serde_json::Value;
 use tartan_lab::{Cluster, eventually, run};
 use xtask::cluster::{self, NAMESPACE, PATIENCE};
 
-use super::{VALUES, chapter, classes::Scene, kubectl};
+use super::{VALUES, chapter, classes::Scene, kubectl, let_flow};
 
 /// All of them, one after the other. Returns the faults.
 pub fn all(cluster: &Cluster, scene: &Scene) -> Vec<String> {
@@ -79,11 +79,6 @@ fn ipip_and_back(cluster: &Cluster, scene: &Scene) {
         !text.contains("\"ipip\"")
     })
     .unwrap();
-}
-
-fn let_flow(time: Duration) {
-    let start = Instant::now();
-    eventually("enough traffic", time * 3, || start.elapsed() >= time).unwrap();
 }
 
 /// Kills every process of this component without warning, and waits until all are back.

@@ -17,7 +17,9 @@ mod classes;
 mod disturbances;
 mod footprint;
 
-use tartan_lab::{Cluster, ClusterOptions};
+use std::time::{Duration, Instant};
+
+use tartan_lab::{Cluster, ClusterOptions, eventually};
 use xtask::{cluster, image};
 
 const VALUES: &str = r"
@@ -31,6 +33,11 @@ cniPlugins: {install: true}
 
 fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
     cluster.kubectl(arguments).unwrap().ok().unwrap().stdout
+}
+
+fn let_flow(time: Duration) {
+    let start = Instant::now();
+    eventually("enough traffic", time * 3, || start.elapsed() >= time).unwrap();
 }
 
 fn chapter(title: &str) {
