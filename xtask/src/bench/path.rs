@@ -36,7 +36,7 @@ pub(super) const NODES: [&str; 2] = ["node1", "node2"];
 pub(super) struct Scene {
     pub(super) fabric: Fabric,
     api: ApiServer,
-    _agents: Vec<Process>,
+    agents: Vec<Process>,
 }
 
 impl Scene {
@@ -67,7 +67,7 @@ impl Scene {
                 host.exec(&["test", "-e", "/etc/cni/net.d/05-tartan.conflist"])?.ok()
             })?;
         }
-        Ok(Self { fabric, api, _agents: agents })
+        Ok(Self { fabric, api, agents })
     }
 
     /// Has both nodes send by `kind`, and returns when a pod's packets go that way.
@@ -83,7 +83,8 @@ impl Scene {
             let route = self.fabric.node(NODES[0]).exec(&["ip", "route", "get", &address])?.ok()?.stdout;
             anyhow::ensure!(route.contains(&device), "{route}");
             from.exec(&["ping", "-c1", "-W1", &address])?.ok()
-        })?;
+        })
+        .with_context(|| self.agents.iter().map(Process::output).collect::<String>())?;
         Ok(())
     }
 }
