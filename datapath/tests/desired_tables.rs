@@ -210,10 +210,11 @@ fn udp_peers_are_told_to_the_forwarder_whatever_path_leads_to_them() {
         side.endpoints.udp = Some(8285);
     };
     let mut peers = vec![remote(1), remote(2), remote(3)];
-    // The first sends by udp, the second receives it too, the third is asked at another port than it says.
+    // The first sends by udp, the second has not said that it receives it, and may send all the same; the third is
+    // asked at another port than it says.
     udp(&mut peers[0].side);
     peers[0].side.tunnel_sources = vec![ip("203.0.113.1")];
-    peers[1].side.endpoints.udp = Some(8285);
+    peers[1].side.endpoints.udp = None;
     udp(&mut peers[2].side);
     peers[2].side.endpoints.udp = Some(9999);
     let mut intent = intent(peers);
