@@ -183,24 +183,24 @@ impl Flowing {
 pub struct Traffic(Vec<Flowing>);
 
 impl Traffic {
-    /// Ends the traffic. Milliseconds.
-    fn longest_delay(self) -> u64 {
+    /// Ends all loads at once, and tells what each of them counted.
+    fn end(self) -> impl Iterator<Item = (Class, String, Report)> {
         for flowing in &self.0 {
             flowing.load.stop();
         }
-        let delays = self.0.into_iter().map(|flowing| flowing.load.finish().unwrap().max_delay_ms());
-        delays.max().unwrap()
+        self.0.into_iter().map(|Flowing { class, name, load }| (class, name, load.finish().unwrap()))
+    }
+
+    /// Ends the traffic. Milliseconds.
+    fn longest_delay(self) -> u64 {
+        self.end().map(|(.., report)| report.max_delay_ms()).max().unwrap()
     }
 
     /// Ends the traffic, prints what became of each class, and returns the faults: nothing may be lost.
     pub fn finish(self, title: &str) -> Vec<String> {
-        for flowing in &self.0 {
-            flowing.load.stop();
-        }
         let mut sums: BTreeMap<Class, Sum> = BTreeMap::new();
         let mut faults = vec![];
-        for Flowing { class, name, load } in self.0 {
-            let report = load.finish().unwrap();
+        for (class, name, report) in self.end() {
             let sum = sums.entry(class).or_default();
             sum.add(&report);
             let seen = report.flows.iter().all(|flow| flow.received > 0);
