@@ -56,7 +56,8 @@ fn the_forwarder_reads_what_the_agent_asks_for() {
         for flag in ["vnet_hdr", "multi_queue", "persist"] {
             assert_eq!(data[flag], true, "{flag} of {data}");
         }
-        assert!(run("ip link show tartan-udp").contains("NO-CARRIER"), "nobody is attached");
+        let shown = run("ip link show tartan-udp");
+        assert!(shown.contains("NO-CARRIER") && shown.contains("qlen 1000"), "nobody is attached: {shown}");
         let expected = |subnet: u32| format!("10.64.{subnet}.0/24 via 198.51.0.{subnet} src 10.251.1.0");
         assert_eq!(orders().await, Some(("192.0.2.11:8285".into(), vec![expected(1), expected(2)])));
         assert!(run("ip route show 10.64.1.0/24").starts_with("10.64.1.0/24 dev tartan-udp proto 84"));

@@ -84,8 +84,12 @@ fn remove_run_dir(options: &Options, locked_by_us: bool) -> io::Result<()> {
             tracing::warn!(path = %directory.display(), "left, since files of others are in it");
             Ok(())
         }
-        // It may be a mount of its own, as in a container.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        // A mount of its own, as in a container; the kernel asks first whether what it is in can be written to.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Ok(())
+        }
         other => absent_is_fine(other),
     }
 }

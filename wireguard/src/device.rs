@@ -16,7 +16,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{engine::Engine, tun::Tun, uapi};
+use crate::{engine::Engine, socket::Sockets, tun::Tun, uapi};
 
 /// Between looks whether the engine has given up.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl Served {
             let _ = std::fs::remove_file(&aside);
         })?;
         std::fs::rename(&aside, &path).map_err(failed)?;
-        let built = device::build().with_default_udp().with_ip(tun).build().await;
+        let built = device::build().with_udp(Sockets::default()).with_ip(tun).build().await;
         let device = built.map_err(|source| StartError::Start { name, source })?;
         let engine = Arc::new(Engine::new(device));
         let mut tasks = JoinSet::new();

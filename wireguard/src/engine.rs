@@ -16,7 +16,6 @@ use gotatun::{
         configure::{DeviceWrite, PeerMut, PeerStats},
         uapi::command::{GetPeer, GetResponse, Set, SetPeer, SetUnset},
     },
-    udp::socket::UdpSocketFactory,
     x25519::{PublicKey, StaticSecret},
 };
 use ipnetwork::IpNetwork;
@@ -26,9 +25,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::tun::Tun;
+use crate::{socket::Sockets, tun::Tun};
 
-type Transports = (UdpSocketFactory, Tun, Tun);
+type Transports = (Sockets, Tun, Tun);
 
 /// How long a peer that was just set up is asked for a handshake here; its timers ask again.
 const ASKING: Duration = Duration::from_secs(1);

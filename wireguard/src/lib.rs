@@ -20,5 +20,6 @@ mod device;
 mod engine;
 mod http;
 pub mod metrics;
+mod socket;
 mod tun;
 mod uapi;

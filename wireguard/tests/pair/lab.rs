@@ -22,6 +22,11 @@ pub struct Lab {
     processes: Vec<(u8, Child)>,
 }
 
+/// In a virtual machine it is where it was put.
+fn program() -> String {
+    std::env::var("TARTAN_WIREGUARD").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tartan-wireguard").to_owned())
+}
+
 /// The address of a node's bridge: one that pods of the other reach through the tunnel.
 pub fn inner(node: u8) -> String {
     format!("10.244.{node}.1")
@@ -62,16 +67,7 @@ impl Lab {
     /// Starts the process with all that it could ever log.
     pub fn serve(&mut self, node: u8) {
         let sockets = self.sockets(node);
-        self.spawn(
-            node,
-            &[
-                env!("CARGO_BIN_EXE_tartan-wireguard"),
-                "--log",
-                "trace",
-                "--sockets",
-                sockets.to_str().unwrap(),
-            ],
-        );
+        self.spawn(node, &[&program(), "--log", "trace", "--sockets", sockets.to_str().unwrap()]);
     }
 
     /// Starts another's program in its place. It has the device while that is there, and its socket in a place of its
