@@ -1,8 +1,10 @@
 //! Rows about API objects: what admission can judge it refuses, the operator answers the rest.
 
 use serde_json::{Value, json};
+use tartan_lab::eventually_ok;
 
 use super::{
+    cluster::PATIENCE,
     scene::{Scene, entry, nothing, pods_entry},
     table::{Answer, Row},
 };
@@ -78,6 +80,12 @@ fn admission() -> Vec<Row> {
             "nodeMaskSize must lie between the entry's own length and 30",
             |scene| cidrs(scene, &[pods_entry(), entry("more", "10.245.0.0/16", 31)]),
         ),
+        refused(
+            "an IPv6 entry with the mask of an IPv4 one",
+            "spec.cidrs[1]",
+            "nodeMaskSize must lie between the entry's own length and 30 (IPv4) or 126 (IPv6)",
+            |scene| cidrs(scene, &[pods_entry(), entry("six", "fd00:10:244::/48", 24)]),
+        ),
         refused("an entry is changed", "spec.cidrs", "append a new entry, and drain the old one", |scene| {
             cidrs(scene, &[entry("pods", "10.244.0.0/16", 25)])
         }),
@@ -110,6 +118,12 @@ fn admission() -> Vec<Row> {
             "spec.backends.vxlan.vni",
             "should be greater than or equal to 1",
             |scene| scene.network_refusal(&json!({ "backends": { "vxlan": { "vni": 0 } } })),
+        ),
+        refused(
+            "an MTU that IPv4 does not allow",
+            "spec.mtu",
+            "should be greater than or equal to 576",
+            |scene| scene.network_refusal(&json!({ "mtu": 500 })),
         ),
         refused(
             "VNI or port changed while nodes use them",
@@ -206,6 +220,25 @@ fn pools() -> Vec<Row> {
     ]
 }
 
+/// Of which there is no more than the Node.
+fn add_node(scene: &Scene, spec: &Value) {
+    scene.cluster.create(
+        &json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node9" }, "spec": spec }),
+    );
+}
+
+/// Writes another holder into the lease of node9, as an administrator may.
+fn hand_over(scene: &Scene, to: &str) {
+    let labelled = ["get", "subnetleases", "-l", "tartan.network/node=node9", "-o", "name"];
+    let name = eventually_ok("a lease", PATIENCE, || {
+        let name = scene.api().kubectl(&labelled)?.ok()?.stdout;
+        anyhow::ensure!(!name.trim().is_empty(), "none");
+        Ok(name.trim().to_owned())
+    });
+    let patch = json!({ "spec": { "nodeName": to } }).to_string();
+    scene.kubectl(&["patch", &name.unwrap(), "--type=merge", "-p", &patch]);
+}
+
 fn operator() -> Vec<Row> {
     let network = |condition| Answer::Condition("clusternetwork", "default", condition, "False");
     vec![
@@ -221,6 +254,68 @@ fn operator() -> Vec<Row> {
                 String::new()
             },
             mend: |scene| scene.entries(&[]),
+        },
+        Row {
+            input: "an entry covers the address of a node",
+            at: "condition of the ClusterNetwork",
+            answer: network("Accepted"),
+            reason: "OverlapsNodeAddress",
+            names: "entry around (10.246.0.0/16) contains 10.246.0.5 of node node9",
+            remedy: "append an entry that no node's address is in, and drain this one",
+            provoke: |scene| {
+                add_node(scene, &json!({}));
+                let addresses = json!([{ "type": "InternalIP", "address": "10.246.0.5" }]);
+                let patch = json!({ "status": { "addresses": addresses } }).to_string();
+                scene.kubectl(&[
+                    "patch",
+                    "node",
+                    "node9",
+                    "--subresource=status",
+                    "--type=merge",
+                    "-p",
+                    &patch,
+                ]);
+                scene.entries(&[entry("around", "10.246.0.0/16", 24)]);
+                String::new()
+            },
+            mend: |scene| {
+                scene.entries(&[]);
+                scene.kubectl(&["delete", "node", "node9"]);
+            },
+        },
+        Row {
+            input: "a lease is given to another node by hand",
+            at: "condition of the ClusterNetwork",
+            answer: network("Consistent"),
+            reason: "LeaseEdited",
+            names: "spec.nodeName says node1",
+            remedy: "write spec.nodeName and spec.nodeUID of the node whose pods are in it",
+            provoke: |scene| {
+                add_node(scene, &json!({}));
+                hand_over(scene, "node1");
+                String::new()
+            },
+            mend: |scene| {
+                hand_over(scene, "node9");
+                scene.kubectl(&["delete", "node", "node9"]);
+            },
+        },
+        Row {
+            input: "another IPAM gives a Node a podCIDR that is no block of an entry",
+            at: "condition of the NodeNetwork",
+            answer: Answer::Condition("nodenetwork", "node9", "Leased", "False"),
+            reason: "PodCIDROutsideEntries",
+            names: "the Node's podCIDR 10.99.0.0/24 is not a block of any entry",
+            remedy: "append an entry that has it as one of its blocks",
+            provoke: |scene| {
+                scene.patch_network(&json!({ "podCIDRMode": "Adopt" }));
+                add_node(scene, &json!({ "podCIDR": "10.99.0.0/24", "podCIDRs": ["10.99.0.0/24"] }));
+                String::new()
+            },
+            mend: |scene| {
+                scene.kubectl(&["delete", "node", "node9"]);
+                scene.patch_network(&json!({ "podCIDRMode": "Mirror" }));
+            },
         },
         Row {
             input: "an entry is drained and removed while leases are in it",

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tartan_lab::{ApiServer, Node, Pod, Process, eventually_ok};
+use tartan_lab::{ApiServer, Node, Pod, Process, eventually_ok, traffic::Echo};
 
 use super::{
     cluster::{Cluster, PATIENCE, wait_until_reaches},
@@ -12,6 +12,9 @@ use super::{
 
 pub struct Scene {
     _operator: Process,
+    /// Other programs on node2 that hold ports, and ours beside the agent; they end when they are taken out.
+    holders: Vec<Echo>,
+    beside: Vec<Process>,
     pub cluster: Cluster,
     pub pods: (Pod, Pod),
 }
@@ -37,7 +40,7 @@ impl Scene {
         assert!(!subnet("node1").is_empty());
         let pods = (cluster.node("node1").pod("a").unwrap(), cluster.node("node2").pod("b").unwrap());
         wait_until_reaches(&pods.0, &pods.1);
-        Self { _operator: operator, cluster, pods }
+        Self { _operator: operator, holders: vec![], beside: vec![], cluster, pods }
     }
 
     pub fn api(&self) -> &ApiServer {
@@ -117,6 +120,25 @@ impl Scene {
             }
         }
         self.cluster.start_command("node2", &command);
+    }
+
+    /// Lets another program have this port of node2.
+    pub fn take_port(&mut self, port: u16) {
+        self.holders.push(Echo::start(self.node2(), port).unwrap());
+    }
+
+    /// Starts a program of ours on node2.
+    pub fn start_program(&mut self, name: &str) {
+        let program = tartan_lab::program(name, name).unwrap();
+        let command = self.node2().command(program.to_str().unwrap());
+        let process = self.node2().start(name, &command).unwrap();
+        self.beside.push(process);
+    }
+
+    /// Ends what [`Self::take_port`] and [`Self::start_program`] began.
+    pub fn end_programs(&mut self) {
+        self.beside.clear();
+        self.holders.clear();
     }
 
     /// Does what the row says is wrong, finds the answer, mends it, and sees the answer go. What is not as the

@@ -16,6 +16,7 @@ pub enum Answer {
 }
 
 /// Something done wrong.
+#[derive(Clone)]
 pub struct Row {
     /// What is done wrong.
     pub input: &'static str,

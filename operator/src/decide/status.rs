@@ -240,7 +240,8 @@ fn node_address_problem(draft: &Draft<'_>) -> Option<Problem> {
         Some(Problem::new(
             reason::OVERLAPS_NODE_ADDRESS,
             format!(
-                "entry {} ({}) contains {address} of node {}: the block around it is not leased",
+                "entry {} ({}) contains {address} of node {}: the block around it is not leased; append an entry \
+                 that no node's address is in, and drain this one",
                 entry.name, entry.cidr, node.meta.name
             ),
         ))
