@@ -57,10 +57,10 @@ fn a_sealed_node_that_loses_its_device_sends_nothing_in_clear() {
 
 /// The test program `switch` on Linux 6.12.
 fn switch(arguments: &[&str], udp_rate: &str, tcp_flows: &str) -> Machine {
-    Machine::new(Kernel::V6_12, static_test("tartan-datapath", "switch").unwrap())
+    Machine::new(Kernel::V6_12, static_test("switch").unwrap())
         .arguments(arguments)
-        .file(static_program("tartan-lab", "tartan-lab-traffic").unwrap(), "/bin/tartan-lab-traffic")
-        .file(static_program("tartan-forwarder", "tartan-forwarder").unwrap(), "/bin/tartan-forwarder")
+        .file(static_program("tartan-lab-traffic").unwrap(), "/bin/tartan-lab-traffic")
+        .file(static_program("tartan-forwarder").unwrap(), "/bin/tartan-forwarder")
         .environment("TARTAN_FORWARDER", "/bin/tartan-forwarder")
         .environment("TARTAN_TRAFFIC", "/bin/tartan-lab-traffic")
         .environment("TARTAN_UDP_RATE", udp_rate)
@@ -75,7 +75,7 @@ fn run(machine: &Machine) -> String {
 
 #[test]
 fn wireguard_is_made_and_repaired_on_both_kernels() {
-    let test = static_test("tartan-datapath", "kernel_wireguard").unwrap();
+    let test = static_test("kernel_wireguard").unwrap();
     for kernel in Kernel::ALL {
         let machine = Machine::new(kernel, &test).arguments(&["--include-ignored", "--test-threads", "1"]);
         let console = run(&machine);
@@ -86,7 +86,7 @@ fn wireguard_is_made_and_repaired_on_both_kernels() {
 /// A daemon of another's writing, by its own configuration, is at the other end of the tunnel.
 #[test]
 fn ipsec_is_made_and_repaired_and_never_leaks_on_both_kernels() {
-    let test = static_test("tartan-datapath", "kernel_ipsec").unwrap();
+    let test = static_test("kernel_ipsec").unwrap();
     for kernel in Kernel::ALL {
         let machine =
             Machine::new(kernel, &test).strongswan().arguments(&["--include-ignored", "--test-threads", "1"]);
@@ -99,7 +99,7 @@ fn ipsec_is_made_and_repaired_and_never_leaks_on_both_kernels() {
 /// and its plugins, which are not in the machine.)
 #[test]
 fn objects_are_made_and_repaired_on_both_kernels() {
-    let test = static_test("tartan-datapath", "kernel_repair").unwrap();
+    let test = static_test("kernel_repair").unwrap();
     for kernel in Kernel::ALL {
         let machine = Machine::new(kernel, &test).arguments(&["--test-threads", "1"]);
         let console = run(&machine);

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result};
 
 use crate::run::run;
 
-/// The path of a program of `package`, which is built when it is first asked for.
-pub fn program(package: &str, name: &str) -> Result<PathBuf> {
+/// The path of a program of the workspace, which is built when it is first asked for.
+pub fn program(name: &str) -> Result<PathBuf> {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(path) = built.get(name) {
@@ -28,7 +28,8 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     let path = profile.join(name);
     // An older one may lie there: cargo knows.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", package, "--bin", name]);
+    // Selected of the whole workspace, as tests are: else the crates below would be compiled anew with other features.
+    cargo.args(["build", "--locked", "--quiet", "--workspace", "--bin", name]);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
@@ -45,36 +46,36 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A test program of `package` that needs no shared library, for [`crate::vm`].
-pub fn static_test(package: &str, test: &str) -> Result<PathBuf> {
-    build_static(package, &["test", "--no-run", "--test", test], test)
+/// A test program that needs no shared library, for [`crate::vm`].
+pub fn static_test(test: &str) -> Result<PathBuf> {
+    build_static(&["test", "--no-run", "--test", test], test)
 }
 
-/// A program of `package`, likewise.
-pub fn static_program(package: &str, name: &str) -> Result<PathBuf> {
-    build_static(package, &["build", "--bin", name], name)
+/// A program, likewise.
+pub fn static_program(name: &str) -> Result<PathBuf> {
+    build_static(&["build", "--bin", name], name)
 }
 
 /// In a target directory of its own beside the present one, since the flags differ.
-fn build_static(package: &str, words: &[&str], name: &str) -> Result<PathBuf> {
+fn build_static(words: &[&str], name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
     let target = target.and_then(Path::parent).context("a test is in a target directory")?.join("static");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(words).args(["--quiet", "--message-format", "json", "--package", package]);
+    cargo.args(words).args(["--locked", "--quiet", "--message-format", "json", "--workspace"]);
     // With the target named, the flags don't reach build scripts and macros.
     cargo.args(["--target", "x86_64-unknown-linux-gnu"]).arg("--target-dir").arg(target);
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
     forget_own_package(&mut cargo);
-    let output = run(&mut cargo)?.ok().with_context(|| format!("build {name} of {package}"))?;
+    let output = run(&mut cargo)?.ok().with_context(|| format!("build {name}"))?;
     output
         .stdout
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message.pointer("/target/name").and_then(|found| found.as_str()) == Some(name))
         .find_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
-        .with_context(|| format!("cargo built no {name} of {package}"))
+        .with_context(|| format!("cargo built no {name}"))
 }
 
 /// What cargo tells a test about its own package would make another package's dependencies look changed.

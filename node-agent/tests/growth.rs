@@ -247,7 +247,7 @@ fn a_node_gets_a_block_from_the_operator_before_it_runs_out_and_gives_it_back() 
             "growth": { "maxBlocksPerNode": 2, "grantBelowFree": 30, "coolDown": "1s", "returnEmptyAfter": "3s" },
         },
     }));
-    let program = tartan_lab::program("tartan-operator", "tartan-operator").unwrap();
+    let program = tartan_lab::program("tartan-operator").unwrap();
     let operator = |cluster: &Cluster, number: u8| {
         let mut command = cluster.node("node2").command(program.to_str().unwrap());
         command.args(["run", "--no-leader-election"]).env("KUBECONFIG", cluster.api.kubeconfig());

@@ -43,7 +43,7 @@ impl Scene {
 
     fn serve(&mut self, node: &str) {
         self.started += 1;
-        let program = program("tartan-wireguard", "tartan-wireguard").unwrap();
+        let program = program("tartan-wireguard").unwrap();
         let mut command = self.cluster.node(node).command(program.to_str().unwrap());
         command.args(["--log", "trace"]);
         let process =

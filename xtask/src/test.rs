@@ -28,7 +28,12 @@ pub struct Options {
 }
 
 /// Those of our own test programs that start a whole cluster; the others need an API server at most.
-const WHOLE_CLUSTER: [&str; 4] = ["chart_pods", "cluster", "families", "running"];
+const WHOLE_CLUSTER: [&str; 4] = ["chart_cluster", "chart_families", "chart_pods", "chart_running"];
+
+/// Everything is built of the whole workspace and with the same features, so that each crate is compiled once: with
+/// other packages selected, cargo gives the crates that all use other features, and compiles them anew.
+const SELECTION: [&str; 5] =
+    ["test", "--locked", "--workspace", "--features", "tartan-node-agent/failpoints"];
 
 /// Test programs beside the code's own tests that need neither root nor a control plane. One more of that
 /// kind belongs here, or else it runs in the full run only.
@@ -53,7 +58,7 @@ const ONE_BY_ONE: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=1"];
 pub fn run(options: &Options) -> Result<()> {
     let begin = Instant::now();
     let mut done = Steps::default();
-    for (name, work) in steps(options, &own_tests()?) {
+    for (name, work) in steps(options, &programs()?) {
         done.run(name, || work.run())?;
     }
     done.report(begin)
@@ -68,8 +73,8 @@ enum Work {
     Mutants,
 }
 
-/// The steps in their order. `own` are the names of this package's test programs.
-fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
+/// The steps in their order.
+fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     let mut steps = vec![
         ("format", cargo(&["fmt", "--all", "--check"])),
         ("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
@@ -84,64 +89,38 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
         return steps;
     }
     steps.push(("prerequisites: Debian packages, Kubernetes, etcd, helm", Work::Prerequisites));
-    let kernel = [
-        "test",
-        "--locked",
-        "-p",
-        "tartan-crds",
-        "-p",
-        "tartan-daemon",
-        "-p",
-        "tartan-datapath",
-        "-p",
-        "tartan-forwarder",
-        "-p",
-        "tartan-wireguard",
-        "--no-fail-fast",
-    ];
-    steps.push(("tests: logic, golden files, API schema, kernel", cargo(&kernel)));
-    for (name, arguments) in [
-        ("tests: lab", &["-p", "tartan-lab"][..]),
-        ("tests: operator, against a real API server", &["-p", "tartan-operator"]),
+    steps.push(("tests: beside the code, of all crates", tests(&["--lib", "--bins", "--no-fail-fast"])));
+    steps.push(("tests: examples in the documentation", tests(&["--doc"])));
+    for (name, packages, how) in [
         (
-            "tests: agents on several nodes, killed at every step",
-            &["-p", "tartan-node-agent", "--features", "failpoints"],
+            "tests: golden files, API schema, kernel",
+            &["crds", "datapath", "forwarder", "wireguard"][..],
+            &["--no-fail-fast"][..],
         ),
+        ("tests: lab", &["lab"], &ONE_BY_ONE),
+        ("tests: operator, against a real API server", &["operator"], &ONE_BY_ONE),
+        ("tests: agents on several nodes, killed at every step", &["node-agent"], &ONE_BY_ONE),
     ] {
-        steps.push((name, cargo(&[&["test", "--locked"], arguments, &ONE_BY_ONE].concat())));
+        let programs =
+            packages.iter().flat_map(|package| programs.iter().filter(move |one| one.package == *package));
+        steps.push((name, tests(&[&select(programs)[..], how].concat())));
     }
     if options.full {
-        let long = [
-            "test",
-            "--locked",
-            "-p",
-            "tartan-datapath",
-            "--test",
-            "vm",
-            "--no-fail-fast",
-            "--",
-            "--ignored",
-        ];
-        steps.push(("tests: keys rotated, sealed pairs, more packets, in machines", cargo(&long)));
-        let long = ["-p", "tartan-node-agent", "--features", "failpoints", "--test", "transitions"];
-        let only = ["--no-fail-fast", "machine::", "--", "--ignored", "--test-threads=1", "--nocapture"];
-        steps.push((
-            "tests: every change of backend, on both kernels",
-            cargo(&[&["test", "--locked"], &long[..], &only].concat()),
-        ));
+        let long = ["--test", "vm", "--no-fail-fast", "--", "--ignored"];
+        steps.push(("tests: keys rotated, sealed pairs, more packets, in machines", tests(&long)));
+        let long = ["--test", "transitions", "--no-fail-fast"];
+        let only = ["machine::", "--", "--ignored", "--test-threads=1", "--nocapture"];
+        steps.push(("tests: every change of backend, on both kernels", tests(&[&long[..], &only].concat())));
     }
-    let (whole, light): (Vec<&str>, Vec<&str>) =
-        own.iter().map(String::as_str).partition(|test| WHOLE_CLUSTER.contains(test));
-    let own = |more: &[&'static str], tests: &[&str]| {
-        let mut arguments = [&["test", "--locked", "-p", "xtask"], more].concat();
-        arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
-        arguments.extend(ONE_BY_ONE);
-        cargo(&arguments)
-    };
-    steps.push(("tests: generated files, chart, admission", own(&["--lib", "--bins"], &light)));
+    let (whole, light): (Vec<&Program>, Vec<&Program>) = programs
+        .iter()
+        .filter(|program| program.package == "xtask")
+        .partition(|program| WHOLE_CLUSTER.contains(&program.name.as_str()));
+    let own = |programs: Vec<&Program>| tests(&[&select(programs.into_iter())[..], &ONE_BY_ONE].concat());
+    steps.push(("tests: generated files, chart, admission", own(light)));
     if !options.no_cluster {
         steps.push(("images: release binaries, operator, agent", Work::Images));
-        steps.push(("tests: chart on whole clusters", own(&[], &whole)));
+        steps.push(("tests: chart on whole clusters", own(whole)));
     }
     if options.full {
         steps.push(("mutants: each is noticed by its tests", Work::Mutants));
@@ -149,23 +128,48 @@ fn steps(options: &Options, own: &[String]) -> Vec<(&'static str, Work)> {
     steps
 }
 
+/// `cargo test` of the [`SELECTION`].
+fn tests(arguments: &[&str]) -> Work {
+    cargo(&[&SELECTION[..], arguments].concat())
+}
+
+/// These test programs and no others.
+fn select<'a>(programs: impl Iterator<Item = &'a Program>) -> Vec<&'a str> {
+    programs.flat_map(|program| ["--test", program.name.as_str()]).collect()
+}
+
 fn cargo(arguments: &[&str]) -> Work {
     Work::Cargo(arguments.iter().map(|&argument| argument.to_owned()).collect())
 }
 
-/// The test programs of this package, from the directory itself: a new one is never forgotten.
-fn own_tests() -> Result<Vec<String>> {
-    let directory = workspace::root().join("xtask/tests");
-    let mut names = vec![];
-    for entry in std::fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
-        let path = entry?.path();
-        let is_test = path.extension().is_some_and(|ending| ending == "rs") || path.join("main.rs").exists();
-        if let (true, Some(name)) = (is_test, path.file_stem()) {
-            names.push(name.to_string_lossy().into_owned());
+/// A test program, which no other package has one of the same name of: cargo selects them by name alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Program {
+    /// The package's directory.
+    package: &'static str,
+    name: String,
+}
+
+/// The workspace's packages that have test programs, by their directories.
+const PACKAGES: [&str; 8] =
+    ["crds", "datapath", "forwarder", "wireguard", "lab", "operator", "node-agent", "xtask"];
+
+/// All test programs, from the directories themselves: a new one is never forgotten.
+fn programs() -> Result<Vec<Program>> {
+    let mut programs = vec![];
+    for package in PACKAGES {
+        let directory = workspace::root().join(package).join("tests");
+        for entry in std::fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+            let path = entry?.path();
+            let is_test =
+                path.extension().is_some_and(|ending| ending == "rs") || path.join("main.rs").exists();
+            if let (true, Some(name)) = (is_test, path.file_stem()) {
+                programs.push(Program { package, name: name.to_string_lossy().into_owned() });
+            }
         }
     }
-    names.sort();
-    Ok(names)
+    programs.sort();
+    Ok(programs)
 }
 
 impl Work {
@@ -225,7 +229,7 @@ mod tests {
             Work::Cargo(arguments) => arguments.join(" "),
             other => format!("{other:?}"),
         };
-        steps(options, &own_tests().unwrap()).into_iter().map(|(_, work)| line(work)).collect()
+        steps(options, &programs().unwrap()).into_iter().map(|(_, work)| line(work)).collect()
     }
 
     #[test]
@@ -233,11 +237,30 @@ mod tests {
         let all = lines(&Options::default());
         let some = lines(&Options { no_cluster: true, ..Options::default() });
         assert_eq!(all[..all.len() - 2], some, "only the last two steps are left out");
-        let (rest, whole) = (all[..all.len() - 2].join("\n"), &all[all.len() - 1]);
-        for test in own_tests().unwrap() {
-            let word = format!("--test {test} ");
-            assert_eq!(whole.contains(&word), WHOLE_CLUSTER.contains(&&*test), "{test}");
-            assert_ne!(whole.contains(&word), rest.contains(&word), "{test} runs once");
+        let all: Vec<String> = all.iter().map(|line| format!("{line} ")).collect();
+        for Program { package, name } in programs().unwrap() {
+            let word = format!("--test {name} ");
+            let steps: Vec<usize> = (0..all.len()).filter(|step| all[*step].contains(&word)).collect();
+            assert_eq!(steps.len(), 1, "{name} of {package} runs in one step");
+            assert_eq!(steps[0] == all.len() - 1, WHOLE_CLUSTER.contains(&&*name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_test_programs_have_one_name() {
+        let mut names: Vec<String> = programs().unwrap().into_iter().map(|program| program.name).collect();
+        names.sort();
+        let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+    }
+
+    #[test]
+    fn packages_without_test_programs_are_left_out_and_no_others() {
+        let members = std::fs::read_to_string(workspace::root().join("Cargo.toml")).unwrap();
+        let members = members.lines().find(|line| line.starts_with("members")).unwrap().to_owned();
+        for member in members.split('"').skip(1).step_by(2) {
+            let has_tests = workspace::root().join(member).join("tests").exists();
+            assert_eq!(has_tests, PACKAGES.contains(&member), "{member}");
         }
     }
 
@@ -258,7 +281,7 @@ mod tests {
         for word in ["--test generated", "--test definitions", "--test pair_table", "--test rules"] {
             assert!(quick.contains(word), "{word} is missing in\n{quick}");
         }
-        assert!(!quick.contains("Prerequisites") && !quick.contains("--test cluster"), "{quick}");
+        assert!(!quick.contains("Prerequisites") && !quick.contains("chart_cluster"), "{quick}");
     }
 
     #[test]
@@ -272,8 +295,9 @@ mod tests {
                 assert!(file.exists() || folder.exists(), "{package} has no test {test}");
             }
         }
-        let own = own_tests().unwrap();
-        assert!(WHOLE_CLUSTER.iter().all(|test| own.iter().any(|name| name == test)), "{own:?}");
+        let programs = programs().unwrap();
+        let exists = |name: &str| programs.iter().any(|one| one.package == "xtask" && one.name == name);
+        assert!(WHOLE_CLUSTER.iter().all(|name| exists(name)), "{programs:?}");
         let tables = std::fs::read_to_string(root.join("datapath/tests/desired_tables.rs")).unwrap();
         assert!(
             tables.contains(&format!("fn {NOT_PURE}()")),

@@ -401,8 +401,7 @@ fn subnet(number: u8) -> Subnet {
 fn forwarder(node: &str) -> Child {
     // In a virtual machine there is nothing to build it with; it lies beside the test.
     let program = std::env::var_os("TARTAN_FORWARDER").map(PathBuf::from);
-    let program =
-        program.unwrap_or_else(|| tartan_lab::program("tartan-forwarder", "tartan-forwarder").unwrap());
+    let program = program.unwrap_or_else(|| tartan_lab::program("tartan-forwarder").unwrap());
     Command::new("ip").args(["netns", "exec", node]).arg(program).spawn().unwrap()
 }
 

@@ -107,7 +107,7 @@ pub fn main() -> Result<()> {
 
 /// The path of `tartan-lab-traffic`, which is built when it is first asked for.
 pub fn program() -> Result<PathBuf> {
-    crate::built::program("tartan-lab", "tartan-lab-traffic")
+    crate::built::program("tartan-lab-traffic")
 }
 
 /// A running echo. Dropping it ends it.

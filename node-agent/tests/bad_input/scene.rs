@@ -30,7 +30,7 @@ impl Scene {
             "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" },
             "spec": { "cidrs": [pods_entry()], "defaultBackend": { "type": "host-gw" } },
         }));
-        let program = tartan_lab::program("tartan-operator", "tartan-operator").unwrap();
+        let program = tartan_lab::program("tartan-operator").unwrap();
         let mut command: Command = cluster.node("node1").command(program.to_str().unwrap());
         command.args(["run", "--no-leader-election"]).env("KUBECONFIG", cluster.api.kubeconfig());
         let operator = cluster.node("node1").start("operator", &command).unwrap();
@@ -129,7 +129,7 @@ impl Scene {
 
     /// Starts a program of ours on node2.
     pub fn start_program(&mut self, name: &str) {
-        let program = tartan_lab::program(name, name).unwrap();
+        let program = tartan_lab::program(name).unwrap();
         let command = self.node2().command(program.to_str().unwrap());
         let process = self.node2().start(name, &command).unwrap();
         self.beside.push(process);

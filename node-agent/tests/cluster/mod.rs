@@ -150,7 +150,7 @@ impl Cluster {
 
     /// The real one, on the first node, for those who don't write leases themselves.
     pub fn start_operator(&mut self) {
-        let program = program("tartan-operator", "tartan-operator").unwrap();
+        let program = program("tartan-operator").unwrap();
         let mut command = self.node("node1").command(&program.display().to_string());
         command.args(["run", "--no-leader-election"]).env("KUBECONFIG", self.api.kubeconfig());
         self.operator = Some(self.node("node1").start("operator", &command).unwrap());

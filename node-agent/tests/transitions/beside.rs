@@ -22,8 +22,7 @@ impl Scene {
     pub fn start_beside(&mut self, node: &str, daemon: bool) -> Vec<Process> {
         let mut started = vec![];
         if kernel_has(BackendType::Udp) {
-            let forwarder =
-                lab_program("tartan-forwarder", || program("tartan-forwarder", "tartan-forwarder").unwrap());
+            let forwarder = lab_program("tartan-forwarder", || program("tartan-forwarder").unwrap());
             let command = self.fabric.node(node).command(&forwarder);
             started.push(self.start_on(node, "forwarder", &command));
         }

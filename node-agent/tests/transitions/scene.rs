@@ -158,8 +158,7 @@ impl Scene {
 
     /// It runs on the first node, as it would with the chart, and so loses the API server with it.
     pub fn start_operator(&mut self) {
-        let program =
-            lab_program("tartan-operator", || program("tartan-operator", "tartan-operator").unwrap());
+        let program = lab_program("tartan-operator", || program("tartan-operator").unwrap());
         let mut command = self.fabric.node("node1").command(&program);
         command.args(["run", "--no-leader-election"]).env("KUBECONFIG", &self.api.kubeconfig);
         self.operator = Some(self.start_on("node1", "operator", &command));
