@@ -74,6 +74,14 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
+/// Takes tartan off the hosts, as the chart's README says, and waits until each agent's pod says that its node is clean.
+pub fn clean(cluster: &Cluster, values: &str) -> Result<()> {
+    helm(cluster, "upgrade", &format!("{values}\ncleanup: {{enabled: true}}\n"))?;
+    let status = ["rollout", "status", "daemonset/tartan-node-agent", "--timeout=120s", "-n", NAMESPACE];
+    cluster.kubectl(&status)?.ok()?;
+    Ok(())
+}
+
 /// Waits until every node is Ready and every agent says that its node's network is.
 pub fn wait_ready(cluster: &Cluster) -> Result<()> {
     for (kind, condition) in [("node", "Ready"), ("nodenetwork", "Ready")] {
@@ -240,7 +248,17 @@ pub fn tell_state(cluster: &Cluster) {
         &["get", "clusternetworks,networkpools,subnetleases,nodenetworks"],
         &["describe", "nodenetworks"],
         &["get", "events", "-A", "--sort-by=.lastTimestamp"],
-        &["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=tartan", "--prefix", "--tail=30"],
+        &[
+            "logs",
+            "-n",
+            NAMESPACE,
+            "-l",
+            "app.kubernetes.io/name=tartan",
+            "--prefix",
+            "--tail=30",
+            "--all-containers",
+            "--ignore-errors",
+        ],
     ] {
         eprintln!("$ kubectl {}", arguments.join(" "));
         match cluster.kubectl(arguments) {

@@ -157,7 +157,7 @@ fn story(cluster: &Cluster, images: &image::Images) {
 
     chapter("on request the hosts are clean again");
     kubectl(cluster, &["delete", "daemonset", "web"]);
-    cluster::helm(cluster, "upgrade", &format!("{VALUES}\ncleanup: {{enabled: true}}\n")).unwrap();
+    cluster::clean(cluster, VALUES).unwrap();
     for node in cluster.nodes() {
         eventually_ok(&format!("{} to be clean", node.name()), Duration::from_secs(90), || {
             let links = node.exec(&["ip", "-oneline", "link"])?.ok()?.stdout;

@@ -47,7 +47,8 @@ struct End {
 }
 
 impl<'a> Scene<'a> {
-    pub fn set(cluster: &'a Cluster) -> Self {
+    /// With loads that are slowed down by this at least.
+    pub fn set(cluster: &'a Cluster, slower: u32) -> Self {
         let nodes = cluster.nodes();
         let manifest: String = (0..).zip(nodes).map(|(number, node)| pod(node.name(), number)).collect();
         cluster.apply(&manifest).unwrap().ok().unwrap();
@@ -55,7 +56,7 @@ impl<'a> Scene<'a> {
         let ends: Vec<End> =
             (0..).zip(nodes).map(|(number, node)| End::find(cluster, node.name(), number)).collect();
         let echoes = ends.iter().map(|end| Echo::start(&end.inside, PORT).unwrap()).collect();
-        let mut scene = Self { cluster, ends, _echoes: echoes, slower: 1 };
+        let mut scene = Self { cluster, ends, _echoes: echoes, slower };
         scene.wait_for_services();
         scene.find_pace();
         scene
@@ -167,6 +168,8 @@ impl Class {
 struct Flowing {
     class: Class,
     name: String,
+    /// UDP packets a second.
+    rate: u32,
     load: Load,
 }
 
@@ -174,8 +177,9 @@ impl Flowing {
     fn start(scene: &Scene<'_>, class: Class, from: &End, to: &End) -> Self {
         let (place, target) = class.ends(scene.cluster, from, to);
         let name = format!("{class:?}-{}-{}", from.node, to.node);
-        let load = Load::start(place, &name, target, &class.load(scene.slower)).unwrap();
-        Self { class, name, load }
+        let options = class.load(scene.slower);
+        let load = Load::start(place, &name, target, &options).unwrap();
+        Self { class, name, rate: options.udp_rate, load }
     }
 }
 
@@ -184,29 +188,33 @@ pub struct Traffic(Vec<Flowing>);
 
 impl Traffic {
     /// Ends all loads at once, and tells what each of them counted.
-    fn end(self) -> impl Iterator<Item = (Class, String, Report)> {
+    fn end(self) -> impl Iterator<Item = (Flow, Report)> {
         for flowing in &self.0 {
             flowing.load.stop();
         }
-        self.0.into_iter().map(|Flowing { class, name, load }| (class, name, load.finish().unwrap()))
+        self.0
+            .into_iter()
+            .map(|Flowing { class, name, rate, load }| (Flow { class, name, rate }, load.finish().unwrap()))
     }
 
     /// Ends the traffic. Milliseconds.
     fn longest_delay(self) -> u64 {
-        self.end().map(|(.., report)| report.max_delay_ms()).max().unwrap()
+        self.end().map(|(_, report)| report.max_delay_ms()).max().unwrap()
     }
 
-    /// Ends the traffic, prints what became of each class, and returns the faults: nothing may be lost.
-    pub fn finish(self, title: &str) -> Vec<String> {
+    /// Ends the traffic, prints what became of each class, and returns the faults: no connection may be lost, and of
+    /// no load more packets than it sends within `allowed`.
+    pub fn finish(self, title: &str, allowed: Duration) -> Vec<String> {
         let mut sums: BTreeMap<Class, Sum> = BTreeMap::new();
         let mut faults = vec![];
-        for (class, name, report) in self.end() {
-            let sum = sums.entry(class).or_default();
+        for (flow, report) in self.end() {
+            let sum = sums.entry(flow.class).or_default();
             sum.add(&report);
             let seen = report.flows.iter().all(|flow| flow.received > 0);
             let (packets, connections) = lost(&report);
-            if packets + connections > 0 || !seen {
-                faults.push(format!("{title}: {name}: {report}"));
+            let too_many = u128::from(packets) > u128::from(flow.rate) * allowed.as_millis() / 1000;
+            if too_many || connections > 0 || !seen {
+                faults.push(format!("{title}: {}: {report}", flow.name));
             }
         }
         for (class, sum) in sums {
@@ -214,6 +222,13 @@ impl Traffic {
         }
         faults
     }
+}
+
+/// What a load was.
+struct Flow {
+    class: Class,
+    name: String,
+    rate: u32,
 }
 
 /// Packets, and connections: those that ended and those that were stuck at the end.

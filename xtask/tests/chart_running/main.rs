@@ -1,8 +1,9 @@
 //! tartan in operation on a real three-node Kubernetes: what it has put on hosts, and what traffic notices while its
-//! parts are restarted and killed and nodes and pools move between backends. Nothing.
+//! parts are restarted and killed and nodes and pools move between backends. Nothing, where the kernel forwards; where
+//! programs do, little.
 //!
-//! One cluster for all, since it costs most of the time. The faults of all chapters are collected, so that one
-//! red run shows all that is red.
+//! One cluster for all of the kernel's and one for the programs', since it costs most of the time. The faults of all
+//! chapters are collected, so that one red run shows all that is red.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +17,8 @@
 mod classes;
 mod disturbances;
 mod footprint;
+mod programs;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +49,16 @@ fn chapter(title: &str) {
 
 #[test]
 fn traffic_of_every_class_survives_what_happens_to_the_control_plane() {
+    tell(story);
+}
+
+#[test]
+fn traffic_of_every_class_passes_programs_that_are_replaced_killed_and_left() {
+    tell(programs::story);
+}
+
+/// Three nodes on two segments. What is known of them is printed where the story fails.
+fn tell(story: impl FnOnce(&Cluster, &image::Images) -> Vec<String>) {
     let images = image::build(&image::default_directory()).unwrap();
     let mut cluster = Cluster::start(ClusterOptions::with_segments(&[2, 1])).unwrap();
     cluster.fabric_mut().outside().unwrap();
@@ -63,14 +76,18 @@ fn traffic_of_every_class_survives_what_happens_to_the_control_plane() {
     }
 }
 
-fn story(cluster: &Cluster, images: &image::Images) -> Vec<String> {
+fn label(cluster: &Cluster) {
     for (node, place) in [("node1", "rack"), ("node2", "rack"), ("node3", "remote")] {
         kubectl(cluster, &["label", "node", node, &format!("place={place}")]);
     }
+}
+
+fn story(cluster: &Cluster, images: &image::Images) -> Vec<String> {
+    label(cluster);
     let before = footprint::Before::of(cluster);
     chapter("the chart is installed");
     cluster::install(cluster, images, VALUES).unwrap();
-    let scene = classes::Scene::set(cluster);
+    let scene = classes::Scene::set(cluster, 1);
     chapter("hosts have what the document lists, and nothing else");
     let mut faults = before.compare(cluster);
     faults.extend(disturbances::all(cluster, &scene));
