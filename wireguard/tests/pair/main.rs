@@ -328,7 +328,7 @@ fn another_program_at_the_other_end_and_behind_the_socket_is_understood() {
 
 /// In a virtual machine: one node's kernel does it, and the other's is not asked.
 #[test]
-#[ignore = "needs a kernel with WireGuard: tests/vm.rs runs it on two"]
+#[ignore = "needs a kernel with WireGuard: tests/kernel_peers.rs runs it on two"]
 fn a_peer_whose_kernel_does_it_is_joined_through_restarts_rotation_and_preshared_keys() {
     apart(|| {
         let mut lab = Lab::start();
