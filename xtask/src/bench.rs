@@ -42,7 +42,7 @@ enum Part {
     Agent,
     /// A node that joins
     Join,
-    /// Throughput and latency
+    /// Throughput, processor time and latency of every backend that this machine can have
     Path,
     /// The udp backend beside others and a plain forwarder
     Udp,
@@ -77,6 +77,7 @@ struct Programs {
     operator: PathBuf,
     agent: PathBuf,
     forwarder: PathBuf,
+    wireguard: PathBuf,
 }
 
 impl Programs {
@@ -87,7 +88,8 @@ impl Programs {
         for (package, parts_of_it) in [
             ("tartan-operator", &[Part::Operator, Part::Scale][..]),
             ("tartan-node-agent", &[Part::Agent, Part::Join, Part::Path, Part::Udp]),
-            ("tartan-forwarder", &[Part::Udp]),
+            ("tartan-forwarder", &[Part::Path, Part::Udp]),
+            ("tartan-wireguard", &[Part::Path]),
         ] {
             if parts.iter().any(|part| parts_of_it.contains(part)) {
                 cargo.args(["-p", package]);
@@ -101,6 +103,7 @@ impl Programs {
             operator: release.join("tartan-operator"),
             agent: release.join("tartan-node-agent"),
             forwarder: release.join("tartan-forwarder"),
+            wireguard: release.join("tartan-wireguard"),
         })
     }
 }

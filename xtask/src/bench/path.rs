@@ -1,8 +1,11 @@
-//! What a pod's packets lose to the path, beside the nodes' own in the same run.
+//! What a pod's packets lose to the path, beside the nodes' own in the same run: throughput, processor time, latency.
+//!
+//! WireGuard is the process in user space: kernels that have it themselves are in a virtual machine here, whose times
+//! tell nothing.
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tartan_lab::{
     ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, Process, eventually_ok,
@@ -15,7 +18,12 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
     let scene = Scene::start(programs)?;
     let (one, two) = (scene.fabric.node(NODES[0]), scene.fabric.node(NODES[1]));
     let (from, to) = (one.pod("from")?, two.pod("to")?);
-    for name in ["vxlan", "host-gw"] {
+    let beside = [("forwarder", &programs.forwarder), ("wireguard", &programs.wireguard)];
+    let beside = beside.into_iter().flat_map(|program| [(one, program), (two, program)]);
+    let _beside: Vec<Process> = beside
+        .map(|(host, (name, program))| host.start(name, &host.command(&program.display().to_string())))
+        .collect::<Result<_>>()?;
+    for name in ["vxlan", "host-gw", "udp", "wireguard"] {
         scene.go_by(name, (&from, to.ip()))?;
         let _server = to.spawn("iperf", &["iperf3", "--server", "--port", "5201"])?;
         let _other = two.spawn("iperf", &["iperf3", "--server", "--port", "5202"])?;
@@ -29,6 +37,9 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
     from.remove(one)?;
     to.remove(two)
 }
+
+/// Of one measurement of throughput.
+const SECONDS: u32 = 2;
 
 pub(super) const NODES: [&str; 2] = ["node1", "node2"];
 
@@ -62,6 +73,7 @@ impl Scene {
             let host = fabric.node(name);
             let mut command = host.command(&programs.agent.display().to_string());
             command.env("NODE_NAME", name).env("KUBECONFIG", api.kubeconfig());
+            command.env("TARTAN_USER_WIREGUARD", "auto");
             agents.push(host.start("agent", &command)?);
             eventually_ok("a CNI configuration", Duration::from_secs(60), || {
                 host.exec(&["test", "-e", "/etc/cni/net.d/05-tartan.conflist"])?.ok()
@@ -72,12 +84,16 @@ impl Scene {
 
     /// Has both nodes send by `kind`, and returns when a pod's packets go that way.
     pub(super) fn go_by(&self, kind: &str, (from, to): (&Namespace, IpAddr)) -> Result<()> {
-        let accepts = ["vxlan", "host-gw", "udp"];
+        let accepts = ["vxlan", "host-gw", "udp", "wireguard"];
         let patch = json!({ "spec": { "backend": { "type": kind, "accepts": accepts } } }).to_string();
         for name in ["10.0.0.0-24", "10.0.1.0-24"] {
             self.api.kubectl(&["patch", "subnetlease", name, "--type=merge", "-p", &patch])?.ok()?;
         }
-        let device = if kind == "host-gw" { "dev eth0".to_owned() } else { format!("dev tartan-{kind}") };
+        let device = match kind {
+            "host-gw" => "dev eth0".to_owned(),
+            "wireguard" => "dev tartan-wg".to_owned(),
+            other => format!("dev tartan-{other}"),
+        };
         let address = to.to_string();
         eventually_ok("the path", Duration::from_secs(60), || {
             let route = self.fabric.node(NODES[0]).exec(&["ip", "route", "get", &address])?.ok()?.stdout;
@@ -89,12 +105,25 @@ impl Scene {
     }
 }
 
+/// Of one TCP stream, in Gb/s.
 pub(super) fn throughput(from: &Namespace, to: &str, port: &str) -> Result<f64> {
-    let client = ["iperf3", "--client", to, "--port", port, "--time", "2", "--json"];
+    let client = ["iperf3", "--client", to, "--port", port, "--time", &SECONDS.to_string(), "--json"];
     let output = eventually_ok("iperf3", Duration::from_secs(20), || from.exec(&client)?.ok())?;
     let answer: Value = serde_json::from_str(&output.stdout)?;
     let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 gave no figure")?;
     Ok(bits / 1e9)
+}
+
+/// Seconds that the machine's processors were busy since it started, for whomever: `/proc/stat` (proc(5)).
+fn busy() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let times: Vec<u64> =
+        stat.lines().next().into_iter().flat_map(str::split_whitespace).flat_map(str::parse).collect();
+    // user nice system idle iowait irq softirq steal; guests' time is in the first two. A hundredth of a second each.
+    let [user, nice, system, _, _, irq, softirq, ..] = times[..] else {
+        bail!("/proc/stat begins with {times:?}")
+    };
+    Ok((user + nice + system + irq + softirq) as f64 / 100.0)
 }
 
 const ECHO: u16 = 5203;
@@ -103,15 +132,19 @@ const ECHO: u16 = 5203;
 #[derive(Default)]
 struct Figures {
     throughput: [Vec<f64>; 2],
+    processor: [Vec<f64>; 2],
     tcp: [Vec<f64>; 2],
     udp: [Vec<f64>; 2],
 }
 
 impl Figures {
     fn measure(&mut self, pods: (&Namespace, IpAddr), nodes: (&Namespace, IpAddr)) -> Result<()> {
-        let Self { throughput: gigabits, tcp, udp } = self;
+        let Self { throughput: gigabits, processor, tcp, udp } = self;
         for (at, port, (from, to)) in [(0, "5201", pods), (1, "5202", nodes)] {
-            gigabits[at].push(throughput(from, &to.to_string(), port)?);
+            let before = busy()?;
+            let rate = throughput(from, &to.to_string(), port)?;
+            processor[at].push((busy()? - before) / (rate * f64::from(SECONDS)) * 1e3);
+            gigabits[at].push(rate);
         }
         for (times, by_udp) in [(tcp, false), (udp, true)] {
             for (at, (from, to)) in [pods, nodes].into_iter().enumerate() {
@@ -122,9 +155,10 @@ impl Figures {
     }
 
     fn report(self, name: &str) {
-        let Self { throughput, tcp, udp } = self;
+        let Self { throughput, processor, tcp, udp } = self;
         for (what, unit, [pods, nodes]) in [
             ("one TCP stream", "Gb/s", throughput),
+            ("processors of the machine", "ms/Gb", processor),
             ("round trip over TCP, median", "us", tcp),
             ("round trip over UDP, median", "us", udp),
         ] {
