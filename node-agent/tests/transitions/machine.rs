@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(1200);
 /// For all changes that there are.
 const LONG: Duration = Duration::from_secs(3600);
 
-const RING: &str = "ring::a_pool_goes_round_all_backends_and_back_and_nothing_is_lost";
+const RING: &str = "ring::a_pool_goes_round_all_backends_and_back_and_no_more_is_lost_than_may_be";
 const SEALED: &str = "sealed::no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_nodes";
 const MIXED: &str =
     "mixed::every_pair_of_a_mixed_cluster_has_the_path_of_the_table_or_is_refused_on_both_ends";

@@ -11,19 +11,19 @@ use super::{
     wait_for,
 };
 
-/// Backends between which nothing may be lost, in an order in which each neighbours what differs most from it. What
-/// changes to and from udp and ipsec lose is measured ([`super::matrix`]).
+/// In an order in which each neighbours what differs most from it. Between those of the kernel nothing may be lost. What
+/// changes to and from ipsec lose is measured ([`super::matrix`]).
 const RING: &[BackendType] =
-    &[BackendType::Vxlan, BackendType::HostGw, BackendType::Ipip, BackendType::Wireguard];
+    &[BackendType::Vxlan, BackendType::HostGw, BackendType::Udp, BackendType::Ipip, BackendType::Wireguard];
 
 const POOL: &str = "all";
 
 #[test]
-fn a_pool_goes_round_all_backends_and_back_and_nothing_is_lost() {
+fn a_pool_goes_round_all_backends_and_back_and_no_more_is_lost_than_may_be() {
     let (can, cannot) = split();
     let way: Vec<_> = can.iter().chain(&can[..1]).chain(can.iter().rev()).copied().collect();
     go(&way, &cannot);
-    println!("ring: nothing lost");
+    println!("ring: no more lost than may be");
 }
 
 /// What this kernel has, and what it hasn't.
