@@ -42,7 +42,7 @@ enum Part {
     Agent,
     /// A node that joins
     Join,
-    /// Throughput, processor time and latency of every backend that this machine can have
+    /// Throughput, processor time and latency of vxlan, host-gw, udp and WireGuard in user space
     Path,
     /// The udp backend beside others and a plain forwarder
     Udp,

@@ -30,8 +30,8 @@ pub struct Options {
 /// Those of our own test programs that start a whole cluster; the others need an API server at most.
 const WHOLE_CLUSTER: [&str; 4] = ["chart_cluster", "chart_families", "chart_pods", "chart_running"];
 
-/// Everything is built of the whole workspace and with the same features, so that each crate is compiled once: with
-/// other packages selected, cargo gives the crates that all use other features, and compiles them anew.
+/// Tests are built of the whole workspace and with the same features, so that the crates that all use are compiled once:
+/// with other packages selected, cargo gives them other features, and compiles them anew.
 const SELECTION: [&str; 5] =
     ["test", "--locked", "--workspace", "--features", "tartan-node-agent/failpoints"];
 
@@ -88,7 +88,7 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     }
     steps.push(("prerequisites: Debian packages, Kubernetes, etcd, helm", Work::Prerequisites));
     steps.push(("tests: beside the code, of all crates", tests(&["--lib", "--bins", "--no-fail-fast"])));
-    steps.push(("tests: examples in the documentation", tests(&["--doc"])));
+    steps.push(("tests: examples in the documentation", tests(&["--doc", "--no-fail-fast"])));
     for (name, packages, how) in [
         (
             "tests: golden files, API schema, kernel",

@@ -15,7 +15,7 @@ use tartan_lab::{
 use super::{Options, Programs, create, node, prepare, report};
 
 pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
-    let scene = Scene::start(programs)?;
+    let scene = Scene::start(programs, &["vxlan", "host-gw", "udp", "wireguard"])?;
     let (one, two) = (scene.fabric.node(NODES[0]), scene.fabric.node(NODES[1]));
     let (from, to) = (one.pod("from")?, two.pod("to")?);
     let beside = [("forwarder", &programs.forwarder), ("wireguard", &programs.wireguard)];
@@ -48,10 +48,12 @@ pub(super) struct Scene {
     pub(super) fabric: Fabric,
     api: ApiServer,
     agents: Vec<Process>,
+    /// Backends that both nodes receive.
+    accepts: &'static [&'static str],
 }
 
 impl Scene {
-    pub(super) fn start(programs: &Programs) -> Result<Self> {
+    pub(super) fn start(programs: &Programs, accepts: &'static [&'static str]) -> Result<Self> {
         let mut fabric = Fabric::start(FabricOptions::with_segments(&[2]))?;
         let api = fabric.api_server(ApiServerOptions::default())?;
         prepare(&api)?;
@@ -79,13 +81,13 @@ impl Scene {
                 host.exec(&["test", "-e", "/etc/cni/net.d/05-tartan.conflist"])?.ok()
             })?;
         }
-        Ok(Self { fabric, api, agents })
+        Ok(Self { fabric, api, agents, accepts })
     }
 
     /// Has both nodes send by `kind`, and returns when a pod's packets go that way.
     pub(super) fn go_by(&self, kind: &str, (from, to): (&Namespace, IpAddr)) -> Result<()> {
-        let accepts = ["vxlan", "host-gw", "udp", "wireguard"];
-        let patch = json!({ "spec": { "backend": { "type": kind, "accepts": accepts } } }).to_string();
+        let backend = json!({ "type": kind, "accepts": self.accepts });
+        let patch = json!({ "spec": { "backend": backend } }).to_string();
         for name in ["10.0.0.0-24", "10.0.1.0-24"] {
             self.api.kubectl(&["patch", "subnetlease", name, "--type=merge", "-p", &patch])?.ok()?;
         }

@@ -19,7 +19,7 @@ use super::{
 const ECHO: u16 = 5203;
 
 pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
-    let scene = Scene::start(programs)?;
+    let scene = Scene::start(programs, &["vxlan", "host-gw", "udp"])?;
     let (one, two) = (scene.fabric.node(NODES[0]), scene.fabric.node(NODES[1]));
     let (from, to) = (one.pod("from")?, two.pod("to")?);
     let start = |name: &str| -> Result<Process> {

@@ -82,8 +82,8 @@ fn clean(cluster: &Cluster) {
     for node in cluster.nodes() {
         eventually_ok(&format!("{} to be clean", node.name()), PATIENCE, || {
             let script =
-                "ip -oneline link | grep tartan || true; ls -A /run/tartan/wireguard 2>/dev/null || true";
-            let left = node.script(script)?.stdout;
+                "links=$(ip -oneline link); echo \"$links\" | grep tartan || true; ls -A /run/tartan/wireguard 2>/dev/null || true";
+            let left = node.script(script)?.ok()?.stdout;
             anyhow::ensure!(left.is_empty(), "left: {left}");
             Ok(())
         })
