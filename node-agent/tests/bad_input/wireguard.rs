@@ -1,5 +1,5 @@
-//! Rows about WireGuard's settings and keys; those about key files are with the programs'. A node that sends by it, and of which there is no more than the Node, makes the others
-//! receive it; so they need keys, whatever their kernel can do.
+//! Rows about WireGuard's settings and keys; those about key files are with the programs'. A node that sends by it, and
+//! of which there is no more than the Node, makes the others receive it; so they need keys, whatever their kernel can do.
 
 use serde_json::json;
 
