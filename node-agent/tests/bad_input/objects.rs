@@ -1,10 +1,8 @@
 //! Rows about API objects: what admission can judge it refuses, the operator answers the rest.
 
 use serde_json::{Value, json};
-use tartan_lab::eventually_ok;
 
 use super::{
-    cluster::PATIENCE,
     scene::{Scene, entry, nothing, pods_entry},
     table::{Answer, Row},
 };
@@ -220,23 +218,10 @@ fn pools() -> Vec<Row> {
     ]
 }
 
-/// Of which there is no more than the Node.
-fn add_node(scene: &Scene, spec: &Value) {
-    scene.cluster.create(
-        &json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node9" }, "spec": spec }),
-    );
-}
-
 /// Writes another holder into the lease of node9, as an administrator may.
 fn hand_over(scene: &Scene, to: &str) {
-    let labelled = ["get", "subnetleases", "-l", "tartan.network/node=node9", "-o", "name"];
-    let name = eventually_ok("a lease", PATIENCE, || {
-        let name = scene.api().kubectl(&labelled)?.ok()?.stdout;
-        anyhow::ensure!(!name.trim().is_empty(), "none");
-        Ok(name.trim().to_owned())
-    });
     let patch = json!({ "spec": { "nodeName": to } }).to_string();
-    scene.kubectl(&["patch", &name.unwrap(), "--type=merge", "-p", &patch]);
+    scene.kubectl(&["patch", &scene.lease_of("node9"), "--type=merge", "-p", &patch]);
 }
 
 fn operator() -> Vec<Row> {
@@ -263,18 +248,8 @@ fn operator() -> Vec<Row> {
             names: "entry around (10.246.0.0/16) contains 10.246.0.5 of node node9",
             remedy: "append an entry that no node's address is in, and drain this one",
             provoke: |scene| {
-                add_node(scene, &json!({}));
-                let addresses = json!([{ "type": "InternalIP", "address": "10.246.0.5" }]);
-                let patch = json!({ "status": { "addresses": addresses } }).to_string();
-                scene.kubectl(&[
-                    "patch",
-                    "node",
-                    "node9",
-                    "--subresource=status",
-                    "--type=merge",
-                    "-p",
-                    &patch,
-                ]);
+                scene.add_node("node9", &json!({}), &json!({}));
+                scene.has_addresses("node9", &json!([{ "type": "InternalIP", "address": "10.246.0.5" }]));
                 scene.entries(&[entry("around", "10.246.0.0/16", 24)]);
                 String::new()
             },
@@ -291,7 +266,7 @@ fn operator() -> Vec<Row> {
             names: "spec.nodeName says node1",
             remedy: "write spec.nodeName and spec.nodeUID of the node whose pods are in it",
             provoke: |scene| {
-                add_node(scene, &json!({}));
+                scene.add_node("node9", &json!({}), &json!({}));
                 hand_over(scene, "node1");
                 String::new()
             },
@@ -309,7 +284,11 @@ fn operator() -> Vec<Row> {
             remedy: "append an entry that has it as one of its blocks",
             provoke: |scene| {
                 scene.patch_network(&json!({ "podCIDRMode": "Adopt" }));
-                add_node(scene, &json!({ "podCIDR": "10.99.0.0/24", "podCIDRs": ["10.99.0.0/24"] }));
+                scene.add_node(
+                    "node9",
+                    &json!({}),
+                    &json!({ "podCIDR": "10.99.0.0/24", "podCIDRs": ["10.99.0.0/24"] }),
+                );
                 String::new()
             },
             mend: |scene| {

@@ -1,6 +1,5 @@
 //! Rows about the programs beside the agent: the forwarder of udp, WireGuard in user space and its keys, the IKE daemon.
 
-use serde_json::json;
 use tartan_lab::eventually_ok;
 
 use super::{
@@ -16,21 +15,14 @@ const fn degraded() -> Answer {
     Answer::Condition("nodenetwork", "node2", "Degraded", "True")
 }
 
-/// Makes every node receive this backend: by a node that sends by it, and of which there is no more than the Node.
 fn ask(scene: &Scene, backend: &str) -> String {
-    scene.pool(
-        "other",
-        &json!({ "nodeSelector": { "matchLabels": { "other": "yes" } }, "backend": { "type": backend } }),
-    );
-    let metadata = json!({ "name": "node9", "labels": { "other": "yes" } });
-    scene.cluster.create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata }));
+    scene.ask_for(backend);
     String::new()
 }
 
 fn ask_no_more(scene: &mut Scene) {
     scene.end_programs();
-    scene.kubectl(&["delete", "node", "node9"]);
-    scene.delete_pools();
+    scene.ask_no_more();
 }
 
 /// An agent that is started anew has this file as its key, `$f`, in the place of one that it made itself.

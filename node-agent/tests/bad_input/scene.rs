@@ -98,6 +98,45 @@ impl Scene {
         self.kubectl(&["delete", "networkpools", "--all"]);
     }
 
+    /// A Node of which there is no more than the object.
+    pub fn add_node(&self, name: &str, labels: &Value, spec: &Value) {
+        let metadata = json!({ "name": name, "labels": labels });
+        self.cluster
+            .create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec }));
+    }
+
+    /// Writes a Node's addresses, as its kubelet does.
+    pub fn has_addresses(&self, node: &str, addresses: &Value) {
+        let patch = json!({ "status": { "addresses": addresses } }).to_string();
+        self.kubectl(&["patch", "node", node, "--subresource=status", "--type=merge", "-p", &patch]);
+    }
+
+    /// The lease of a node, as kubectl names it, once it has one.
+    pub fn lease_of(&self, node: &str) -> String {
+        let label = format!("tartan.network/node={node}");
+        let found = eventually_ok("a lease", PATIENCE, || {
+            let name = self.api().kubectl(&["get", "subnetleases", "-l", &label, "-o", "name"])?.ok()?.stdout;
+            anyhow::ensure!(!name.trim().is_empty(), "none of {node}");
+            Ok(name.trim().to_owned())
+        });
+        found.unwrap()
+    }
+
+    /// Makes every node receive this backend: node9 sends by it.
+    pub fn ask_for(&self, backend: &str) {
+        let labels = json!({ "other": "yes" });
+        self.pool(
+            "other",
+            &json!({ "nodeSelector": { "matchLabels": labels }, "backend": { "type": backend } }),
+        );
+        self.add_node("node9", &labels, &json!({}));
+    }
+
+    pub fn ask_no_more(&self) {
+        self.kubectl(&["delete", "node", "node9"]);
+        self.delete_pools();
+    }
+
     /// An annotation of node2; an empty one is taken away.
     pub fn annotate(&self, name: &str, value: &str) {
         let word = if value.is_empty() { format!("{name}-") } else { format!("{name}={value}") };

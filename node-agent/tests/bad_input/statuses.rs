@@ -11,31 +11,18 @@ use super::{
 
 /// A node whose agent says this.
 fn publish(scene: &Scene, node: &str, status: &Value) {
-    let metadata = json!({ "name": node });
-    scene.cluster.create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata }));
+    scene.add_node(node, &json!({}), &json!({}));
     let said = patch(scene, node, status);
     assert!(said.success(), "{}", said.stderr);
 }
 
 fn patch(scene: &Scene, node: &str, status: &Value) -> tartan_lab::Output {
-    let lease = eventually_ok("a lease", PATIENCE, || {
-        let label = format!("tartan.network/node={node}");
-        let name = scene.api().kubectl(&["get", "subnetleases", "-l", &label, "-o", "name"])?.ok()?;
-        anyhow::ensure!(!name.stdout.trim().is_empty(), "none of {node}");
-        Ok(name.stdout.trim().to_owned())
-    });
     // A file: a large one is longer than a command line may be.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), json!({ "status": status }).to_string()).unwrap();
     let file = format!("--patch-file={}", file.path().display());
-    let arguments = ["patch", &lease.unwrap(), "--subresource=status", "--type=merge", &file];
+    let arguments = ["patch", &scene.lease_of(node), "--subresource=status", "--type=merge", &file];
     scene.api().kubectl(&arguments).unwrap()
-}
-
-/// As the kubelet says.
-fn has_addresses(scene: &Scene, node: &str, addresses: &Value) {
-    let patch = json!({ "status": { "addresses": addresses } }).to_string();
-    scene.kubectl(&["patch", "node", node, "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
 /// Waits until the operator has told the agents.
@@ -101,7 +88,7 @@ pub fn rows() -> Vec<Row> {
                 "give this node an address of its own (annotation tartan.network/public-ips)",
                 |scene| {
                     let address = scene.cluster.node("node1").address().to_string();
-                    has_addresses(scene, "node1", &json!([{ "type": "InternalIP", "address": address }]));
+                    scene.has_addresses("node1", &json!([{ "type": "InternalIP", "address": address }]));
                     vouched_for(scene, "node1", &address);
                     publish(scene, "node9", &json!({ "publicIPs": [address] }));
                     String::new()

@@ -14,37 +14,11 @@ const fn degraded() -> Answer {
     Answer::Condition("nodenetwork", "node2", "Degraded", "True")
 }
 
-/// Makes every node receive wireguard.
-fn ask(scene: &Scene) -> String {
-    scene.pool(
-        "encrypted",
-        &json!({ "nodeSelector": { "matchLabels": { "encrypted": "yes" } }, "backend": { "type": "wireguard" } }),
-    );
-    add_node(scene, "node9");
-    String::new()
-}
-
-fn ask_no_more(scene: &Scene) {
-    scene.kubectl(&["delete", "node", "node9"]);
-    scene.delete_pools();
-}
-
-fn add_node(scene: &Scene, name: &str) {
-    let metadata = json!({ "name": name, "labels": { "encrypted": "yes" } });
-    scene.cluster.create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata }));
-}
-
 /// What that node's agent would publish.
 fn publish_key(scene: &Scene, node: &str) {
-    let lease = tartan_lab::eventually_ok("a lease", super::cluster::PATIENCE, || {
-        let label = format!("tartan.network/node={node}");
-        let name = scene.api().kubectl(&["get", "subnetleases", "-l", &label, "-o", "name"])?.ok()?;
-        anyhow::ensure!(!name.stdout.trim().is_empty(), "none of {node}");
-        Ok(name.stdout.trim().to_owned())
-    });
     let endpoints = json!([{ "type": "wireguard", "publicKey": "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", "port": 51820 }]);
     let patch = json!({ "status": { "endpoints": endpoints } }).to_string();
-    scene.kubectl(&["patch", &lease.unwrap(), "--subresource=status", "--type=merge", "-p", &patch]);
+    scene.kubectl(&["patch", &scene.lease_of(node), "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
 pub fn rows() -> Vec<Row> {
@@ -66,7 +40,7 @@ pub fn rows() -> Vec<Row> {
         names,
         remedy,
         provoke,
-        mend: |scene| ask_no_more(scene),
+        mend: |scene| scene.ask_no_more(),
     };
     vec![
         refused(
@@ -84,7 +58,7 @@ pub fn rows() -> Vec<Row> {
         Row {
             mend: |scene| {
                 scene.patch_network(&json!({ "backends": { "wireguard": { "presharedKey": false } } }));
-                ask_no_more(scene);
+                scene.ask_no_more();
             },
             ..key(
                 "a preshared key is asked for, and its Secret is absent",
@@ -92,7 +66,8 @@ pub fn rows() -> Vec<Row> {
                 "put one into the entry presharedKey of the Secret tartan-wireguard",
                 |scene| {
                     scene.patch_network(&json!({ "backends": { "wireguard": { "presharedKey": true } } }));
-                    ask(scene)
+                    scene.ask_for("wireguard");
+                    String::new()
                 },
             )
         },
@@ -105,7 +80,7 @@ pub fn rows() -> Vec<Row> {
             remedy: "remove its key file and restart its agent",
             provoke: |scene| {
                 for node in ["node8", "node9"] {
-                    add_node(scene, node);
+                    scene.add_node(node, &json!({}), &json!({}));
                     publish_key(scene, node);
                 }
                 String::new()
