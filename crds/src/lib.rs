@@ -32,7 +32,7 @@ pub use cluster_network::{
 };
 pub use duration::{Duration, DurationError};
 pub use growth::{Growth, Reservation};
-pub use ipsec::IpsecParameters;
+pub use ipsec::{IpsecAuthentication, IpsecParameters};
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
 pub use node_network::{
     AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, PathCount, PeerWithoutPath, Uplink,

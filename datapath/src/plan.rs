@@ -167,7 +167,7 @@ fn link_under<'a>(key: &'a Key, value: &'a Value) -> Option<&'a str> {
         | Key::NftTable
         | Key::ForwardException(_)
         | Key::XfrmPolicy { .. }
-        | Key::IkeSecret
+        | Key::IkeCredentials
         | Key::IkeConnection(_)
         | Key::IkeAssociation(_) => None,
     }
@@ -185,7 +185,7 @@ fn is_deletable(key: &Key) -> bool {
         | Key::Fdb { .. }
         | Key::WireguardPeer { .. }
         | Key::XfrmPolicy { .. }
-        | Key::IkeSecret
+        | Key::IkeCredentials
         | Key::IkeConnection(_)
         | Key::IkeAssociation(_)
         | Key::UdpPeer(_)

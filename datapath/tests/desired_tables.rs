@@ -65,7 +65,7 @@ fn an_ipsec_pair_is_wrapped_by_policies_that_are_there_before_its_route() {
         "sysctl net.ipv4.conf.tartan-ipsec.rp_filter = 2",
     ];
     let tail = [
-        "ike preshared key ",
+        "ike credentials preshared key",
         "ike connection tartan-198-51-0-1 local 192.0.2.11 remote 198.51.0.1 esp aes128gcm16-sha256-prfsha256-ecp256 ike aes256-sha256-modp4096",
     ];
     // Both only receive: everything is ready, and the packets still go by vxlan.

@@ -12,6 +12,10 @@ use anyhow::{Context as _, Result};
 
 use crate::run::run;
 
+/// As `cargo xtask test` selects: else the crates that all use would be compiled anew, with other features.
+const SELECTION: &str = "--workspace";
+const TEST_FEATURES: [&str; 2] = ["--features", "tartan-node-agent/failpoints"];
+
 /// The path of a program of the workspace, which is built when it is first asked for.
 pub fn program(name: &str) -> Result<PathBuf> {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
@@ -28,10 +32,11 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let path = profile.join(name);
     // An older one may lie there: cargo knows.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // Selected of the whole workspace, as tests are: else the crates below would be compiled anew with other features.
-    cargo.args(["build", "--locked", "--quiet", "--workspace", "--bin", name]);
+    cargo.args(["build", "--locked", "--quiet", "--bin", name]).arg(SELECTION);
     if profile.ends_with("release") {
         cargo.arg("--release");
+    } else {
+        cargo.args(TEST_FEATURES);
     }
     cargo.arg("--target-dir").arg(profile.parent().context("a profile is in a target directory")?);
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
@@ -46,36 +51,26 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A test program that needs no shared library, for [`crate::vm`].
-pub fn static_test(test: &str) -> Result<PathBuf> {
-    build_static(&["test", "--no-run", "--test", test], test)
-}
-
-/// A program, likewise.
-pub fn static_program(name: &str) -> Result<PathBuf> {
-    build_static(&["build", "--bin", name], name)
-}
-
-/// In a target directory of its own beside the present one, since the flags differ.
-fn build_static(words: &[&str], name: &str) -> Result<PathBuf> {
+/// The path of a test program of the workspace, for [`crate::vm`]. It is built as `cargo xtask test` builds it, which
+/// after that takes a second.
+pub fn test_program(test: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
-    let target = target.and_then(Path::parent).context("a test is in a target directory")?.join("static");
+    let target = target.and_then(Path::parent).context("a test is in a target directory")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(words).args(["--locked", "--quiet", "--message-format", "json", "--workspace"]);
-    // With the target named, the flags don't reach build scripts and macros.
-    cargo.args(["--target", "x86_64-unknown-linux-gnu"]).arg("--target-dir").arg(target);
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo.args(["test", "--no-run", "--locked", "--quiet", "--message-format", "json", "--test", test]);
+    cargo.arg(SELECTION).args(TEST_FEATURES);
+    cargo.arg("--target-dir").arg(target);
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
     forget_own_package(&mut cargo);
-    let output = run(&mut cargo)?.ok().with_context(|| format!("build {name}"))?;
+    let output = run(&mut cargo)?.ok().with_context(|| format!("build {test}"))?;
     output
         .stdout
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message.pointer("/target/name").and_then(|found| found.as_str()) == Some(name))
+        .filter(|message| message.pointer("/target/name").and_then(|found| found.as_str()) == Some(test))
         .find_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
-        .with_context(|| format!("cargo built no {name}"))
+        .with_context(|| format!("cargo built no {test}"))
 }
 
 /// What cargo tells a test about its own package would make another package's dependencies look changed.

@@ -34,7 +34,7 @@ pub mod vm;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Place};
-pub use built::{program, static_program, static_test};
+pub use built::{program, test_program};
 pub use cluster::{Cluster, ClusterOptions, Families};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment, Tapped};
 pub use home::{Lifetime, remove_leftovers};

@@ -89,6 +89,8 @@ pub struct Assessment {
 
 /// The data path's reason for an IKE daemon that was there before.
 const DAEMON_ENDED: &str = "ike-daemon-ended";
+/// For a certificate whose time is over.
+const CERTIFICATE_EXPIRED: &str = "ike-certificate-expired";
 /// For one that isn't there or doesn't answer.
 const DAEMON_AWAY: [&str; 2] = ["ike-daemon-unreachable", "ike-daemon-silent"];
 
@@ -121,7 +123,10 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         process_awaited,
     } = findings;
     // What it negotiated goes on: neither this node nor those that send to it shall do without.
-    let missed = |reason: &str| reason == DAEMON_ENDED || (*daemon_awaited && DAEMON_AWAY.contains(&reason));
+    let missed = |reason: &str| {
+        [DAEMON_ENDED, CERTIFICATE_EXPIRED].contains(&reason)
+            || (*daemon_awaited && DAEMON_AWAY.contains(&reason))
+    };
     let mut lost_links = BTreeSet::new();
     let in_trouble: BTreeSet<&str> = failed
         .iter()
@@ -290,7 +295,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         troubles.push(NotReady::new(
             reason::IKE_UNANSWERED,
             format!(
-                "no IPsec association with node {first}{others}: let UDP ports 500 and 4500 and ESP through between the nodes, and give both the same preshared key (Secret tartan-ipsec)"
+                "no IPsec association with node {first}{others}: let UDP ports 500 and 4500 and ESP through between the nodes, and give both the same preshared key (Secret tartan-ipsec) or certificates of one authority"
             ),
         ));
     }

@@ -121,6 +121,17 @@ pub struct Options {
     )]
     pub ipsec_key: PathBuf,
 
+    /// Where a network that asks for certificates has this node's for the ipsec backend: `ca.crt`, `tls.crt` and
+    /// `tls.key`, which are read again when they change.
+    #[arg(
+        long,
+        env = "TARTAN_IPSEC_CERTIFICATES",
+        value_name = "DIR",
+        default_value = "/etc/tartan/ipsec",
+        global = true
+    )]
+    pub ipsec_certificates: PathBuf,
+
     /// Where the host's /proc/sys can be written: in a container, where it is mounted.
     #[arg(long, env = "TARTAN_PROC_SYS", value_name = "DIR", default_value = "/proc/sys", global = true)]
     pub proc_sys: PathBuf,
@@ -195,6 +206,7 @@ impl Options {
             },
             vici: self.run_dir.join("ipsec/charon.vici"),
             ipsec_key: self.ipsec_key.clone(),
+            ipsec_certificates: self.ipsec_certificates.clone(),
             ..tartan_datapath::kernel::Options::default()
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -225,6 +225,7 @@ struct Worked {
     daemon_awaited: bool,
     process_awaited: bool,
     unanswered: Unanswered,
+    certificate_expiry: Option<SystemTime>,
 }
 
 impl Worked {
@@ -255,6 +256,7 @@ async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
         owned,
         outdated_preshared: seen.outdated_preshared,
         unanswered: seen.unanswered,
+        certificate_expiry: seen.certificate_expiry,
         unseen: seen.failures.iter().map(|error| (error.reason(), chain(error))).collect(),
         desired,
         plan,

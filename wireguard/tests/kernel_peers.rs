@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tartan_lab::{
-    static_program, static_test,
+    program, test_program,
     vm::{Kernel, Machine},
 };
 
@@ -13,11 +13,11 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 #[test]
 fn the_kernels_of_both_series_join_a_node_without_wireguard() {
-    let test = static_test("pair").unwrap();
+    let test = test_program("pair").unwrap();
     for kernel in Kernel::ALL {
         let machine = Machine::new(kernel, &test)
             .arguments(&["--nocapture", "--ignored", "--test-threads", "1"])
-            .file(static_program("tartan-wireguard").unwrap(), "/bin/tartan-wireguard")
+            .program(program("tartan-wireguard").unwrap(), "/bin/tartan-wireguard")
             .environment("TARTAN_WIREGUARD", "/bin/tartan-wireguard");
         let report = machine.run(LIMIT, |line| println!("{line}")).unwrap().ok().unwrap();
         assert!(report.console.contains("1 passed"), "{}", report.console);

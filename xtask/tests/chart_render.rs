@@ -99,6 +99,11 @@ fn values_that_make_no_sense_are_refused_with_the_reason() {
         ("agent.image.digest=sha256:1", "does not match pattern"),
         ("log.format=xml", "value must be one of 'text', 'json'"),
         ("cniConfDir=etc/cni/net.d", "at '/cniConfDir': 'etc/cni/net.d' does not match pattern '^/'"),
+        ("ipsec.certificatesFrom=etc/pki", "at '/ipsec/certificatesFrom'"),
+        (
+            "network.backends.ipsec.authentication=Password",
+            "value must be one of 'PresharedKey', 'Certificate'",
+        ),
         ("image.pullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),
     ] {
         match render(&["--set", setting]) {
@@ -110,6 +115,22 @@ fn values_that_make_no_sense_are_refused_with_the_reason() {
     assert!(said.contains("image.registry is empty: say where the images are"), "{said}");
     let said = render(&["--kube-version", "1.32.9"]).unwrap_err();
     assert!(said.contains("chart requires kubeVersion: >=1.33.0-0"), "{said}");
+}
+
+#[test]
+fn ipsec_goes_by_the_secret_or_by_the_nodes_certificates() {
+    let values = ["--set", "ipsec.enabled=true"];
+    let by_key = render(&values).unwrap();
+    assert!(
+        by_key.contains("secretName: tartan-ipsec") && !by_key.contains("ipsec-certificates"),
+        "{by_key}"
+    );
+    let certificates = ["--set", "ipsec.certificatesFrom=/etc/pki/pods"];
+    let by_certificate = render(&[values, certificates].concat()).unwrap();
+    assert!(
+        by_certificate.contains("path: /etc/pki/pods")
+            && !by_certificate.contains("secretName: tartan-ipsec")
+    );
 }
 
 #[test]
@@ -247,7 +268,7 @@ fn promtool_understands_the_alerts_and_the_programs_export_what_they_ask_for() {
     let rules = root().join("charts/tartan/files/alerts.yaml");
     let mut promtool = std::process::Command::new("promtool");
     let said = run(promtool.args(["check", "rules"]).arg(&rules)).unwrap().ok().unwrap();
-    assert!(said.stdout.contains("9 rules found"), "{}", said.stdout);
+    assert!(said.stdout.contains("10 rules found"), "{}", said.stdout);
     let text = fs::read_to_string(&rules).unwrap();
     let names = metric_names(&text, "");
     assert!(names.len() >= 8, "{names:?}");

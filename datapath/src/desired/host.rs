@@ -8,8 +8,8 @@ use super::{Desired, receives};
 use crate::{
     mark,
     model::{
-        Address, Backend, Elements, Family, Intent, Key, Link, LinkKind, Offload, Port, Sysctl, Uplink,
-        Value, WireguardDevice, WireguardEndpoint,
+        Address, Backend, Elements, Family, IkeAuthentication, IkeCredentials, Intent, Key, Link, LinkKind,
+        Offload, Port, Sysctl, Uplink, Value, WireguardDevice, WireguardEndpoint,
     },
     mtu, pair,
     problem::{Problem, ProblemKind},
@@ -153,7 +153,11 @@ fn add_ipsec(intent: &Intent, elements: &mut Elements) -> bool {
     let kind = LinkKind::Xfrm { number: mark::XFRM_INTERFACE };
     elements.insert(Key::Link(mark::IPSEC.into()), Value::Link(Link { kind, mac: None, mtu, up: true }));
     add_address(elements, mark::IPSEC, IpNetwork::from(IpAddr::V4(mark::TUNNEL_ADDRESS)));
-    elements.insert(Key::IkeSecret, Value::IkeSecret);
+    let credentials = match intent.ipsec.authentication {
+        IkeAuthentication::PresharedKey => IkeCredentials::PresharedKey,
+        IkeAuthentication::Certificate => IkeCredentials::Certificate { node: intent.local.node.clone() },
+    };
+    elements.insert(Key::IkeCredentials, Value::IkeCredentials(credentials));
     true
 }
 

@@ -10,7 +10,8 @@ use super::{containment::Allowed, receives};
 use crate::{
     mark,
     model::{
-        Backend, Direction, Elements, Family, IkeConnection, Intent, Key, Peer, Value, XfrmPolicy, request,
+        Backend, Direction, Elements, Family, IkeAuthentication, IkeConnection, Intent, Key, Peer, Value,
+        XfrmPolicy, request,
     },
     pair,
 };
@@ -23,8 +24,12 @@ pub(super) fn add_peer(intent: &Intent, peer: &Peer, allowed: &Allowed, elements
     let Some(local) = own_address(intent, Family::of_address(remote)) else { return };
     // Without what swanctl takes for a separator of sections.
     let name = format!("{}{}", mark::IKE_PREFIX, remote.to_string().replace(['.', ':'], "-"));
-    let connection =
-        IkeConnection { local, remote, request: request(remote), settings: intent.ipsec.clone() };
+    let (local_id, remote_id) = match intent.ipsec.authentication {
+        IkeAuthentication::PresharedKey => (local.to_string(), remote.to_string()),
+        IkeAuthentication::Certificate => (format!("@{}", intent.local.node), format!("@{}", peer.node)),
+    };
+    let settings = intent.ipsec.clone();
+    let connection = IkeConnection { local, remote, local_id, remote_id, request: request(remote), settings };
     elements.insert(Key::IkeConnection(name), Value::IkeConnection(connection));
     for subnet in &allowed.subnets {
         add_policies(*subnet, local, remote, elements);

@@ -254,7 +254,7 @@ fn way(key: &Key) -> Way {
         | Key::UdpPeer(_)
         | Key::Route { .. } => Way::Routes,
         Key::XfrmPolicy { .. } => Way::Policies,
-        Key::IkeSecret | Key::IkeConnection(_) | Key::IkeAssociation(_) => Way::Ike,
+        Key::IkeCredentials | Key::IkeConnection(_) | Key::IkeAssociation(_) => Way::Ike,
         Key::Link(_)
         | Key::Port(_)
         | Key::Offload(_)

@@ -4,6 +4,9 @@
 //! A connection to it is opened for one look or one plan and closed again: the daemon may be restarted at any time,
 //! and the kernel's associations go on meanwhile. A second one lies idle, and tells of the daemon's end.
 
+mod answers;
+mod certificate;
+mod credentials;
 mod key;
 mod message;
 
@@ -13,7 +16,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
 use futures::StreamExt as _;
@@ -21,19 +24,18 @@ use rsvici::Client;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
+use self::answers::Answers;
+pub use self::answers::Unanswered;
+pub(super) use self::credentials::Files;
 pub use self::key::IkeKeyError;
-use self::key::secret;
-use self::message::{Answer, LoadShared, Shared, connection, surplus, unanswered};
+use self::message::{Answer, connection, surplus, unanswered};
 use crate::{
     mark,
-    model::{Action, Elements, IkeConnection, Key, Observed, Step, Value},
+    model::{Action, Elements, IkeConnection, IkeCredentials, Key, Observed, Step, Value},
 };
 
 /// The daemon answers from memory. Everything else of the node waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A peer that is up answers within a second or two; one that was just told of us by its agent, somewhat later.
-const SILENCE: Duration = Duration::from_secs(20);
-
 /// Talking to the daemon failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IkeError {
@@ -74,6 +76,7 @@ impl IkeError {
             Self::Ended(_) => "ike-daemon-ended",
             Self::Request { .. } | Self::Timeout { .. } => "ike-daemon-silent",
             Self::Refused { .. } => "refused",
+            Self::Key(IkeKeyError::Expired { .. }) => "ike-certificate-expired",
             Self::Key(_) => "ike-key-unfit",
         }
     }
@@ -92,33 +95,33 @@ impl IkeError {
     }
 }
 
-/// Peers that the daemon has no association with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unanswered {
-    /// By their outer addresses, for longer than any needs that can answer.
-    pub late: BTreeSet<IpAddr>,
-    /// There are others, of which it is too early to tell.
-    pub more: bool,
-}
-
 /// The way to the daemon.
 #[derive(Debug)]
 pub(super) struct Ike {
     socket: PathBuf,
-    key: PathBuf,
+    files: Files,
     /// It answered this process once.
     reached: bool,
     /// Open as long as the daemon lives.
     idle: Option<UnixStream>,
     /// It did not answer when it was looked at: it isn't asked again in the same round.
     silent: Option<IkeError>,
-    /// Peers that were asked and did not answer, since when.
-    unanswered: BTreeMap<IpAddr, Instant>,
+    pub(super) answers: Answers,
+    /// Until when this node's certificate is valid, at the last look.
+    pub(super) expiry: Option<SystemTime>,
 }
 
 impl Ike {
-    pub(super) fn new(socket: PathBuf, key: PathBuf) -> Self {
-        Self { socket, key, reached: false, idle: None, silent: None, unanswered: BTreeMap::new() }
+    pub(super) fn new(socket: PathBuf, files: Files) -> Self {
+        Self {
+            socket,
+            files,
+            reached: false,
+            idle: None,
+            silent: None,
+            answers: Answers::default(),
+            expiry: None,
+        }
     }
 
     /// Returns when the daemon has ended, once for each. Cancel-safe.
@@ -140,50 +143,47 @@ impl Ike {
         self.idle = None;
         self.silent = None;
         // Of a daemon that can't be asked, nothing is known.
-        let before = std::mem::take(&mut self.unanswered);
-        let wanted = desired.contains_key(&Key::IkeSecret);
-        if !wanted && !self.socket.exists() {
+        let mut answers = std::mem::take(&mut self.answers);
+        let wanted = match desired.get(&Key::IkeCredentials) {
+            Some(Value::IkeCredentials(wanted)) => Some(wanted),
+            _ => None,
+        };
+        self.expiry = wanted.and_then(|wanted| self.files.expiry(wanted));
+        if wanted.is_none() && !self.socket.exists() {
             return;
         }
         // All of it or nothing: of what was not seen, nothing is removed.
         match self.look(desired, wanted).await {
-            Ok((seen, silent)) => {
+            Ok((mut seen, silent)) => {
                 self.reached = true;
-                let now = Instant::now();
-                let since = |peer: IpAddr| (peer, before.get(&peer).copied().unwrap_or(now));
-                self.unanswered = silent.into_iter().map(since).collect();
+                answers.learn(silent);
                 self.idle = UnixStream::connect(&self.socket).await.ok();
+                answers.ask_again(&mut seen);
                 observed.ours.extend(seen);
+                self.answers = answers;
             }
             Err(IkeError::Connect { .. }) => {}
             Err(error) => {
-                tracing::debug!(%error, wanted, "cannot look at the IKE daemon");
+                tracing::debug!(%error, ?wanted, "cannot look at the IKE daemon");
                 self.silent = Some(error);
             }
         }
     }
 
-    /// Peers that don't answer, though they have been asked for so long that any that could would have.
-    pub(super) fn unanswered(&self) -> Unanswered {
-        let now = Instant::now();
-        let (late, young) = self
-            .unanswered
-            .iter()
-            .partition::<BTreeMap<IpAddr, Instant>, _>(|(_, since)| now.duration_since(**since) >= SILENCE);
-        Unanswered { late: late.into_keys().collect(), more: !young.is_empty() }
-    }
-
     /// What is ours, and the peers that have not answered.
-    async fn look(&self, desired: &Elements, wanted: bool) -> Result<(Elements, BTreeSet<IpAddr>), IkeError> {
+    async fn look(
+        &self,
+        desired: &Elements,
+        wanted: Option<&IkeCredentials>,
+    ) -> Result<(Elements, BTreeSet<IpAddr>), IkeError> {
         let mut seen = Elements::new();
         let mut session = Session::open(&self.socket).await?;
-        let shared: Shared = session.ask("get-shared", ()).await?;
-        // A file that can't be used leaves what is loaded.
-        let current = secret(&self.key).ok().map(|(name, _)| name);
-        let mut loaded = shared.keys.iter().filter(|key| key.starts_with(mark::IKE_PREFIX));
-        if loaded.any(|key| !wanted || current.as_ref().is_none_or(|current| current == key)) {
-            seen.insert(Key::IkeSecret, Value::IkeSecret);
-        }
+        let loaded = session.loaded().await?;
+        let held = match wanted {
+            Some(wanted) => self.files.are_loaded(wanted, &loaded).then(|| wanted.clone()),
+            None => (!loaded.is_empty()).then_some(IkeCredentials::PresharedKey),
+        };
+        seen.extend(held.map(|held| (Key::IkeCredentials, Value::IkeCredentials(held))));
         let connections: Vec<BTreeMap<String, message::SeenConnection>> =
             session.list("list-conns", "list-conn").await?;
         for (name, found) in connections.into_iter().flatten() {
@@ -239,11 +239,9 @@ impl Ike {
 
     async fn apply_one(&mut self, session: &mut Session, step: &Step) -> Result<(), IkeError> {
         match (&step.key, &step.value, step.action) {
-            (Key::IkeSecret, _, Action::Delete) => session.unload_keys(None).await,
-            (Key::IkeSecret, ..) => {
-                let (name, secret) = secret(&self.key)?;
-                session.order("load-shared", LoadShared::of(&name, &secret.0)).await?;
-                session.unload_keys(Some(&name)).await
+            (Key::IkeCredentials, _, Action::Delete) => session.unload_credentials().await,
+            (Key::IkeCredentials, Value::IkeCredentials(wanted), _) => {
+                session.load_credentials(&self.files, wanted).await
             }
             (Key::IkeConnection(name), _, Action::Delete) => {
                 session.order("unload-conn", message::Name { name }).await
@@ -294,16 +292,6 @@ impl Session {
         Err(IkeError::Refused { command, message: answer.errmsg })
     }
 
-    /// Our keys, except for this one.
-    async fn unload_keys(&mut self, except: Option<&str>) -> Result<(), IkeError> {
-        let shared: Shared = self.ask("get-shared", ()).await?;
-        let ours = |key: &&String| key.starts_with(mark::IKE_PREFIX) && Some(key.as_str()) != except;
-        for key in shared.keys.iter().filter(ours) {
-            self.order("unload-shared", message::Id { id: key }).await?;
-        }
-        Ok(())
-    }
-
     async fn list<U: DeserializeOwned>(
         &mut self,
         command: &'static str,
@@ -325,13 +313,23 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    fn credentials() -> Value {
+        Value::IkeCredentials(IkeCredentials::PresharedKey)
+    }
+
+    fn files(folder: &Path) -> Files {
+        Files { key: folder.join("psk"), certificates: folder.to_owned() }
+    }
 
     fn steps() -> Vec<Step> {
         let names = ["tartan-192.0.2.1", "tartan-192.0.2.2", "tartan-192.0.2.3"];
         let connections = names.map(|name| Key::IkeConnection(name.to_owned()));
-        let keys = [Key::IkeSecret].into_iter().chain(connections);
-        let step = |key| Step { action: Action::Create, key, value: Value::IkeSecret, before: None };
+        let keys = [Key::IkeCredentials].into_iter().chain(connections);
+        let step = |key| Step { action: Action::Create, key, value: credentials(), before: None };
         keys.map(step).collect()
     }
 
@@ -345,8 +343,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("charon.vici");
         let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let mut ike = Ike::new(socket, folder.path().join("psk"));
-        let desired = Elements::from([(Key::IkeSecret, Value::IkeSecret)]);
+        let mut ike = Ike::new(socket, files(folder.path()));
+        let desired = Elements::from([(Key::IkeCredentials, credentials())]);
         let mut observed = Observed::default();
         let begin = Instant::now();
         ike.observe(&desired, &mut observed).await;
@@ -360,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_daemon_is_told_once() {
-        let mut ike = Ike::new(PathBuf::from("/nowhere"), PathBuf::from("/nowhere"));
+        let mut ike = Ike::new(PathBuf::from("/nowhere"), files(Path::new("/nowhere")));
         let (ours, theirs) = UnixStream::pair().unwrap();
         ike.idle = Some(ours);
         drop(theirs);

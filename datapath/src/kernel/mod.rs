@@ -77,6 +77,8 @@ pub struct Options {
     pub vici: PathBuf,
     /// File of the preshared key of IPsec.
     pub ipsec_key: PathBuf,
+    /// Directory of this node's certificate of IPsec: `ca.crt`, `tls.crt`, `tls.key`.
+    pub ipsec_certificates: PathBuf,
 }
 
 impl Default for Options {
@@ -91,6 +93,7 @@ impl Default for Options {
             user_wireguard: None,
             vici: "/run/tartan/ipsec/charon.vici".into(),
             ipsec_key: "/etc/tartan/ipsec/presharedKey".into(),
+            ipsec_certificates: "/etc/tartan/ipsec".into(),
         }
     }
 }
@@ -132,7 +135,13 @@ impl Kernel {
             monitor,
             socket,
             xfrm: None,
-            ike: Ike::new(options.vici.clone(), options.ipsec_key.clone()),
+            ike: Ike::new(
+                options.vici.clone(),
+                ike::Files {
+                    key: options.ipsec_key.clone(),
+                    certificates: options.ipsec_certificates.clone(),
+                },
+            ),
             nft,
             sysctls,
             forward_seen: BTreeMap::new(),

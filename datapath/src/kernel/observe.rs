@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    time::SystemTime,
 };
 
 use rtnetlink::packet_route::{
@@ -38,6 +39,8 @@ pub struct Observation {
     /// WireGuard peers that go on with another preshared key than is wanted, while their sessions live.
     pub outdated_preshared: usize,
     pub unanswered: Unanswered,
+    /// Until when this node's certificate of IPsec is valid, where it goes by one.
+    pub certificate_expiry: Option<SystemTime>,
 }
 
 impl Kernel {
@@ -71,7 +74,8 @@ impl Kernel {
             seen.failures.extend(result.err());
         }
         self.ike.observe(desired, &mut seen.observed).await;
-        seen.unanswered = self.ike.unanswered();
+        seen.unanswered = self.ike.answers.unanswered();
+        seen.certificate_expiry = self.ike.expiry;
         self.add_settings(desired, &links, &mut seen);
         for chain in ForwardException::ALL {
             match self.forward(chain).await {

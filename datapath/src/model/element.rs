@@ -13,7 +13,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::{Direction, IkeConnection, Mac, Preshared, PublicKey, XfrmPolicy};
+use super::{Direction, IkeConnection, IkeCredentials, Mac, Preshared, PublicKey, XfrmPolicy};
 
 /// What identifies an object in the kernel. The order is the order of creation: a link stands before
 /// what hangs on it, and a route comes after all that it needs.
@@ -47,8 +47,8 @@ pub enum Key {
         source: IpNetwork,
         destination: IpNetwork,
     },
-    /// The IKE daemon's preshared key.
-    IkeSecret,
+    /// By which the IKE daemon proves who this node is.
+    IkeCredentials,
     /// Associations of a peer that are not needed, or not any more, by the daemon's number. Its connection is removed
     /// before them, or it would begin anew.
     IkeAssociation(u32),
@@ -83,7 +83,7 @@ pub enum Value {
     WireguardDevice(WireguardDevice),
     WireguardPeer(WireguardPeer),
     XfrmPolicy(XfrmPolicy),
-    IkeSecret,
+    IkeCredentials(IkeCredentials),
     IkeConnection(IkeConnection),
     IkeAssociation,
     Neighbour(Neighbour),

@@ -46,15 +46,42 @@ pub struct XfrmPolicy {
 pub struct IkeConnection {
     pub local: IpAddr,
     pub remote: IpAddr,
+    /// Who this node says it is, and who the peer must prove to be (RFC 7296, section 3.5): an address, or `@` and the
+    /// Node's name.
+    pub local_id: String,
+    pub remote_id: String,
     /// Of the peer's policies.
     pub request: u32,
     #[serde(flatten)]
     pub settings: IkeSettings,
 }
 
+/// How nodes prove to each other who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IkeAuthentication {
+    /// All share one secret.
+    #[default]
+    PresharedKey,
+    /// Each has one of its own, for its name.
+    Certificate,
+}
+
+/// What the IKE daemon must hold for that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IkeCredentials {
+    PresharedKey,
+    Certificate {
+        /// This node's name.
+        node: String,
+    },
+}
+
 /// What all peers have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct IkeSettings {
+    pub authentication: IkeAuthentication,
     /// Algorithms of the associations that carry packets, in strongSwan's words.
     pub esp_proposal: String,
     /// Those of the negotiation.
@@ -67,6 +94,7 @@ impl Default for IkeSettings {
     /// flannel's.
     fn default() -> Self {
         Self {
+            authentication: IkeAuthentication::default(),
             esp_proposal: "aes128gcm16-sha256-prfsha256-ecp256".to_owned(),
             ike_proposal: "aes256-sha256-modp4096".to_owned(),
             udp_encapsulation: false,

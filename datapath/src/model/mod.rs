@@ -16,7 +16,9 @@ pub use intent::{
     Backend, Endpoints, Family, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side,
     Subnet, Udp, Uplink, Vxlan, Wireguard,
 };
-pub use ipsec::{Direction, IkeConnection, IkeSettings, XfrmPolicy, request};
+pub use ipsec::{
+    Direction, IkeAuthentication, IkeConnection, IkeCredentials, IkeSettings, XfrmPolicy, request,
+};
 pub use plan::{Action, Conflict, Deletions, Observed, Plan, Step};
 pub use wireguard::{
     Preshared, PresharedKey, PresharedKeyError, PublicKey, PublicKeyError, WireguardEndpoint,

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::model::{
-    Action, Conflict, ForwardException, IkeSettings, Key, LinkKind, Preshared, RouteKind, Step, Value,
+    Action, Conflict, ForwardException, IkeAuthentication, IkeCredentials, IkeSettings, Key, LinkKind,
+    Preshared, RouteKind, Step, Value,
 };
 
 impl fmt::Display for Action {
@@ -36,7 +37,7 @@ impl Key {
             Self::WireguardDevice(_) => "wireguard-device",
             Self::WireguardPeer { .. } => "wireguard-peer",
             Self::XfrmPolicy { .. } => "xfrm-policy",
-            Self::IkeSecret => "ike-secret",
+            Self::IkeCredentials => "ike-credentials",
             Self::IkeConnection(_) => "ike-connection",
             Self::IkeAssociation(_) => "ike-association",
             Self::Neighbour { .. } => "neighbour",
@@ -65,7 +66,7 @@ impl fmt::Display for Key {
             Self::XfrmPolicy { direction, source, destination } => {
                 write!(f, "xfrm policy src {source} dst {destination} dir {}", direction.as_str())
             }
-            Self::IkeSecret => f.write_str("ike preshared key"),
+            Self::IkeCredentials => f.write_str("ike credentials"),
             Self::IkeConnection(name) => write!(f, "ike connection {name}"),
             Self::IkeAssociation(number) => write!(f, "ike association {number}"),
             Self::Neighbour { link, address } => write!(f, "neighbour {address} dev {link}"),
@@ -107,7 +108,9 @@ impl fmt::Display for Value {
             Self::Offload(offload) => {
                 write!(f, "tx checksum {}", if offload.tx_checksum { "on" } else { "off" })
             }
-            Self::Address(_) | Self::ForwardException | Self::IkeSecret | Self::IkeAssociation => Ok(()),
+            Self::Address(_) | Self::ForwardException | Self::IkeAssociation => Ok(()),
+            Self::IkeCredentials(IkeCredentials::PresharedKey) => f.write_str("preshared key"),
+            Self::IkeCredentials(IkeCredentials::Certificate { node }) => write!(f, "certificate of {node}"),
             Self::NftTable(table) => {
                 let elements: usize = table.elements.values().map(Vec::len).sum();
                 write!(f, "({} lines, {elements} set elements)", table.declaration.lines().count())
@@ -132,7 +135,11 @@ impl fmt::Display for Value {
             ),
             Self::IkeConnection(connection) => {
                 write!(f, "local {} remote {}", connection.local, connection.remote)?;
-                let IkeSettings { esp_proposal, ike_proposal, udp_encapsulation } = &connection.settings;
+                let IkeSettings { authentication, esp_proposal, ike_proposal, udp_encapsulation } =
+                    &connection.settings;
+                if *authentication == IkeAuthentication::Certificate {
+                    write!(f, " id {} peer-id {}", connection.local_id, connection.remote_id)?;
+                }
                 write!(f, " esp {esp_proposal} ike {ike_proposal}")?;
                 f.write_str(if *udp_encapsulation { " encap" } else { "" })
             }

@@ -6,7 +6,7 @@ use tartan_datapath::{
     model::{Backend, Key},
 };
 
-use super::{DAEMON_AWAY, DAEMON_ENDED, Failed};
+use super::{CERTIFICATE_EXPIRED, DAEMON_AWAY, DAEMON_ENDED, Failed};
 
 /// The backend whose device the object is or hangs on.
 pub(super) fn backend_of(key: &Key) -> Option<Backend> {
@@ -43,7 +43,7 @@ pub(super) fn link_of(key: &Key) -> Option<&str> {
             link.as_str()
         }
         Key::Sysctl(path) => path.split('/').nth(2)?,
-        Key::IkeSecret => mark::IPSEC,
+        Key::IkeCredentials => mark::IPSEC,
         Key::NftTable
         | Key::ForwardException(_)
         | Key::Port(_)
@@ -66,7 +66,7 @@ pub(super) fn is_own(key: &Key) -> bool {
         | Key::Address { .. }
         | Key::Sysctl(_)
         | Key::WireguardDevice(_)
-        | Key::IkeSecret
+        | Key::IkeCredentials
         | Key::NftTable
         | Key::ForwardException(_) => true,
         // One pod's, at most.
@@ -88,7 +88,7 @@ pub(super) fn api_reason(label: &str) -> &'static str {
         "permission-denied" => reason::PERMISSION_DENIED,
         "nft-missing" => reason::NFT_MISSING,
         "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
-        DAEMON_ENDED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
+        DAEMON_ENDED | CERTIFICATE_EXPIRED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
         away if DAEMON_AWAY.contains(&away) => reason::BACKEND_UNAVAILABLE,
         _ => reason::APPLY_FAILED,
     }

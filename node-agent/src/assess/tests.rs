@@ -1,5 +1,5 @@
 use tartan_datapath::{
-    model::{Action, Family, PublicKey, Value},
+    model::{Action, Family, IkeCredentials, PublicKey, Value},
     pair::{Pairing, Path},
 };
 
@@ -218,8 +218,9 @@ fn nodes_that_do_not_answer_the_ike_daemon_are_told_of() {
 #[test]
 fn an_ike_daemon_that_ended_is_missed_and_one_that_never_was_costs_the_backend() {
     let found = |reason: &'static str, spare: &[Backend], daemon_awaited: bool| {
-        let key = Key::IkeSecret;
-        let step = Step { action: Action::Create, key: key.clone(), value: Value::IkeSecret, before: None };
+        let key = Key::IkeCredentials;
+        let value = Value::IkeCredentials(IkeCredentials::PresharedKey);
+        let step = Step { action: Action::Create, key: key.clone(), value, before: None };
         let failed = [(step, Failed { key, reason, message: "no".into() })];
         let spare = spare.iter().copied().collect();
         assess(&Findings { failed: &failed, spare, daemon_awaited, ..findings(&good()) })
@@ -230,6 +231,10 @@ fn an_ike_daemon_that_ended_is_missed_and_one_that_never_was_costs_the_backend()
         assert_eq!(summary(&ended), (None, vec![reason::BACKEND_UNAVAILABLE], true));
         assert!(ended.lost.is_empty());
     }
+    // What was negotiated while it was valid goes on for a while.
+    let expired = of("ike-certificate-expired", &[]);
+    assert_eq!(summary(&expired), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+    assert!(expired.lost.is_empty());
     for away in ["ike-daemon-unreachable", "ike-daemon-silent"] {
         let absent = of(away, &[]);
         assert_eq!(summary(&absent), (Some(reason::BACKEND_UNAVAILABLE), vec![], false));

@@ -15,12 +15,12 @@ mod words;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use tartan_crds::{Family, conditions::reason};
+use tartan_crds::{Family, IpsecAuthentication, conditions::reason};
 use tartan_datapath::{
     mark,
     model::{
-        Backend, Endpoints, Facts, Host, IkeSettings, Intent, Local, Masquerade, Peer, Side, Subnet, Udp,
-        Uplink, Vxlan, Wireguard,
+        Backend, Endpoints, Facts, Host, IkeAuthentication, IkeSettings, Intent, Local, Masquerade, Peer,
+        Side, Subnet, Udp, Uplink, Vxlan, Wireguard,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -175,6 +175,10 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             sessions: sources.wireguard.sessions.clone(),
         },
         ipsec: IkeSettings {
+            authentication: match network.ipsec.authentication {
+                IpsecAuthentication::PresharedKey => IkeAuthentication::PresharedKey,
+                IpsecAuthentication::Certificate => IkeAuthentication::Certificate,
+            },
             esp_proposal: network.ipsec.esp_proposal.clone(),
             ike_proposal: network.ipsec.ike_proposal.clone(),
             udp_encapsulation: network.ipsec.udp_encapsulation,

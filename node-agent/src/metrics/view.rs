@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use prometheus_client::{
@@ -30,6 +30,8 @@ pub struct View {
     pub addresses: BTreeMap<&'static str, (i64, i64)>,
     /// Who does WireGuard here, where keys are in use.
     pub wireguard: Option<&'static str>,
+    /// Until when this node's certificate of IPsec is valid, where it goes by one.
+    pub certificate_expiry: Option<SystemTime>,
     /// Foreign objects in our way.
     pub conflicts: u64,
     pub deletions_frozen: bool,
@@ -89,6 +91,7 @@ impl Collector for ViewCollector {
             leases: (primary, further),
             addresses,
             wireguard,
+            certificate_expiry,
             conflicts,
             deletions_frozen,
             held_back,
@@ -139,6 +142,14 @@ impl Collector for ViewCollector {
             "tartan_agent_wireguard",
             "Who does WireGuard here: kernel or user-space",
             &wireguard,
+        )?;
+        let expiry = certificate_expiry.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let expiry: Vec<_> = expiry.iter().map(|at| (vec![], at.as_secs_f64())).collect();
+        gauges(
+            encoder,
+            "tartan_agent_ipsec_certificate_expiry_timestamp_seconds",
+            "Until when this node's certificate of IPsec is valid",
+            &expiry,
         )?;
         gauges(
             encoder,

@@ -45,6 +45,7 @@ pub(super) fn record(
             };
             *view.peers.entry((family, backend, path.pairing.reason.as_str())).or_default() += 1;
         }
+        view.certificate_expiry = worked.certificate_expiry;
         view.sealed_peers = status::sealed_peers(&worked.desired.paths) as u64;
         view.problems = BTreeMap::new();
         for problem in &worked.desired.problems {

@@ -61,7 +61,7 @@ volumeMounts:
     readOnly: true
   {{- end }}
   {{- if .Values.ipsec.enabled }}
-  - name: ipsec-key
+  - name: {{ if .Values.ipsec.certificatesFrom }}ipsec-certificates{{ else }}ipsec-key{{ end }}
     mountPath: /etc/tartan/ipsec
     readOnly: true
   {{- end }}

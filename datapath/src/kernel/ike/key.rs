@@ -1,4 +1,4 @@
-//! The preshared key of IPsec, in a file that a Secret is mounted as.
+//! The preshared key of IPsec, in a file that a Secret is mounted as, and what can be wrong with such files.
 
 use std::{
     fs, io,
@@ -11,11 +11,11 @@ use crate::mark;
 /// A key of fewer characters could be found by trying: one answer of a node is enough to try on.
 const SHORTEST_KEY: usize = 32;
 
-/// The preshared key can't be had.
+/// The preshared key or the certificate can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IkeKeyError {
     #[error(
-        "no preshared key in {}: make the Secret that the chart names, or mount the file", path.display()
+        "{} is not there: make the Secret that the chart names, let the chart's ipsec.certificatesFrom name the nodes' directory of certificates, or mount the file", path.display()
     )]
     Missing { path: PathBuf },
     #[error("read {}", path.display())]
@@ -24,10 +24,12 @@ pub enum IkeKeyError {
         #[source]
         source: io::Error,
     },
-    #[error("{} may be read by others (mode {mode:o}): mount it with mode 400", path.display())]
+    #[error("{} may be read by others (mode {mode:o}): give it mode 400", path.display())]
     Open { path: PathBuf, mode: u32 },
-    #[error("the preshared key in {} must be a text of at least {SHORTEST_KEY} characters in one line", path.display())]
-    Unfit { path: PathBuf },
+    #[error("{} {must}", path.display())]
+    Unfit { path: PathBuf, must: String },
+    #[error("{} expired on {at}: renew it; no peer believes it, and what was negotiated ends within an hour", path.display())]
+    Expired { path: PathBuf, at: String },
 }
 
 /// Printed by nothing.
@@ -43,27 +45,39 @@ impl std::fmt::Debug for Secret {
 /// The preshared key, of a file that a Secret is mounted as, and its name in the daemon, which tells when the file
 /// was written and nothing of the key.
 pub(super) fn secret(path: &Path) -> Result<(String, Secret), IkeKeyError> {
-    let path = path.to_owned();
-    let found = match fs::metadata(&path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(IkeKeyError::Missing { path }),
-        Err(source) => return Err(IkeKeyError::File { path, source }),
-    };
-    let mode = found.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(IkeKeyError::Open { path, mode });
-    }
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(IkeKeyError::Unfit { path }),
-        Err(source) => return Err(IkeKeyError::File { path, source }),
-    };
+    let (found, text) = private(path)?;
     let text = text.trim();
     if text.len() < SHORTEST_KEY || text.lines().count() != 1 {
-        return Err(IkeKeyError::Unfit { path });
+        let must = format!("must hold a text of at least {SHORTEST_KEY} characters in one line");
+        return Err(IkeKeyError::Unfit { path: path.to_owned(), must });
     }
-    let name = format!("{}{}.{:09}", mark::IKE_PREFIX, found.mtime(), found.mtime_nsec());
-    Ok((name, Secret(text.to_owned())))
+    Ok((format!("{}{}", mark::IKE_PREFIX, stamp(&found)), Secret(text.to_owned())))
+}
+
+/// When the file was written.
+pub(super) fn stamp(found: &fs::Metadata) -> String {
+    format!("{}.{:09}", found.mtime(), found.mtime_nsec())
+}
+
+/// A file's text, which its owner alone may read.
+pub(super) fn private(path: &Path) -> Result<(fs::Metadata, String), IkeKeyError> {
+    let (found, text) = read(path)?;
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IkeKeyError::Open { path: path.to_owned(), mode });
+    }
+    Ok((found, text))
+}
+
+/// A file's text.
+pub(super) fn read(path: &Path) -> Result<(fs::Metadata, String), IkeKeyError> {
+    let path = path.to_owned();
+    let both = fs::metadata(&path).and_then(|found| Ok((found, fs::read_to_string(&path)?)));
+    both.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => IkeKeyError::Missing { path },
+        io::ErrorKind::InvalidData => IkeKeyError::Unfit { path, must: "must be a text".to_owned() },
+        _ => IkeKeyError::File { path, source },
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     mark,
-    model::{Elements, IkeConnection, IkeSettings, Key, Value},
+    model::{Elements, IkeAuthentication, IkeConnection, IkeSettings, Key, Value},
 };
 
 /// A second association of a pair is taken away when the newest one is this old, in seconds: by then both ends
@@ -44,18 +44,59 @@ pub(super) struct Shared {
     pub(super) keys: Vec<String>,
 }
 
-/// A key without owners is for every peer.
 #[derive(Serialize)]
 pub(super) struct LoadShared<'a> {
     id: &'a str,
     #[serde(rename = "type")]
     kind: &'a str,
     data: &'a str,
+    owners: &'a [&'a str],
 }
 
 impl<'a> LoadShared<'a> {
-    pub(super) fn of(id: &'a str, data: &'a str) -> Self {
-        Self { id, kind: "IKE", data }
+    /// A key without owners is for every peer.
+    pub(super) fn preshared_key(id: &'a str, data: &'a str) -> Self {
+        Self { id, kind: "IKE", data, owners: &[] }
+    }
+
+    /// Names what was loaded, and proves nothing: of a kind that no connection of ours asks for, and a name that nobody
+    /// has (RFC 2606).
+    pub(super) fn note(id: &'a str) -> Self {
+        Self { id, kind: "EAP", data: "tartan", owners: &["tartan.invalid"] }
+    }
+}
+
+/// Certificates, in PEM.
+#[derive(Serialize)]
+pub(super) struct LoadCertificate<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    flag: &'static str,
+    data: &'a str,
+}
+
+impl<'a> LoadCertificate<'a> {
+    /// One that what it signed is believed for.
+    pub(super) fn trusted(data: &'a str) -> Self {
+        Self { kind: "X509", flag: "CA", data }
+    }
+
+    pub(super) fn own(data: &'a str) -> Self {
+        Self { kind: "X509", flag: "NONE", data }
+    }
+}
+
+/// A private key, in PEM.
+#[derive(Serialize)]
+pub(super) struct LoadKey<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    data: &'a str,
+}
+
+impl<'a> LoadKey<'a> {
+    pub(super) fn of(data: &'a str) -> Self {
+        Self { kind: "any", data }
     }
 }
 
@@ -117,8 +158,8 @@ struct Child {
 const ALL: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
 pub(super) fn connection(wanted: &IkeConnection) -> Connection {
-    let IkeConnection { local, remote, request, settings } = wanted;
-    let IkeSettings { esp_proposal, ike_proposal, udp_encapsulation } = settings;
+    let IkeConnection { local, remote, local_id, remote_id, request, settings } = wanted;
+    let IkeSettings { authentication, esp_proposal, ike_proposal, udp_encapsulation } = settings;
     let number = mark::XFRM_INTERFACE.to_string();
     let child = Child {
         local_ts: ALL,
@@ -133,7 +174,11 @@ pub(super) fn connection(wanted: &IkeConnection) -> Connection {
         start_action: "trap|start",
         dpd_action: "restart",
     };
-    let authentication = |address: &IpAddr| Authentication { auth: "psk", id: address.to_string() };
+    let auth = match authentication {
+        IkeAuthentication::PresharedKey => "psk",
+        IkeAuthentication::Certificate => "pubkey",
+    };
+    let authentication = |id: &String| Authentication { auth, id: id.clone() };
     Connection {
         version: "2",
         local_addrs: [local.to_string()],
@@ -144,8 +189,8 @@ pub(super) fn connection(wanted: &IkeConnection) -> Connection {
         unique: "never",
         keyingtries: "0",
         dpd_delay: "30s",
-        local: authentication(local),
-        remote: authentication(remote),
+        local: authentication(local_id),
+        remote: authentication(remote_id),
         children: BTreeMap::from([(child_name(wanted), child)]),
     }
 }
@@ -153,9 +198,13 @@ pub(super) fn connection(wanted: &IkeConnection) -> Connection {
 /// The daemon does not tell all of a connection's settings, so its child is named by a digest of them (FNV-1a: only
 /// accidents matter here).
 fn child_name(wanted: &IkeConnection) -> String {
-    let IkeConnection { local, remote, request, settings } = wanted;
-    let IkeSettings { esp_proposal, ike_proposal, udp_encapsulation } = settings;
-    let text = format!("{local} {remote} {request} {esp_proposal} {ike_proposal} {udp_encapsulation}");
+    let IkeConnection { local, remote, local_id, remote_id, request, settings } = wanted;
+    let IkeSettings { authentication, esp_proposal, ike_proposal, udp_encapsulation } = settings;
+    let mut text = format!("{local} {remote} {request} {esp_proposal} {ike_proposal} {udp_encapsulation}");
+    // The digest of a connection by preshared key must not change: a new agent would negotiate it anew.
+    if *authentication == IkeAuthentication::Certificate {
+        text.push_str(&format!(" {local_id} {remote_id}"));
+    }
     let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
         (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -179,17 +228,25 @@ impl SeenConnection {
             Some(Value::IkeConnection(wanted)) if self.children.contains_key(&child_name(wanted)) => {
                 wanted.clone()
             }
-            _ => IkeConnection {
-                local: Ipv4Addr::UNSPECIFIED.into(),
-                remote: Ipv4Addr::UNSPECIFIED.into(),
-                request: 0,
-                settings: IkeSettings {
-                    esp_proposal: "other".to_owned(),
-                    ike_proposal: "other".to_owned(),
-                    udp_encapsulation: false,
-                },
-            },
+            _ => unlike_any(),
         }
+    }
+}
+
+/// A connection that nothing asks for.
+pub(super) fn unlike_any() -> IkeConnection {
+    IkeConnection {
+        local: Ipv4Addr::UNSPECIFIED.into(),
+        remote: Ipv4Addr::UNSPECIFIED.into(),
+        local_id: String::new(),
+        remote_id: String::new(),
+        request: 0,
+        settings: IkeSettings {
+            authentication: IkeAuthentication::PresharedKey,
+            esp_proposal: "other".to_owned(),
+            ike_proposal: "other".to_owned(),
+            udp_encapsulation: false,
+        },
     }
 }
 
@@ -263,6 +320,7 @@ mod tests {
 
     fn wanted(local: &str, remote: &str) -> (Key, Value) {
         let settings = IkeSettings {
+            authentication: IkeAuthentication::PresharedKey,
             esp_proposal: "aes128gcm16".to_owned(),
             ike_proposal: "aes256-sha256-modp4096".to_owned(),
             udp_encapsulation: false,
@@ -270,6 +328,8 @@ mod tests {
         let connection = IkeConnection {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
+            local_id: local.to_owned(),
+            remote_id: remote.to_owned(),
             request: 7,
             settings,
         };
@@ -293,9 +353,13 @@ mod tests {
         let (_, Value::IkeConnection(first)) = wanted("192.0.2.1", "192.0.2.2") else { panic!() };
         let mut second = first.clone();
         second.settings.udp_encapsulation = true;
+        let mut third = first.clone();
+        third.settings.authentication = IkeAuthentication::Certificate;
         let seen = SeenConnection { children: BTreeMap::from([(child_name(&first), SeenChild {})]) };
         assert_eq!(seen.value(Some(&Value::IkeConnection(first.clone()))), first);
-        assert_ne!(seen.value(Some(&Value::IkeConnection(second.clone()))), second);
+        for other in [second, third] {
+            assert_ne!(seen.value(Some(&Value::IkeConnection(other.clone()))), other);
+        }
     }
 
     #[test]

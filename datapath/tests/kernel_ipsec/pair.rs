@@ -1,0 +1,86 @@
+//! A pair with swanctl at its other end, by a preshared key.
+
+use super::{
+    POD, answered, by_ipsec,
+    capture::Capture,
+    common::{in_namespace, remote, round, run, settle},
+    encrypted, open,
+    strongswan::{Daemon, KEY, configure_by_key, stranger},
+    until, write_key,
+};
+use tartan_datapath::model::{Action, Deletions};
+
+#[test]
+#[ignore = "needs a kernel with IPsec and strongSwan: tests/vm.rs runs it on two"]
+fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
+    in_namespace(async || {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        run(POD);
+        let other = stranger(folder);
+        configure_by_key(&other);
+        let capture = Capture::start(folder);
+        let control = capture.proved();
+
+        write_key(folder, KEY);
+        let mut daemon = Daemon::start(folder, None);
+        let mut kernel = open(folder);
+        let intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
+        settle(&mut kernel, &intent).await;
+        until("the first answer", || answered(2) == 2);
+        until("the capture to see ESP", || capture.lines("ESP(spi=") > 0);
+        let associations = other.swanctl("--list-sas");
+        assert!(
+            associations.contains("10.64.1.0/24") && associations.contains("10.251.1.0/24"),
+            "{associations}"
+        );
+        assert!(associations.contains("ESP:AES_GCM_16-128"), "{associations}");
+
+        // The daemon dies: what it negotiated goes on, and a new one takes over without a gap.
+        daemon.kill();
+        assert_eq!(answered(40), 40);
+        daemon.again();
+        settle(&mut kernel, &intent).await;
+        // Of 20 a second: what 200 milliseconds hold.
+        assert!(answered(60) >= 56, "while the daemon began anew");
+        until("the new daemon's associations", || daemon.swanctl("--list-sas").contains("INSTALLED"));
+        assert_eq!(answered(20), 20);
+
+        // Rekeying.
+        daemon.swanctl("--rekey --ike tartan-192-0-2-21");
+        until("one association, the new one", || {
+            let associations = daemon.swanctl("--list-sas");
+            let ours = associations.matches("tartan-192-0-2-21: #").count();
+            ours == 1 && associations.contains("#2, ESTABLISHED") && associations.contains("INSTALLED")
+        });
+        let child = daemon.swanctl("--list-sas");
+        let child = child.split("pods-").nth(1).unwrap().split(':').next().unwrap();
+        daemon.swanctl(&format!("--rekey --child pods-{child}"));
+        assert!(answered(40) >= 38);
+
+        // Without associations nothing leaves, and nothing in clear.
+        daemon.kill();
+        run("ip xfrm state flush");
+        assert_eq!(answered(10), 0);
+        // Nor where the device or the policies are gone.
+        run("ip link delete tartan-ipsec");
+        assert_eq!(answered(10), 0);
+        daemon.again();
+        settle(&mut kernel, &intent).await;
+        run("ip xfrm policy flush");
+        assert_eq!(answered(10), 0);
+        settle(&mut kernel, &intent).await;
+        until("packets after all that", || answered(4) == 4);
+
+        // The peer is gone from the leases.
+        let mut alone = intent.clone();
+        alone.peers.clear();
+        settle(&mut kernel, &alone).await;
+        assert_eq!(answered(10), 0);
+        until("the end of its associations", || !daemon.swanctl("--list-sas").contains("ESTABLISHED"));
+        // The next round's look.
+        let last = round(&mut kernel, &alone, Deletions::Allowed).await;
+        assert!(last.1.steps.iter().all(|step| step.action == Action::Delete), "{:?}", last.1.steps);
+        assert_eq!(capture.clear(), control, "packets of pods in clear");
+    });
+}
