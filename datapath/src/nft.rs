@@ -3,9 +3,11 @@
 //! | chain | hook | does |
 //! | --- | --- | --- |
 //! | `forward`, `output` | filter; before destinations are translated | jump to `guard` |
+//! | `packed` | – | drop tunnel packets that pods make: they would reach peers as if this node had sent them |
 //! | `guard` | – | reject strays: packets to the pod network that would leave it |
 //! | `leaving` | postrouting | jump to `translated` with what was translated |
 //! | `translated` | – | as `guard`, but drop, since nothing can be rejected there |
+//! | `unpacked` | prerouting, raw | drop what comes out of an ipip tunnel and is not for our pods, wherever it came from |
 //! | `received` | input | drop what comes for our tunnels from an address that is no peer's, or in clear from a sealed one |
 //! | `sealed` | prerouting, raw | drop what comes in clear from the pods of a sealed peer ([`sealed`]) |
 //! | `base` | postrouting, srcnat − 10 | what kube-proxy marked for masquerade and goes to a peer gets the base address |
@@ -44,7 +46,9 @@ pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> Nft
     let except = intent.masquerade.as_ref().map_or(&none, |masquerade| &masquerade.except);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "table inet {} {{", mark::NFT_TABLE);
-    for counter in ["stray", "masqueraded", "foreign_vxlan", "foreign_ipip", "foreign_udp", "sealed_clear"] {
+    for counter in
+        ["stray", "masqueraded", "foreign_vxlan", "foreign_ipip", "foreign_udp", "pod_tunnel", "sealed_clear"]
+    {
         let _ = writeln!(text, "  counter {counter} {{\n  }}");
     }
     // Nodes may have addresses of a family that pods don't have.
@@ -70,9 +74,10 @@ pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> Nft
     }
     sealed::declare_sets(intent, &families, sealed, (&mut text, &mut elements));
     text.push_str(
-        "  chain forward {\n    type filter hook forward priority filter; policy accept;\n    jump guard\n  }\n\
+        "  chain forward {\n    type filter hook forward priority filter; policy accept;\n    iifname \"tartan0\" jump packed\n    jump guard\n  }\n\
          \x20 chain output {\n    type filter hook output priority -110; policy accept;\n    jump guard\n  }\n",
     );
+    add_packed(intent, &mut text);
     text.push_str("  chain guard {\n");
     add_guard(intent, &families, |words| format!("reject with {}", words.reject), &mut text);
     // In `output` a packet whose destination is translated keeps the device of before (`state->out`), so a node's
@@ -132,6 +137,26 @@ fn add_guard(intent: &Intent, families: &[Words], verdict: impl Fn(&Words) -> St
     }
 }
 
+/// Masquerading gives a pod's packet to a peer the address of this node, which peers believe. Only what they would take
+/// for a tunnel's is dropped: with our VNI, or by a backend that is in use.
+fn add_packed(intent: &Intent, text: &mut String) {
+    let peers = || intent.peers.iter().map(|peer| &peer.side).chain([&intent.local.side]);
+    let in_use = |backend: Backend| peers().any(|side| side.accepts.contains(&backend));
+    text.push_str("  chain packed {\n");
+    let drop = "counter name \"pod_tunnel\" drop";
+    for Words { ip, digit, .. } in [V4, V6] {
+        let (port, vni) = (intent.vxlan.port, intent.vxlan.vni);
+        let _ = writeln!(text, "    {ip} daddr @peers{digit} udp dport {port} @th,96,24 {vni} {drop}");
+    }
+    if in_use(Backend::Udp) {
+        let _ = writeln!(text, "    ip daddr @peers4 udp dport {} {drop}", intent.udp.port);
+    }
+    if in_use(Backend::Ipip) {
+        let _ = writeln!(text, "    ip daddr @peers4 ip protocol 4 {drop}");
+    }
+    text.push_str("  }\n");
+}
+
 /// IP in IP is protocol 4 (RFC 2003 section 3.1); names of protocols take a file that images lack.
 ///
 /// Neither protocol authenticates: who may send into a tunnel is told by the addresses that nodes publish. Tunnels
@@ -168,6 +193,16 @@ fn add_received(intent: &Intent, text: &mut String) {
         }
     }
     text.push_str("  }\n");
+    // Any other packet would be unpacked all the same, by the device that takes what no other tunnel does, and could be
+    // for a Service, or for this node. Where it came from can't be seen any more.
+    if receives(Backend::Ipip) && intent.local.subnets.iter().any(|subnet| subnet.prefix.is_ipv4()) {
+        let _ = writeln!(
+            text,
+            "  chain unpacked {{\n    type filter hook prerouting priority raw; policy accept;\n    \
+             iifname \"{}\" ip daddr != @local4 counter name \"foreign_ipip\" drop\n  }}",
+            mark::IPIP
+        );
+    }
 }
 
 /// Where peers' tunnel packets come from.

@@ -1,12 +1,15 @@
-//! The guard against strays on the real kernel: what a node itself sends to a Service is judged by its end point.
+//! The guards on the real kernel: against strays, where what a node itself sends to a Service is judged by its end point;
+//! and against tunnel packets of strangers and pods.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
 
-use common::{in_namespace, intent, json, kernel, remote, run, settle};
+use common::{in_namespace, intent, ip, json, kernel, neighbour, remote, run, settle};
+use tartan_datapath::model::Backend;
 
-fn strays() -> u64 {
-    let listing = json("nft -j list counter inet tartan stray");
+/// Packets that a counter of a table has seen.
+fn counted(table: &str, counter: &str) -> u64 {
+    let listing = json(&format!("nft -j list counter inet {table} {counter}"));
     listing["nftables"]
         .as_array()
         .unwrap()
@@ -14,6 +17,13 @@ fn strays() -> u64 {
         .find_map(|item| item["counter"]["packets"].as_u64())
         .unwrap()
 }
+
+fn strays() -> u64 {
+    counted("tartan", "stray")
+}
+
+/// Named network namespaces that go with this test.
+const NAMESPACES: &str = "mkdir -p /run/netns; mount -t tmpfs netns /run/netns";
 
 #[test]
 fn a_nodes_packet_to_a_service_is_judged_by_where_its_end_point_is() {
@@ -29,14 +39,80 @@ fn a_nodes_packet_to_a_service_is_judged_by_where_its_end_point_is() {
         let ask =
             |service: &str| run(&format!("timeout 0.3 bash -c '</dev/tcp/{service}/80' 2>/dev/null || true"));
         ask("198.51.100.1");
-        let sent = json("nft -j list counter inet probe tunnel");
-        let sent =
-            sent["nftables"].as_array().unwrap().iter().find_map(|item| item["counter"]["packets"].as_u64());
-        assert_eq!((sent, strays()), (Some(1), 0), "it leaves by the tunnel");
+        assert_eq!((counted("probe", "tunnel"), strays()), (1, 0), "it leaves by the tunnel");
         ask("198.51.100.2");
         assert!(strays() > 0, "it would leave by the default route");
         let direct = strays();
         ask("10.99.0.6");
         assert!(strays() > direct, "so would a packet that needs no translation");
+    });
+}
+
+#[test]
+fn a_pod_can_not_send_into_a_tunnel_in_its_nodes_name() {
+    in_namespace(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut intent = intent(vec![remote(1)]);
+        intent.peers[0].side.accepts.insert(Backend::Udp);
+        settle(&mut kernel(&folder), &intent).await;
+        run(NAMESPACES);
+        run("ip neighbour add 192.0.2.1 lladdr 02:00:00:00:00:99 dev eth0
+             ip netns add pod
+             ip link add port type veth peer name eth0 netns pod
+             ip link set port master tartan0 up
+             ip -n pod address add 10.251.1.9/24 dev eth0
+             ip -n pod link set eth0 up
+             ip -n pod route add default via 10.251.1.1
+             nft 'table inet probe { counter left { }; chain c { type filter hook postrouting priority 50;
+                 oifname eth0 ip daddr 198.51.0.1 udp dport { 8472, 8285, 9000 } counter name left; }; }'");
+        // The header of RFC 7348 with a VNI.
+        let send = |port: u16, vni: u8| {
+            let bytes = format!(r"printf '\x08\x00\x00\x00\x00\x00\x0{vni}\x00frame'");
+            run(&format!("ip netns exec pod bash -c \"{bytes} > /dev/udp/198.51.0.1/{port}\""));
+            (counted("tartan", "pod_tunnel"), counted("probe", "left"))
+        };
+        assert_eq!(send(9000, 1), (0, 1), "what is no tunnel's leaves");
+        assert_eq!(send(8472, 2), (0, 2), "so does another's tunnel");
+        assert_eq!(send(8472, 1), (1, 2), "into our vxlan");
+        assert_eq!(send(8285, 1), (2, 2), "to a peer's forwarder");
+    });
+}
+
+/// Its device takes every packet that no other tunnel takes.
+#[test]
+#[ignore = "needs a kernel with ipip: tests/vm.rs runs it"]
+fn nothing_comes_out_of_an_ipip_tunnel_but_peers_packets_to_pods() {
+    in_namespace(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut intent = intent(vec![neighbour(12)]);
+        intent.local.side.accepts.insert(Backend::Ipip);
+        let mut kernel = kernel(&folder);
+        settle(&mut kernel, &intent).await;
+        run(NAMESPACES);
+        run("ip netns add other
+             ip link set far netns other
+             ip -n other link set far up
+             ip -n other address add 192.0.2.21/24 dev far
+             ip -n other link add tunnel type ipip local 192.0.2.21 remote 192.0.2.11
+             ip -n other address add 10.250.12.7/32 dev tunnel
+             ip -n other link set tunnel up
+             ip -n other route add 10.251.1.0/24 dev tunnel src 10.250.12.7
+             ip -n other route add 10.96.0.1/32 dev tunnel src 10.250.12.7
+             ip -n other route add 203.0.113.1/32 dev tunnel src 10.250.12.7
+             ip address add 203.0.113.1/32 dev lo
+             nft 'table inet probe { counter inside { }; chain c { type filter hook prerouting priority -150;
+                 iifname tartan-ipip counter name inside; }; }'");
+        let ping = |to: &str| {
+            run(&format!("ip netns exec other ping -q -c1 -W0.2 {to} || true"));
+            (counted("tartan", "foreign_ipip"), counted("probe", "inside"))
+        };
+        assert_eq!(ping("10.251.1.9"), (1, 0), "a stranger to a pod");
+        assert_eq!(ping("10.96.0.1"), (2, 0), "to a Service");
+        assert_eq!(ping("203.0.113.1"), (3, 0), "to the node");
+        // It is a peer's now.
+        intent.peers[0].side.tunnel_sources = vec![ip("192.0.2.21")];
+        settle(&mut kernel, &intent).await;
+        assert_eq!(ping("10.251.1.9"), (3, 1));
+        assert_eq!(ping("10.96.0.1"), (4, 1), "nobody's packets are to a Service when they come out");
     });
 }

@@ -85,6 +85,17 @@ fn wireguard_is_made_and_repaired_on_both_kernels() {
     }
 }
 
+#[test]
+fn an_ipip_tunnel_is_guarded() {
+    let machine = Machine::new(Kernel::V6_12, test_program("kernel_guard").unwrap()).arguments(&[
+        "--ignored",
+        "--test-threads",
+        "1",
+    ]);
+    let console = run(&machine);
+    assert!(console.contains("1 passed"), "{console}");
+}
+
 /// A daemon of another's writing, by its own configuration, is at the other end of the tunnel.
 #[test]
 fn ipsec_is_made_and_repaired_and_never_leaks_on_both_kernels() {

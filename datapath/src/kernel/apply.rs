@@ -152,6 +152,9 @@ impl Kernel {
                 }
                 let link = self.known_wireguard_link(link)?;
                 let result = wireguard::set_peer(&link, *key, (action, peer), before);
+                if result.is_ok() && action != Action::Delete {
+                    self.told.tell(link.name, *key, peer.endpoint);
+                }
                 gone_is_deleted(step, result.map_err(ApplyError::Wireguard))
             }
             (Key::Offload(link), Value::Offload(wanted), _) => {

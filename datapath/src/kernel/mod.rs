@@ -119,6 +119,8 @@ pub struct Kernel {
     silent: BTreeSet<String>,
     /// WireGuard links of ours that are a process's.
     in_user_space: BTreeSet<String>,
+    /// Of WireGuard.
+    told: wireguard::Told,
     /// By generation.
     keys: BTreeMap<u32, PrivateKey>,
     options: Options,
@@ -149,6 +151,7 @@ impl Kernel {
             settings: Vec::new(),
             silent: BTreeSet::new(),
             in_user_space: BTreeSet::new(),
+            told: wireguard::Told::default(),
             keys: BTreeMap::new(),
             options,
         })

@@ -235,8 +235,8 @@ impl Kernel {
         };
         let links: Vec<WireguardLink> =
             mark::WIREGUARD.into_iter().filter(is).map(|name| self.wireguard_link(name)).collect();
-        let look =
-            wireguard::observe(&links, desired, &mut seen.observed).map_err(ObserveError::Wireguard)?;
+        let look = wireguard::observe(&links, desired, &mut seen.observed, &mut self.told)
+            .map_err(ObserveError::Wireguard)?;
         seen.outdated_preshared = look.outdated;
         self.silent = look.silent;
         Ok(())

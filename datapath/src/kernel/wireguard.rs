@@ -63,6 +63,33 @@ impl WireguardError {
     }
 }
 
+/// The end points that peers' leases had when they were told to a link. What a peer that has moved is answered at is
+/// better than its lease, until that says something new.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeMap<(String, PublicKey), SocketAddr>);
+
+impl Told {
+    pub(super) fn tell(&mut self, link: &str, key: PublicKey, endpoint: SocketAddr) {
+        self.0.insert((link.to_owned(), key), endpoint);
+    }
+
+    /// Whether the lease says something else than when it was told. Of a link that another process was told of, nothing
+    /// is known, and it counts as told.
+    fn is_news(&mut self, link: &str, key: PublicKey, wanted: SocketAddr, seen: Option<SocketAddr>) -> bool {
+        let told = self.0.entry((link.to_owned(), key)).or_insert(wanted);
+        if seen == Some(wanted) {
+            *told = wanted;
+        }
+        *told != wanted
+    }
+
+    fn forget_others(&mut self, desired: &Elements) {
+        self.0.retain(|(link, key), _| {
+            desired.contains_key(&Key::WireguardPeer { link: link.clone(), key: *key })
+        });
+    }
+}
+
 /// What a look at the links found beside their settings and peers.
 #[derive(Debug, Default)]
 pub(super) struct Look {
@@ -77,8 +104,10 @@ pub(super) fn observe(
     links: &[WireguardLink],
     desired: &Elements,
     observed: &mut Observed,
+    told: &mut Told,
 ) -> Result<Look, WireguardError> {
     let mut found = Look::default();
+    told.forget_others(desired);
     for link in links {
         let seen = match look(link) {
             Err(WireguardError::Process(_)) => {
@@ -94,7 +123,13 @@ pub(super) fn observe(
         for (peer, seen) in seen.peers {
             let key = Key::WireguardPeer { link: link.name.to_owned(), key: peer };
             let had = seen.preshared();
-            let value = seen.settled(desired.get(&key));
+            let wanted = match desired.get(&key) {
+                Some(Value::WireguardPeer(wanted)) => Some(wanted),
+                _ => None,
+            };
+            let is_news =
+                wanted.is_some_and(|wanted| told.is_news(link.name, peer, wanted.endpoint, seen.endpoint));
+            let value = seen.settled(wanted, is_news);
             found.outdated += usize::from(value.preshared != had && value.preshared != Preshared::Missing);
             observed.ours.insert(key, Value::WireguardPeer(value));
         }
@@ -278,16 +313,16 @@ impl SeenPeer {
         self.preshared.map_or(Preshared::None, Preshared::Key)
     }
 
-    /// As wanted where it is only as it should be: with another end point, where it has moved and is answered there;
-    /// with another preshared key, while its session lives, which both ends began with that one.
-    fn settled(self, wanted: Option<&Value>) -> WireguardPeer {
+    /// As wanted where it is only as it should be: with another end point, where it has moved and is answered there, unless
+    /// its lease has news; with another preshared key, while its session lives, which both ends began with that one.
+    fn settled(self, wanted: Option<&WireguardPeer>, is_news: bool) -> WireguardPeer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let alive = now.saturating_sub(self.handshake) < SESSION;
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut endpoint = self.endpoint.unwrap_or(unspecified);
         let mut preshared = self.preshared();
-        if let Some(Value::WireguardPeer(wanted)) = wanted {
-            if alive {
+        if let Some(wanted) = wanted {
+            if alive && !is_news {
                 endpoint = wanted.endpoint;
             }
             if alive || wanted.preshared == Preshared::Missing {
@@ -308,4 +343,46 @@ fn prefix(attributes: &[WireguardAllowedIpAttr]) -> Option<IpNetwork> {
         }
     }
     IpNetwork::new(address?, length?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    fn peer(endpoint: SocketAddr) -> WireguardPeer {
+        WireguardPeer { endpoint, allowed: BTreeSet::new(), keepalive: 0, preshared: Preshared::None }
+    }
+
+    /// What is found of a peer that is answered at `seen` since `age` seconds, while `wanted` is wanted.
+    fn found(told: &mut Told, seen: SocketAddr, wanted: SocketAddr, age: u64) -> SocketAddr {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let handshake = now.saturating_sub(Duration::from_secs(age));
+        let is_news = told.is_news("tartan-wg0", PublicKey([1; 32]), wanted, Some(seen));
+        let seen = SeenPeer { endpoint: Some(seen), handshake, ..SeenPeer::default() };
+        seen.settled(Some(&peer(wanted)), is_news).endpoint
+    }
+
+    #[test]
+    fn a_peer_that_moved_is_left_where_it_is_answered_until_its_lease_says_something_new() {
+        let key = PublicKey([1; 32]);
+        let mut told = Told::default();
+        told.tell("tartan-wg0", key, at(1));
+        assert_eq!(found(&mut told, at(9), at(1), 5), at(1), "it moved: as wanted");
+        assert_eq!(found(&mut told, at(9), at(1), 500), at(9), "and fell silent");
+        assert_eq!(found(&mut told, at(9), at(2), 5), at(9), "its lease has news");
+        told.tell("tartan-wg0", key, at(2));
+        assert_eq!(found(&mut told, at(9), at(2), 5), at(2), "and it moved again");
+        // It was seen at the new address before anybody told of it.
+        assert_eq!(found(&mut told, at(3), at(3), 5), at(3));
+        assert_eq!(found(&mut told, at(9), at(3), 5), at(3));
+        // Another process told the link.
+        let mut told = Told::default();
+        assert_eq!(found(&mut told, at(9), at(1), 5), at(1));
+        told.forget_others(&Elements::new());
+        assert!(told.0.is_empty());
+    }
 }
