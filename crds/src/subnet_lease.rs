@@ -64,6 +64,11 @@ pub struct SubnetLeaseSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub node_addresses: Vec<IpAddr>,
+    /// WireGuard public keys that the node was the first to publish: agents believe no other node that publishes one of
+    /// them. On primary leases only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(max = 44)))]
+    pub wireguard_keys: Vec<String>,
     /// Pod MTU that the pool asks for, in bytes. Absent: the agent computes it from its uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 576, max = 65535))]

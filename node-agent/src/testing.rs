@@ -114,6 +114,7 @@ pub fn lease(n: u8, node: &str) -> Lease {
             sealed: false,
         },
         node_addresses: vec![],
+        wireguard_keys: vec![],
         mtu: None,
         returning: None,
         released: false,

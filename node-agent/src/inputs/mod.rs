@@ -54,6 +54,8 @@ pub struct Lease {
     pub backend: LeaseBackend,
     /// The node's own, by the operator's word.
     pub node_addresses: Vec<IpAddr>,
+    /// Likewise; not parsed, since others' are only compared with them.
+    pub wireguard_keys: Vec<String>,
     /// In bytes.
     pub mtu: Option<i32>,
     /// Since when a further lease is asked back.

@@ -41,6 +41,7 @@ impl From<SubnetLease> for Lease {
             primary: spec.primary,
             backend: spec.backend,
             node_addresses: spec.node_addresses,
+            wireguard_keys: spec.wireguard_keys,
             mtu: spec.mtu,
             returning: spec.returning.filter(|_| !spec.primary),
             released: spec.released_at.is_some(),

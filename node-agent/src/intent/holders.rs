@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use tartan_crds::Cidr;
-use tartan_datapath::model::Mac;
+use tartan_datapath::model::{Mac, PublicKey};
 
 use super::{Role, mac};
 use crate::inputs::{Lease, Snapshot};
@@ -17,6 +17,8 @@ pub(super) struct Holders<'a> {
     named: BTreeMap<IpAddr, &'a str>,
     /// The newest lease that publishes it.
     newest: BTreeMap<IpAddr, &'a str>,
+    /// WireGuard public keys, by the operator's word.
+    keys: BTreeMap<&'a str, &'a str>,
     /// Tunnel end points that derive from Nodes' UIDs, which the operator writes.
     macs: BTreeMap<Mac, &'a str>,
     /// The pod network: its entries, and leased subnets that lie in none any more.
@@ -46,7 +48,10 @@ impl<'a> Holders<'a> {
             .filter(|subnet| !entries.iter().any(|entry| entry.covers(*subnet)));
         let named = in_force()
             .flat_map(|lease| lease.node_addresses.iter().map(|address| (*address, lease.node.as_str())));
+        let keys = in_force()
+            .flat_map(|lease| lease.wireguard_keys.iter().map(|key| (key.as_str(), lease.node.as_str())));
         Self {
+            keys: keys.collect(),
             named: named.collect(),
             newest: newest(nodes),
             macs: nodes
@@ -84,6 +89,11 @@ impl<'a> Holders<'a> {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// The other node that a WireGuard public key is of.
+    pub(super) fn other_key_holder(&self, name: &str, key: PublicKey) -> Option<&'a str> {
+        self.keys.get(key.to_string().as_str()).copied().filter(|holder| *holder != name)
     }
 
     /// The other node to which a tunnel end point belongs.

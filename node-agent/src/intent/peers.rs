@@ -70,6 +70,16 @@ fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<P
         fault(format!("its tunnel end point {mac} is that of node {holder}: it gets no tunnel"));
         endpoints.vxlan = None;
     }
+    endpoints.wireguard.retain(|end| match holders.other_key_holder(name, end.key) {
+        None => true,
+        Some(holder) => {
+            fault(format!(
+                "its WireGuard key {} is that of node {holder}, which published it first: it gets no encrypted path until it has its own; remove its key file and restart its agent",
+                end.key
+            ));
+            false
+        }
+    });
     let accepts: BTreeSet<Backend> = leases.iter().flat_map(|lease| accepts(&lease.backend)).collect();
     Peer {
         node: name.to_owned(),

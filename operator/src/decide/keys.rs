@@ -84,7 +84,7 @@ fn uses_wireguard(lease: &Lease) -> bool {
 fn in_use<'a>(leases: impl Iterator<Item = &'a Lease>) -> i32 {
     let mut nodes: BTreeMap<&str, i32> = BTreeMap::new();
     for lease in leases {
-        let (Some(node), Some(newest)) = (lease.node(), lease.key_generations.iter().max()) else { continue };
+        let (Some(node), Some(newest)) = (lease.node(), lease.wireguard_keys.keys().max()) else { continue };
         nodes.entry(node).and_modify(|held| *held = (*held).max(*newest)).or_insert(*newest);
     }
     let mut votes: BTreeMap<i32, usize> = BTreeMap::new();
@@ -98,7 +98,7 @@ fn in_use<'a>(leases: impl Iterator<Item = &'a Lease>) -> i32 {
 /// Nodes that publish a key of before, by name.
 fn behind<'a>(leases: &mut dyn Iterator<Item = &'a Lease>, generation: i32) -> Vec<&'a str> {
     let mut behind: Vec<&str> = leases
-        .filter(|lease| lease.key_generations.iter().any(|other| *other < generation))
+        .filter(|lease| lease.wireguard_keys.keys().any(|other| *other < generation))
         .filter_map(Lease::node)
         .collect();
     behind.sort_unstable();

@@ -20,8 +20,8 @@ use kube::core::DynamicObject;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tartan_crds::{
-    BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, NetworkPoolSpec, NetworkPoolStatus,
-    SubnetLeaseSpec, SubnetLeaseStatus,
+    BackendType, Cidr, ClusterNetworkSpec, ClusterNetworkStatus, Endpoint, NetworkPoolSpec,
+    NetworkPoolStatus, SubnetLeaseSpec, SubnetLeaseStatus,
     wellknown::{annotation, field_manager, label},
 };
 
@@ -156,8 +156,8 @@ pub struct Lease {
     pub labels: BTreeMap<String, String>,
     /// The node's agent has written what peers need: pods may have addresses of this block.
     pub in_use: bool,
-    /// Of the WireGuard keys that the agent published.
-    pub key_generations: BTreeSet<i32>,
+    /// The WireGuard public keys that the agent published, by generation.
+    pub wireguard_keys: BTreeMap<i32, String>,
     /// Where peers send to, as the node's agent says.
     pub public_ips: Vec<IpAddr>,
     /// Which request for its return the agent has met.
@@ -177,6 +177,16 @@ pub struct Traces {
     pub edited_by: Option<String>,
     /// Why its status can't be read.
     pub bad_status: Option<Unreadable>,
+}
+
+/// Of two keys of one generation agents take the first.
+fn wireguard_keys(endpoints: &[Endpoint]) -> BTreeMap<i32, String> {
+    let mut keys = BTreeMap::new();
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.kind == BackendType::Wireguard) {
+        let key = endpoint.public_key.clone().unwrap_or_default();
+        keys.entry(endpoint.generation.unwrap_or(0)).or_insert(key);
+    }
+    keys
 }
 
 impl Lease {
@@ -203,12 +213,7 @@ impl Lease {
             in_use: traces.bad_status.is_some()
                 || !status.public_ips.is_empty()
                 || !status.endpoints.is_empty(),
-            key_generations: status
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.kind == BackendType::Wireguard)
-                .map(|endpoint| endpoint.generation.unwrap_or(0))
-                .collect(),
+            wireguard_keys: wireguard_keys(&status.endpoints),
             public_ips: status.public_ips,
             emptied: status.emptied,
             created: object.metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),

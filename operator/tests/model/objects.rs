@@ -195,6 +195,7 @@ fn spec(block: Block, node: u8, node_uid: u8, primary: bool) -> SubnetLeaseSpec 
             sealed: false,
         },
         node_addresses: vec![],
+        wireguard_keys: vec![],
         mtu: None,
         released_at: None,
         returning: None,

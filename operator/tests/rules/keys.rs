@@ -22,7 +22,8 @@ fn two(parameters: serde_json::Value) -> Store {
 
 fn publish(store: &mut Store, node: &str, generations: &[i32]) {
     for lease in store.leases.values_mut().filter(|lease| lease.node() == Some(node)) {
-        lease.key_generations = generations.iter().copied().collect();
+        lease.wireguard_keys =
+            generations.iter().map(|generation| (*generation, format!("{node}'s {generation}"))).collect();
     }
 }
 
@@ -104,4 +105,30 @@ fn a_status_that_was_lost_takes_no_keys_back() {
     store.network.as_mut().unwrap().status.wireguard_keys = None;
     set(&mut store, json!({}));
     check(&mut store, 7, &[], "True AsExpected");
+}
+
+fn held_by(store: &Store, node: &str) -> Vec<String> {
+    let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
+    lease.spec.as_ref().unwrap().wireguard_keys.clone()
+}
+
+#[test]
+fn a_key_is_that_of_who_published_it_first_as_long_as_it_does() {
+    let mut store = two(json!({}));
+    store.settle();
+    assert_eq!((held_by(&store, "a"), held_by(&store, "b")), (vec!["a's 0".into()], vec!["b's 0".into()]));
+    // a, which sorts first and has the older lease, says that b's key is its own.
+    let claim = |store: &mut Store, node: &str, keys: &[(i32, &str)]| {
+        let lease = store.leases.values_mut().find(|lease| lease.node() == Some(node)).unwrap();
+        lease.wireguard_keys =
+            keys.iter().map(|(generation, key)| (*generation, (*key).to_owned())).collect();
+    };
+    claim(&mut store, "a", &[(0, "b's 0"), (1, "a's 1")]);
+    store.settle();
+    assert_eq!((held_by(&store, "a"), held_by(&store, "b")), (vec!["a's 1".into()], vec!["b's 0".into()]));
+    // b has a new one: who publishes the old one may have it.
+    claim(&mut store, "b", &[(1, "b's 1")]);
+    store.settle();
+    assert_eq!(held_by(&store, "a"), ["a's 1", "b's 0"]);
+    assert_eq!(held_by(&store, "b"), ["b's 1"]);
 }

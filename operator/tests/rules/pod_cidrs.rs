@@ -46,6 +46,7 @@ fn lease_two_blocks(store: &mut Store, node: &str) {
             primary: true,
             backend: LeaseBackend { accepts: vec![BackendType::Vxlan], ..LeaseBackend::default() },
             node_addresses: vec![],
+            wireguard_keys: vec![],
             mtu: None,
             returning: None,
             released_at: None,

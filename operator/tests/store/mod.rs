@@ -172,7 +172,7 @@ impl Store {
             spec: Ok(spec),
             labels,
             in_use: false,
-            key_generations: BTreeSet::new(),
+            wireguard_keys: BTreeMap::new(),
             public_ips: vec![],
             emptied: None,
             created: self.now,

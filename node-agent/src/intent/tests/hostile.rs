@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use tartan_crds::SubnetLeaseStatus;
+use tartan_crds::{BackendType, Endpoint, SubnetLeaseStatus};
 use tartan_datapath::{
     desired::desired,
-    model::{Elements, Key, Value},
+    model::{Elements, Key, PublicKey, Value},
 };
 
 use super::*;
@@ -92,6 +92,34 @@ fn what_an_intruder_publishes_costs_only_itself() {
             assert!(built.faults.iter().all(|fault| fault.node == "an-intruder"), "{case}");
         }
     }
+}
+
+/// Two nodes with one key are one peer to WireGuard. The intruder sorts first.
+#[test]
+fn another_nodes_key_costs_only_who_was_not_the_first_to_publish_it() {
+    let key = PublicKey([7; 32]);
+    let encrypts = |published: &mut SubnetLeaseStatus| {
+        published.endpoints.push(Endpoint {
+            public_key: Some(key.to_string()),
+            port: Some(51820),
+            ..Endpoint::plain(BackendType::Wireguard)
+        });
+    };
+    let mut known = with_intruder(encrypts);
+    // It is there already.
+    let node2 = known.add(answered(2, "node2"));
+    node2.wireguard_keys = vec![key.to_string()];
+    encrypts(node2.status.as_mut().unwrap());
+    let built = known.build().unwrap();
+    let keys: Vec<(&str, usize)> = built
+        .intent
+        .peers
+        .iter()
+        .map(|peer| (peer.node.as_str(), peer.side.endpoints.wireguard.len()))
+        .collect();
+    assert_eq!(keys, [("an-intruder", 0), ("node2", 1)]);
+    assert!(built.faults.len() == 1 && built.faults[0].node == "an-intruder", "{:?}", built.faults);
+    assert!(built.faults[0].message.contains("is that of node node2, which published it first"));
 }
 
 #[test]
