@@ -44,11 +44,13 @@ impl Counted {
             }
         };
         let mut found = address_use(&taken, &subnets);
+        let before = if self.since.is_some() { &self.figures } else { said };
+        found.extend(still_used(&taken, &subnets, before));
         self.outside = outside(taken, &subnets);
         let now = Timestamp::now();
         // As exact as the API keeps it.
         let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
-        date_empty(&mut found, if self.since.is_some() { &self.figures } else { said }, &now);
+        date_empty(&mut found, before, &now);
         let stale = self.since.is_none_or(|since| since.elapsed() > AGE);
         if stale || differ_coarsely(&found, &self.figures) {
             (self.figures, self.since) = (found, Some(Instant::now()));
@@ -99,6 +101,17 @@ fn address_use(taken: &[IpAddr], subnets: &[IpNetwork]) -> Vec<AddressUse> {
             })
         })
         .collect()
+}
+
+/// Blocks that were told of before and are in no lease of the node any more, though pods have addresses there: told of as
+/// long as they do, so that the operator gives them to no other node.
+fn still_used(taken: &[IpAddr], subnets: &[IpNetwork], before: &[AddressUse]) -> Vec<AddressUse> {
+    let lost = before.iter().map(|figures| figures.subnet.network()).filter(|block| {
+        !subnets.iter().any(|subnet| subnet.contains(block.network()) || block.contains(subnet.network()))
+    });
+    let mut found = address_use(taken, &lost.collect::<Vec<_>>());
+    found.retain(|figures| figures.used > 0);
+    found
 }
 
 fn outside(mut taken: Vec<IpAddr>, subnets: &[IpNetwork]) -> Vec<IpAddr> {
@@ -169,6 +182,21 @@ mod tests {
         used([2, 1]);
         let left = outside(taken(&directory).unwrap(), &subnets);
         assert_eq!(left, ["10.1.1.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn a_block_whose_lease_is_gone_is_told_of_as_long_as_pods_use_it() {
+        let subnets = ["10.244.1.0/24".parse().unwrap()];
+        let said = ["10.244.1.0/24", "10.244.9.0/24", "10.244.8.0/24"].map(|subnet| AddressUse {
+            subnet: subnet.parse().unwrap(),
+            capacity: 253,
+            used: 2,
+            empty_since: None,
+        });
+        let taken = ["10.244.1.2", "10.244.9.7", "10.1.1.1"].map(|address| address.parse().unwrap());
+        let found = still_used(&taken, &subnets, &said);
+        assert_eq!(found, [AddressUse { used: 1, ..said[1].clone() }]);
+        assert_eq!(still_used(&taken, &subnets, &found), found, "a process that goes on from that");
     }
 
     #[test]

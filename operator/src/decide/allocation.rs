@@ -8,7 +8,7 @@ use super::{
     growth,
     layout::Membership,
     remarks::leased,
-    reservations,
+    reservations, restore,
 };
 use crate::world::{Lease, Node};
 
@@ -74,6 +74,9 @@ pub(super) fn hold<'a>(
     membership: Membership<'_>,
     family: Family,
 ) -> Share {
+    if restore::is_under_way(draft, node, family) {
+        return Share::Pending;
+    }
     if let Some((lease, _)) = settle_duplicates(draft, node, membership, family, |_| true) {
         growth::revive_further(draft, node, membership, lease);
         if lease.released_at().is_some() && move_on(draft, node, membership, lease) {

@@ -15,6 +15,7 @@ use super::{
     growth::GrowthPlan,
     layout::{Layout, Membership},
     node_addresses::NodeAddresses,
+    node_keys::NodeKeys,
     takeover::Holders,
     transition::Transitions,
 };
@@ -40,6 +41,7 @@ pub struct Draft<'a> {
     pub wake_at: Option<Timestamp>,
     pub transitions: Transitions<'a>,
     node_addresses: NodeAddresses<'a>,
+    node_keys: NodeKeys<'a>,
     pub contested: Contested<'a>,
     pub growth: GrowthPlan<'a>,
     pub holders: Holders<'a>,
@@ -55,6 +57,8 @@ pub struct Draft<'a> {
     /// As `unfit`, and what is kept back.
     blocked: Taken,
     searches: BTreeMap<usize, Search>,
+    /// How many blocks of a family go back to a node whose lease of them is gone.
+    pub restored: BTreeMap<(&'a str, Family), usize>,
     /// For whom a lease is taken from its holder before its time, by its name.
     pub taken_for: BTreeMap<&'a str, &'a str>,
     actions: Vec<Action>,
@@ -90,6 +94,7 @@ impl<'a> Draft<'a> {
             wake_at: earlier(transitions.wake_at, growth.wake_at),
             transitions,
             node_addresses: NodeAddresses::of(world),
+            node_keys: NodeKeys::of(world),
             contested,
             growth,
             holders: Holders::of(world),
@@ -101,6 +106,7 @@ impl<'a> Draft<'a> {
             unfit,
             blocked,
             searches: BTreeMap::new(),
+            restored: BTreeMap::new(),
             taken_for: BTreeMap::new(),
             actions: vec![],
         }
@@ -308,6 +314,7 @@ impl<'a> Draft<'a> {
             primary,
             backend: self.transitions.backend(self.layout, membership, &node.meta.name),
             node_addresses: if primary { self.node_addresses.of_node(&node.meta.name) } else { vec![] },
+            wireguard_keys: if primary { self.node_keys.of_node(&node.meta.name) } else { vec![] },
             mtu: self.layout.mtu(membership),
             returning: None,
             released_at: None,

@@ -24,6 +24,7 @@ use super::{
     DeleteReason, Problem,
     draft::{Draft, Verdict},
     layout::{Layout, Membership},
+    restore,
 };
 use crate::world::{Lease, Node, World};
 
@@ -76,12 +77,7 @@ impl<'a> GrowthPlan<'a> {
                 continue;
             }
             let membership = layout.membership(node);
-            // What was said of another machine under this name is no news of this one.
-            let report = world
-                .node_networks
-                .get(name)
-                .filter(|object| object.owner.as_deref() == Some(&node.meta.uid))
-                .map_or(&[][..], |object| &object.report.address_use.0);
+            let report = restore::report(world, node);
             let policy = layout.growth(membership);
             plan.settle(layout, &Holding { node, membership, family, leases, report, policy }, now);
         }
@@ -191,15 +187,27 @@ pub fn take_back(draft: &mut Draft<'_>, node: &Node) {
     }
 }
 
-/// Gives a node that holds what it must have the further block that it needs, and completes what is said of it.
+/// Gives a node the further blocks that it needs of the families of which it has its first, and completes what is said
+/// of it, where it holds all that it must have.
 pub fn extend<'a>(
     draft: &mut Draft<'a>,
     node: &'a Node,
     membership: Membership<'_>,
     verdict: Verdict,
 ) -> Verdict {
-    let Verdict::Leased { mut subnets, mut remark } = verdict else { return verdict };
-    for (family, need) in draft.growth.needs.get(node.meta.name.as_str()).cloned().unwrap_or_default() {
+    let needs = draft.growth.needs.get(node.meta.name.as_str()).cloned().unwrap_or_default();
+    let (mut subnets, mut remark) = match verdict {
+        Verdict::Leased { subnets, remark } => (subnets, remark),
+        Verdict::Pending => return verdict,
+        // It waits for another family, and says so.
+        Verdict::Waiting(_) => {
+            for (family, _) in needs.into_iter().filter(|(_, need)| *need == Need::Block) {
+                let _ = grant(draft, node, membership, family);
+            }
+            return verdict;
+        }
+    };
+    for (family, need) in needs {
         let problem = match need {
             Need::AtMost(most) => Some(format!("it has the {most} that growth.maxBlocksPerNode allows")),
             Need::Block => grant(draft, node, membership, family).err(),
@@ -281,7 +289,7 @@ fn grant<'a>(
 }
 
 /// Entries that the other IPAM gives out as well: those in which any Node's podCIDR lies.
-fn pod_cidr_entries(draft: &Draft<'_>) -> BTreeSet<usize> {
+pub(super) fn pod_cidr_entries(draft: &Draft<'_>) -> BTreeSet<usize> {
     let cidrs = draft.world.nodes.iter().flat_map(|node| &node.pod_cidrs);
     cidrs
         .filter_map(|text| text.parse().ok())

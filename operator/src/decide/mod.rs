@@ -19,10 +19,12 @@ mod layout;
 mod mode;
 mod node;
 mod node_addresses;
+mod node_keys;
 mod node_networks;
 mod reclaim;
 mod remarks;
 mod reservations;
+mod restore;
 mod room;
 mod sealing;
 mod selector;
@@ -255,6 +257,7 @@ fn deliberate<'a>(
 ) -> Draft<'a> {
     let mut draft = Draft::new(world, layout, mode, now);
     draft.reread_doubtful();
+    restore::restore(&mut draft);
     for node in world.nodes.iter() {
         node::decide_node(&mut draft, node);
     }

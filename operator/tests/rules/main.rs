@@ -20,6 +20,7 @@ mod odd_objects;
 mod pod_cidrs;
 mod reclaim;
 mod reservations;
+mod restore;
 mod sealing;
 #[path = "../store/mod.rs"]
 mod store;

@@ -1,0 +1,99 @@
+//! Leases that are gone while pods have addresses of their blocks: deleted by hand, or younger than the backup.
+
+use tartan_crds::AddressUse;
+
+use super::*;
+
+/// Node a with two blocks, which says how many addresses of each pods have.
+fn grown(mode: &str) -> Store {
+    let mut store = Store::default().with_network(json!({
+        "cidrs": [entry("main", "10.0.0.0/24", 28)],
+        "growth": { "maxBlocksPerNode": 3, "grantBelowFree": 20, "coolDown": "1m", "returnEmptyAfter": "1h" },
+        "podCIDRMode": mode,
+    }));
+    store.add_node("a");
+    store.settle();
+    store.use_leases_of("a");
+    store.pass(60);
+    report(&mut store, "a", &[("10.0.0.0/28", 12)]);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    store.use_leases_of("a");
+    store.pass(3600);
+    report(&mut store, "a", &[("10.0.0.0/28", 9), ("10.0.0.16/28", 3)]);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    store
+}
+
+fn report(store: &mut Store, node: &str, uses: &[(&str, i64)]) {
+    let figures = uses.iter().map(|(subnet, used)| AddressUse {
+        subnet: subnet.parse().unwrap(),
+        capacity: 13,
+        used: *used,
+        empty_since: None,
+    });
+    store.node_networks.get_mut(node).unwrap().report.address_use =
+        tartan_operator::world::UsedAddresses(figures.collect());
+}
+
+fn is_primary(store: &Store, name: &str) -> bool {
+    store.leases[name].spec.as_ref().unwrap().primary
+}
+
+#[test]
+fn a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses() {
+    for mode in ["Ignore", "Mirror"] {
+        for gone in [&["10.0.0.0-28"][..], &["10.0.0.16-28"], &["10.0.0.0-28", "10.0.0.16-28"]] {
+            let mut store = grown(mode);
+            gone.iter().for_each(|name| store.remove_lease(name));
+            store.add_node("b");
+            check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28\nb: 10.0.0.32/28");
+            if gone.len() == 1 {
+                let primaries = (is_primary(&store, "10.0.0.0-28"), is_primary(&store, "10.0.0.16-28"));
+                assert_eq!(primaries, (true, false), "{mode} {gone:?}");
+            }
+            assert!(store.settle().actions.is_empty(), "{mode} {gone:?}");
+        }
+    }
+}
+
+#[test]
+fn what_no_pod_uses_or_another_machine_said_is_free() {
+    let mut store = grown("Ignore");
+    report(&mut store, "a", &[("10.0.0.0/28", 9), ("10.0.0.16/28", 0)]);
+    store.remove_lease("10.0.0.16-28");
+    store.add_node("b");
+    check(&mut store, "a: 10.0.0.0/28\nb: 10.0.0.16/28");
+    report(&mut store, "a", &[("10.0.0.0/28", 9), ("10.0.0.32/28", 5)]);
+    store.node_networks.get_mut("a").unwrap().owner = Some("of before".into());
+    store.add_node("c");
+    check(&mut store, "a: 10.0.0.0/28\nb: 10.0.0.16/28\nc: 10.0.0.32/28");
+}
+
+#[test]
+fn an_agent_that_lies_gets_no_more_than_it_could_have() {
+    let mut store = grown("Ignore");
+    let lies = ["10.0.0.32/28", "10.0.0.48/28", "10.0.0.64/28", "10.0.1.0/28", "10.0.0.80/29"];
+    let all: Vec<_> =
+        ["10.0.0.0/28", "10.0.0.16/28"].into_iter().chain(lies).map(|block| (block, 5)).collect();
+    report(&mut store, "a", &all);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.0.0.32/28");
+}
+
+/// IPv6 is full: that the node waits for it takes no IPv4 address from its pods.
+#[test]
+fn a_node_that_waits_for_one_family_grows_in_the_other() {
+    let mut store = Store::default().with_network(json!({
+        "cidrs": [entry("main", "10.0.0.0/24", 28), entry("six", "fd00::/64", 64)],
+        "growth": { "maxBlocksPerNode": 3, "grantBelowFree": 20, "coolDown": "1m", "returnEmptyAfter": "1h" },
+    }));
+    for name in ["a", "b"] {
+        store.add_node(name);
+        store.settle();
+        store.use_leases_of(name);
+    }
+    store.pass(60);
+    assert!(store.leased_condition("b").contains("Exhausted"), "{}", store.leased_condition("b"));
+    report(&mut store, "b", &[("10.0.0.16/28", 13)]);
+    check(&mut store, "a: 10.0.0.0/28 fd00::/64\nb: 10.0.0.16/28 10.0.0.32/28");
+    assert!(store.leased_condition("b").contains("Exhausted"), "{}", store.leased_condition("b"));
+}
