@@ -327,6 +327,7 @@ fn what_is_left_out_gets_the_defaults_of_the_types() {
                 "udp": { "port": 8285 },
                 "extension": { "timeoutSeconds": 10 },
                 "ipsec": {
+                    "authentication": "PresharedKey",
                     "espProposal": "aes128gcm16-sha256-prfsha256-ecp256",
                     "ikeProposal": "aes256-sha256-modp4096",
                     "udpEncapsulation": false,

@@ -202,10 +202,13 @@ fn obtain_kept<'a>(
         return Ok(());
     }
     match draft.world.leases.get(&kept.object_name()) {
-        Some(lease) if lease.released_at().is_some() => {
-            draft.take_early(lease, node);
-            Ok(())
-        }
+        Some(lease) if lease.released_at().is_some() => match draft.held_up(lease) {
+            Some(problem) => Err(problem),
+            None => {
+                draft.take_early(lease, node);
+                Ok(())
+            }
+        },
         _ => Err(reservations::taken(draft, &node.meta.name, kept)),
     }
 }

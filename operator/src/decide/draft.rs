@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, wellknown::label};
+use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, conditions::reason, wellknown::label};
 
 use super::{
     Action, DeleteGrounds, DeleteReason, Problem, UpdateReason,
@@ -142,6 +142,19 @@ impl<'a> Draft<'a> {
             && !self.contested.contains(lease)
             && !self.doubtful.contains(lease.meta.name.as_str())
             && !self.is_settled(lease)
+    }
+
+    /// Why a lease that is to go does not.
+    pub fn held_up(&self, lease: &Lease) -> Option<Problem> {
+        lease.deleting.then(|| {
+            Problem::new(
+                reason::LEASE_HELD_UP,
+                format!(
+                    "lease {} is being deleted, and a finalizer holds it: see to the program whose it is, or take it out of metadata.finalizers",
+                    lease.meta.name
+                ),
+            )
+        })
     }
 
     /// A block of this family for a node of this pool: the wished one, else the lowest free one. It counts

@@ -149,6 +149,9 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
                 Share::Pending
             }
         }
+        Some(_) if draft.held_up(lease).is_some() => {
+            draft.held_up(lease).map_or(Share::Pending, Share::Refused)
+        }
         // Whoever gave the Node this block knows that its former holder is gone.
         Some(_) if lease.released_at().is_some() => {
             draft.delete(lease, DeleteReason::Reassigned);

@@ -161,3 +161,20 @@ fn nodes_that_another_ipam_told_their_blocks_before_mirror_are_no_second_ipam() 
     assert_eq!(store.network_condition("Consistent"), "False SecondIPAM", "it is at work still");
     assert_eq!(decisions.figures.violations["foreign-pod-cidrs"], 1);
 }
+
+#[test]
+fn a_lease_that_a_finalizer_holds_is_named_to_the_node_that_waits_for_its_block() {
+    let mut store = small();
+    store.add_node_with("old", |node| node.pod_cidrs = vec!["10.0.0.0/24".into()]);
+    store.settle();
+    store.remove_node("old");
+    store.settle();
+    store.change_lease("10.0.0.0-24", |lease| lease.deleting = true);
+    store.add_node_with("new", |node| node.pod_cidrs = vec!["10.0.0.0/24".into()]);
+    store.settle();
+    assert_eq!(store.leased_condition("new"), "False LeaseHeldUp");
+    let said = &store.node_networks["new"].leased.as_ref().unwrap().message;
+    assert!(said.contains("lease 10.0.0.0-24 is being deleted"), "{said}");
+    store.remove_lease("10.0.0.0-24");
+    check(&mut store, "new: 10.0.0.0/24");
+}
