@@ -174,6 +174,11 @@ fn an_uplink_too_small_for_ipv6_in_a_tunnel_is_named() {
     );
     intent.local.uplink.mtu = 1330;
     assert!(said(&intent).is_empty());
+    // WireGuard takes ten bytes more than vxlan.
+    intent.local.side.accepts.insert(Backend::Wireguard);
+    assert!(said(&intent)[0].contains("has MTU 1330"), "{:?}", said(&intent));
+    intent.local.uplink.mtu = 1340;
+    assert!(said(&intent).is_empty());
 }
 
 #[test]

@@ -228,7 +228,9 @@ fn check(intent: &Intent, problems: &mut Vec<Problem>) {
     let underlay = uplink.addresses.first().map_or(Family::V4, Family::of);
     let v6 = intent.local.subnets.iter().any(|subnet| subnet.prefix.is_ipv6());
     let (least, what) = if v6 { (mtu::LEAST_V6, " for IPv6") } else { (mtu::LEAST, "") };
-    if uplink.mtu < least + mtu::overhead(Backend::Vxlan, underlay) {
+    let backends = intent.local.side.accepts.iter().chain([&intent.local.side.backend, &intent.fallback]);
+    let overhead = backends.map(|backend| mtu::overhead(*backend, underlay)).max().unwrap_or(0);
+    if uplink.mtu < least + overhead {
         problems.push(Problem {
             kind: ProblemKind::SmallMtu,
             node: intent.local.node.clone(),
