@@ -32,6 +32,8 @@ pub struct Table {
     levels: Vec<[u32; BRANCHES]>,
     peers: Vec<Peer>,
     by_address: HashMap<Ipv4Addr, u32>,
+    /// Addresses that have a route of their own: further ones of peers, from which their datagrams may come.
+    further: HashMap<Ipv4Addr, u32>,
     /// Our own address among the pods', from which we answer.
     source: Option<Ipv4Addr>,
     subnets: usize,
@@ -51,6 +53,7 @@ impl Table {
             levels: vec![],
             peers: vec![],
             by_address: HashMap::new(),
+            further: HashMap::new(),
             source: routes.iter().find_map(|route| route.source),
             subnets: 0,
         };
@@ -62,6 +65,9 @@ impl Table {
         table.subnets = sorted.len();
         for ((length, network), gateway) in sorted {
             let peer = table.peer_number(gateway);
+            if length == 32 {
+                table.further.insert(network, peer);
+            }
             table.insert(u32::from(network), length, peer + 1);
         }
         table
@@ -85,9 +91,9 @@ impl Table {
         self.peers.get(number as usize).copied()
     }
 
-    /// The peer whose datagrams come from `address`: its own, or a further one, which is routed to it.
+    /// The peer whose datagrams come from `address`: its own, or a further one. A pod's address is none.
     pub fn peer_at(&self, address: Ipv4Addr) -> Option<u32> {
-        self.by_address.get(&address).copied().or_else(|| self.look_up(address))
+        self.by_address.get(&address).or_else(|| self.further.get(&address)).copied()
     }
 
     pub fn source(&self) -> Option<Ipv4Addr> {
@@ -207,6 +213,7 @@ mod tests {
         assert_eq!((table.peers(), table.subnets()), (1, 2));
         assert_eq!(table.peer_at("192.0.2.1".parse().unwrap()), table.look_up("10.2.0.9".parse().unwrap()));
         assert_eq!(table.peer_at("192.0.2.9".parse().unwrap()), None);
+        assert_eq!(table.peer_at("10.2.0.9".parse().unwrap()), None, "a pod is no peer");
         let table = Table::new(&[route("10.1.0.0/24", "192.0.2.1"), route("192.0.2.9/32", "192.0.2.1")]);
         assert_eq!(table.peer_at("192.0.2.9".parse().unwrap()), table.peer_at("192.0.2.1".parse().unwrap()));
     }
