@@ -2,8 +2,10 @@
 //! of which there is no more than the Node, makes the others receive it; so they need keys, whatever their kernel can do.
 
 use serde_json::json;
+use tartan_lab::eventually;
 
 use super::{
+    cluster::PATIENCE,
     scene::Scene,
     table::{Answer, Row},
 };
@@ -72,20 +74,34 @@ pub fn rows() -> Vec<Row> {
             )
         },
         Row {
-            input: "two nodes with one WireGuard key",
+            input: "a node publishes the WireGuard key of another",
             at: DEGRADED,
             answer: degraded(),
             reason: "PeerInvalid",
-            names: "its WireGuard key hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo= is that of node node8",
+            names: "its WireGuard key hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo= is that of node node9, which published it first",
             remedy: "remove its key file and restart its agent",
             provoke: |scene| {
-                for node in ["node8", "node9"] {
+                // The one that sorts first is the intruder.
+                for node in ["node9", "node8"] {
                     scene.add_node(node, &json!({}), &json!({}));
                     publish_key(scene, node);
+                    if node == "node9" {
+                        until_vouched_for(scene, node);
+                    }
                 }
                 String::new()
             },
             mend: |scene| scene.kubectl(&["delete", "node", "node8", "node9"]),
         },
     ]
+}
+
+/// The operator has seen the node's key.
+fn until_vouched_for(scene: &Scene, node: &str) {
+    let path = format!("jsonpath={{.items[?(@.spec.nodeName==\"{node}\")].spec.wireguardKeys}}");
+    eventually("the operator's word for the key", PATIENCE, || {
+        let leases = scene.cluster.api.kubectl(&["get", "subnetleases", "-o", &path]).unwrap();
+        leases.ok().unwrap().stdout.contains("hSDw")
+    })
+    .unwrap();
 }

@@ -18,13 +18,25 @@ pub const KEY_FILE: &str = "/run/secrets/presharedKey";
 const KEY: &str = "a key that is long enough for this test, and the same on all nodes";
 
 impl Scene {
-    /// Those that this kernel has a use for.
+    /// It dies, and another takes its place.
+    pub fn replace_forwarder(&mut self, node: &str) {
+        let mut beside = self.beside.remove(node).unwrap();
+        beside.remove(0).kill().unwrap();
+        beside.insert(0, self.start_forwarder(node));
+        self.beside.insert(node.to_owned(), beside);
+    }
+
+    fn start_forwarder(&mut self, node: &str) -> Process {
+        let forwarder = lab_program("tartan-forwarder", || program("tartan-forwarder").unwrap());
+        let command = self.fabric.node(node).command(&forwarder);
+        self.start_on(node, "forwarder", &command)
+    }
+
+    /// Those that this kernel has a use for, the forwarder first.
     pub fn start_beside(&mut self, node: &str, daemon: bool) -> Vec<Process> {
         let mut started = vec![];
         if kernel_has(BackendType::Udp) {
-            let forwarder = lab_program("tartan-forwarder", || program("tartan-forwarder").unwrap());
-            let command = self.fabric.node(node).command(&forwarder);
-            started.push(self.start_on(node, "forwarder", &command));
+            started.push(self.start_forwarder(node));
         }
         if daemon && has_daemon() {
             started.push(self.start_daemon(node));

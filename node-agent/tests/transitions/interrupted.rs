@@ -62,6 +62,34 @@ fn a_change_that_is_interrupted_at_each_step_loses_nothing_and_ends_as_asked() {
     println!("interrupted: nothing lost");
 }
 
+/// How long the paths of a forwarder that died may be silent: until the next one has its queues.
+const REPLACED: Duration = Duration::from_secs(2);
+
+/// Before anything goes by it nobody notices, and at no step a connection is lost.
+#[test]
+fn a_change_to_udp_bears_the_death_of_a_forwarder_at_each_step() {
+    let (from, to) = (BackendType::HostGw, BackendType::Udp);
+    let mut scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: from }]);
+    let mut faults = vec![];
+    for phase in PHASES {
+        println!("-- {from} to {to}, and the forwarder of node2 dies while {phase:?}");
+        let standing = Standing::start(&scene, &scene.names());
+        let held = hold(&scene, to, phase);
+        scene.replace_forwarder("node2");
+        let_flow(Duration::from_secs(1));
+        assert_held(&scene, to, phase);
+        release(&scene, held);
+        scene.wait_until_settled(POOL, from, to);
+        let outcome = standing.finish();
+        print!("{outcome}");
+        let silent = if phase == TransitionPhase::Preparing { Duration::ZERO } else { REPLACED };
+        faults.extend(outcome.faults(may_lose((from, to)) + silent));
+        faults.extend(scene.wire_faults(to));
+        scene.change(POOL, to, from);
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
 fn a_node_that_is_off_is_waited_for_and_the_others_lose_nothing() {
     let (from, to) = ends();

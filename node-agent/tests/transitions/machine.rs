@@ -88,8 +88,8 @@ fn every_change_is_measured_on_both_kernels() {
     let mut text = "# Every change of backend, measured\n\n\
         Written by `cargo xtask test --full`; do not edit. Three nodes on two segments (two, and one behind a router) in \
         a virtual machine without hardware support, with real agents and the real operator; one pool, whose backend is \
-        edited. For each ordered pair of nodes: 8 TCP flows and 100 UDP packets a second from pod to pod, and 2 TCP \
-        flows and 20 UDP packets a second by each other class. \"Seconds\" is from the edit until no node receives by \
+        edited. For each ordered pair of nodes: 8 TCP flows and 100 UDP packets a second from pod to pod, and one TCP \
+        flow and 10 UDP packets a second by each other class. \"Seconds\" is from the edit until no node receives by \
         the old backend any more; \"gap\" is the longest time that any flow was without an answer, in milliseconds.\n"
         .to_owned();
     let mut lost = vec![];

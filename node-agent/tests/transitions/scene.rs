@@ -39,7 +39,7 @@ pub struct Scene {
     ends: BTreeMap<String, End>,
     agents: BTreeMap<String, Process>,
     proxies: BTreeMap<String, Process>,
-    beside: BTreeMap<String, Vec<Process>>,
+    pub(super) beside: BTreeMap<String, Vec<Process>>,
     /// Nodes have an IKE daemon.
     daemons: bool,
     operator: Option<Process>,
