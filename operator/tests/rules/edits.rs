@@ -181,3 +181,26 @@ fn every_invariant_is_counted_also_where_it_holds() {
     );
     assert!(violations.values().all(|count| *count == 0), "{violations:?}");
 }
+
+/// As an old backup or an administrator makes it.
+#[test]
+fn leases_that_overlap_are_named_and_both_nodes_keep_theirs() {
+    let mut store = two_nodes();
+    let leased = store.leased();
+    let mut spec = store.leases.values().next().unwrap().spec.clone().unwrap();
+    let first = spec.subnet;
+    spec.subnet = format!("{}/25", first.network().network()).parse().unwrap();
+    spec.primary = false;
+    let overlapping = spec.subnet;
+    assert!(store.insert_lease(spec, Default::default()));
+    let violations = store.settle().figures.violations;
+    assert_eq!(violations["leases-overlap"], 1, "{violations:?}");
+    assert_eq!(store.network_condition("Consistent"), "False LeasesOverlap");
+    let conditions = &store.network.as_ref().unwrap().status.conditions;
+    let said = &conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
+    assert!(said.contains(&first.to_string()) && said.contains(&overlapping.to_string()), "{said}");
+    assert!(said.contains("delete the one whose node does not use it"), "{said}");
+    for block in leased.split_whitespace().filter(|word| word.contains('/')) {
+        assert!(store.leased().contains(block), "{block} is gone: {}", store.leased());
+    }
+}

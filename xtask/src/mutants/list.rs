@@ -6,6 +6,7 @@ const OPERATOR: &str = "tartan-operator";
 const RECLAIM: &str = "operator/src/decide/reclaim.rs";
 const DRAFT: &str = "operator/src/decide/draft.rs";
 const NODE: &str = "operator/src/decide/node.rs";
+const GROWTH: &str = "operator/src/decide/growth.rs";
 const LEASES: &str = "operator/src/execute/leases.rs";
 
 const fn mutant(
@@ -233,4 +234,69 @@ pub const MUTANTS: &[Mutant] = &[
             &["decide::blocks::tests::a_search_in_a_full_or_odd_range_ends"],
         )
     },
+    // What the others don't have: growth, reservations, what others break.
+    mutant(
+        "blocks that pods use are given to the next node",
+        &[edit("operator/src/decide/mod.rs", "    restore::restore(&mut draft);\n", "")],
+        "rules",
+        &["restore::a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses"],
+    ),
+    mutant(
+        "a further block becomes the first while the first comes back",
+        &[edit(
+            "operator/src/decide/allocation.rs",
+            "if restore::is_under_way(draft, node, family) {",
+            "if false && restore::is_under_way(draft, node, family) {",
+        )],
+        "rules",
+        &["restore::a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses"],
+    ),
+    mutant(
+        "an agent that lies gets every block that it names",
+        &[edit(
+            "operator/src/decide/restore.rs",
+            "if held.len() + before >= most || ",
+            "if ",
+        )],
+        "rules",
+        &["restore::an_agent_that_lies_gets_no_more_than_it_could_have"],
+    ),
+    mutant(
+        "a block goes back although its agent has not met the request",
+        &[edit(GROWTH, "                && asked == lease.emptied.as_ref()\n", "")],
+        "rules",
+        &["growth::an_answer_to_an_earlier_request_or_one_that_is_taken_back_releases_nothing"],
+    ),
+    mutant(
+        "a node that waits for one family does not grow in the other",
+        &[edit(GROWTH, "let _ = grant(draft, node, membership, family);", "let _ = family;")],
+        "rules",
+        &["restore::a_node_that_waits_for_one_family_grows_in_the_other"],
+    ),
+    mutant(
+        "a reserved range is given out",
+        &[edit(DRAFT, "layout.kept_back().for_each(|cidr| blocked.insert(cidr));", "")],
+        "rules",
+        &["reservations::a_reserved_range_is_given_to_nobody_and_counts_as_such"],
+    ),
+    mutant(
+        "overlapping leases are not told",
+        &[edit(
+            "operator/src/decide/invariants.rs",
+            "if !usage.overlaps.is_empty() {",
+            "if false && !usage.overlaps.is_empty() {",
+        )],
+        "rules",
+        &["edits::leases_that_overlap_are_named_and_both_nodes_keep_theirs"],
+    ),
+    mutant(
+        "the newest claim to a key wins",
+        &[edit(
+            "operator/src/decide/node_keys.rs",
+            "(held.contains(&(node, key)), Reverse(lease.created), Reverse(node))",
+            "(false, Reverse(lease.created), Reverse(node))",
+        )],
+        "rules",
+        &["keys::a_key_is_that_of_who_published_it_first_as_long_as_it_does"],
+    ),
 ];
