@@ -52,8 +52,11 @@ const PURE: [&str; 9] = [
 /// The one test in [`PURE`] that asks the kernel.
 const NOT_PURE: &str = "nft_takes_the_table_of_every_kind_of_node";
 
-/// One at a time: each of these tests starts a control plane and several nodes.
+/// One at a time: each of these tests starts a control plane and several nodes, between which packets must not be late.
 const ONE_BY_ONE: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=1"];
+
+/// Each of these waits for an API server most of the time, and none for packets.
+const TWO_BY_TWO: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=2"];
 
 /// Runs the steps. Errors name the step that failed.
 pub fn run(options: &Options) -> Result<()> {
@@ -96,7 +99,7 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
             &["--no-fail-fast"][..],
         ),
         ("tests: lab", &["lab"], &ONE_BY_ONE),
-        ("tests: operator, against a real API server", &["operator"], &ONE_BY_ONE),
+        ("tests: operator, against a real API server", &["operator"], &TWO_BY_TWO),
         ("tests: agents on several nodes, killed at every step", &["node-agent"], &ONE_BY_ONE),
     ] {
         let programs =
