@@ -145,7 +145,7 @@ fn agents_restart(load: &Load, watchers: &[Watch], size: usize) -> Result<()> {
     Ok(())
 }
 
-/// A tenth of the nodes is replaced within a minute: the old ones go, new ones come, their agents publish.
+/// A tenth of the nodes is replaced within a minute: the old ones go, new ones come. No agents answer for them.
 fn churn(load: &Load, operator: &Operator, watchers: &[Watch], size: usize) -> Result<()> {
     let replaced = size / 10;
     let steps = 20;
