@@ -80,11 +80,11 @@ fn a_change_to_udp_bears_the_death_of_a_forwarder_at_each_step() {
         assert_held(&scene, to, phase);
         release(&scene, held);
         scene.wait_until_settled(POOL, from, to);
+        faults.extend(scene.wire_faults(to));
         let outcome = standing.finish();
         print!("{outcome}");
         let silent = if phase == TransitionPhase::Preparing { Duration::ZERO } else { REPLACED };
         faults.extend(outcome.faults(may_lose((from, to)) + silent));
-        faults.extend(scene.wire_faults(to));
         scene.change(POOL, to, from);
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
