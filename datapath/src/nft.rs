@@ -77,7 +77,7 @@ pub fn table(intent: &Intent, direct: &[IpNetwork], sealed: &[IpNetwork]) -> Nft
         "  chain forward {\n    type filter hook forward priority filter; policy accept;\n    iifname \"tartan0\" jump packed\n    jump guard\n  }\n\
          \x20 chain output {\n    type filter hook output priority -110; policy accept;\n    jump guard\n  }\n",
     );
-    add_packed(intent, &mut text);
+    add_packed(intent, &families, &mut text);
     text.push_str("  chain guard {\n");
     add_guard(intent, &families, |words| format!("reject with {}", words.reject), &mut text);
     // In `output` a packet whose destination is translated keeps the device of before (`state->out`), so a node's
@@ -137,22 +137,23 @@ fn add_guard(intent: &Intent, families: &[Words], verdict: impl Fn(&Words) -> St
     }
 }
 
-/// Masquerading gives a pod's packet to a peer the address of this node, which peers believe. Only what they would take
-/// for a tunnel's is dropped: with our VNI, or by a backend that is in use.
-fn add_packed(intent: &Intent, text: &mut String) {
+/// Masquerading gives a pod's packet to a node the address of this node, which peers believe, whichever of their addresses
+/// it is for. Only what they would take for a tunnel's is dropped: with our VNI, or by a backend that is in use. Between
+/// pods, which nobody masquerades, such packets are their own business.
+fn add_packed(intent: &Intent, families: &[Words], text: &mut String) {
     let peers = || intent.peers.iter().map(|peer| &peer.side).chain([&intent.local.side]);
     let in_use = |backend: Backend| peers().any(|side| side.accepts.contains(&backend));
     text.push_str("  chain packed {\n");
     let drop = "counter name \"pod_tunnel\" drop";
-    for Words { ip, digit, .. } in [V4, V6] {
+    for Words { ip, digit, v4, .. } in families {
         let (port, vni) = (intent.vxlan.port, intent.vxlan.vni);
-        let _ = writeln!(text, "    {ip} daddr @peers{digit} udp dport {port} @th,96,24 {vni} {drop}");
-    }
-    if in_use(Backend::Udp) {
-        let _ = writeln!(text, "    ip daddr @peers4 udp dport {} {drop}", intent.udp.port);
-    }
-    if in_use(Backend::Ipip) {
-        let _ = writeln!(text, "    ip daddr @peers4 ip protocol 4 {drop}");
+        let _ = writeln!(text, "    {ip} daddr != @entries{digit} udp dport {port} @th,96,24 {vni} {drop}");
+        if *v4 && in_use(Backend::Udp) {
+            let _ = writeln!(text, "    ip daddr != @entries4 udp dport {} {drop}", intent.udp.port);
+        }
+        if *v4 && in_use(Backend::Ipip) {
+            let _ = writeln!(text, "    ip daddr != @entries4 ip protocol 4 {drop}");
+        }
     }
     text.push_str("  }\n");
 }

@@ -89,8 +89,8 @@ pub struct Assessment {
 
 /// The data path's reason for an IKE daemon that was there before.
 const DAEMON_ENDED: &str = "ike-daemon-ended";
-/// For a certificate whose time is over.
-const CERTIFICATE_EXPIRED: &str = "ike-certificate-expired";
+/// For a certificate whose time is over, or one in whose place another should come.
+const CERTIFICATE_OLD: [&str; 2] = ["ike-certificate-expired", "ike-renewal-unfit"];
 /// For one that isn't there or doesn't answer.
 const DAEMON_AWAY: [&str; 2] = ["ike-daemon-unreachable", "ike-daemon-silent"];
 
@@ -124,7 +124,8 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     } = findings;
     // What it negotiated goes on: neither this node nor those that send to it shall do without.
     let missed = |reason: &str| {
-        [DAEMON_ENDED, CERTIFICATE_EXPIRED].contains(&reason)
+        reason == DAEMON_ENDED
+            || CERTIFICATE_OLD.contains(&reason)
             || (*daemon_awaited && DAEMON_AWAY.contains(&reason))
     };
     let mut lost_links = BTreeSet::new();

@@ -66,6 +66,9 @@ pub enum IkeError {
     Refused { command: &'static str, message: String },
     #[error(transparent)]
     Key(#[from] IkeKeyError),
+    /// What was loaded before goes on.
+    #[error("the renewed certificate is not taken, and the one of before goes on until it ends")]
+    Renewal(#[source] IkeKeyError),
 }
 
 impl IkeError {
@@ -78,6 +81,7 @@ impl IkeError {
             Self::Refused { .. } => "refused",
             Self::Key(IkeKeyError::Expired { .. }) => "ike-certificate-expired",
             Self::Key(_) => "ike-key-unfit",
+            Self::Renewal(_) => "ike-renewal-unfit",
         }
     }
 

@@ -132,9 +132,19 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
 
         // One that is not for this node is told of; what is loaded goes on.
         install("third", folder);
-        let (_, plan, _) = round(&mut kernel, &intent, Deletions::Allowed).await;
-        assert!(plan.steps.is_empty(), "{:?}", plan.steps);
-        assert!(answered(4) > 0);
+        let found = failures(&mut kernel, &intent).await;
+        assert!(found.len() == 1 && found[0].contains("ike-renewal-unfit"), "{found:?}");
+        anew(&daemon, &other);
+        until("packets by the one of before", || answered(2) == 2);
+        // Nor does a key that the daemon refuses take away what it has.
+        install("here", folder);
+        fs::set_permissions(folder.join("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(folder.join("tls.key"), "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n")
+            .unwrap();
+        let found = failures(&mut kernel, &intent).await;
+        assert!(found.len() == 1 && found[0].contains("load-key"), "{found:?}");
+        anew(&daemon, &other);
+        until("packets by the one of before", || answered(2) == 2);
         install("here", folder);
         settle(&mut kernel, &intent).await;
 

@@ -6,7 +6,7 @@ use tartan_datapath::{
     model::{Backend, Key},
 };
 
-use super::{CERTIFICATE_EXPIRED, DAEMON_AWAY, DAEMON_ENDED, Failed};
+use super::{CERTIFICATE_OLD, DAEMON_AWAY, DAEMON_ENDED, Failed};
 
 /// The backend whose device the object is or hangs on.
 pub(super) fn backend_of(key: &Key) -> Option<Backend> {
@@ -88,8 +88,8 @@ pub(super) fn api_reason(label: &str) -> &'static str {
         "permission-denied" => reason::PERMISSION_DENIED,
         "nft-missing" => reason::NFT_MISSING,
         "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
-        DAEMON_ENDED | CERTIFICATE_EXPIRED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
-        away if DAEMON_AWAY.contains(&away) => reason::BACKEND_UNAVAILABLE,
+        DAEMON_ENDED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
+        away if DAEMON_AWAY.contains(&away) || CERTIFICATE_OLD.contains(&away) => reason::BACKEND_UNAVAILABLE,
         _ => reason::APPLY_FAILED,
     }
 }

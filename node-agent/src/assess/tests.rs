@@ -232,9 +232,11 @@ fn an_ike_daemon_that_ended_is_missed_and_one_that_never_was_costs_the_backend()
         assert!(ended.lost.is_empty());
     }
     // What was negotiated while it was valid goes on for a while.
-    let expired = of("ike-certificate-expired", &[]);
-    assert_eq!(summary(&expired), (None, vec![reason::BACKEND_UNAVAILABLE], true));
-    assert!(expired.lost.is_empty());
+    for old in ["ike-certificate-expired", "ike-renewal-unfit"] {
+        let old = of(old, &[]);
+        assert_eq!(summary(&old), (None, vec![reason::BACKEND_UNAVAILABLE], true));
+        assert!(old.lost.is_empty());
+    }
     for away in ["ike-daemon-unreachable", "ike-daemon-silent"] {
         let absent = of(away, &[]);
         assert_eq!(summary(&absent), (Some(reason::BACKEND_UNAVAILABLE), vec![], false));

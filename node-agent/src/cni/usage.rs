@@ -104,7 +104,7 @@ fn address_use(taken: &[IpAddr], subnets: &[IpNetwork]) -> Vec<AddressUse> {
 }
 
 /// Blocks that were told of before and are in no lease of the node any more, though pods have addresses there: told of as
-/// long as they do, so that the operator gives them to no other node.
+/// long as they do, so that the operator can give them back.
 fn still_used(taken: &[IpAddr], subnets: &[IpNetwork], before: &[AddressUse]) -> Vec<AddressUse> {
     let lost = before.iter().map(|figures| figures.subnet.network()).filter(|block| {
         !subnets.iter().any(|subnet| subnet.contains(block.network()) || block.contains(subnet.network()))

@@ -1,8 +1,9 @@
-//! Blocks that pods have addresses of although no lease says so any more: somebody deleted the lease, or the cluster
-//! was restored from a backup that is older. Before any block is given out, such a block is leased to its node again.
+//! Blocks that pods have addresses of although no lease says so any more, since somebody deleted the lease. Before any
+//! block is given out, such a block is leased to its node again, up to as many as a node may have.
 //!
 //! What a node's block was is told by its Node's podCIDRs, where these bind; of all other blocks by its agent alone,
-//! which counts addresses in use. An agent in wrong hands can get no more by it than by saying that its blocks are full.
+//! which counts addresses in use. An agent in wrong hands can choose free blocks so, but gets no more of them than by
+//! saying that its own are full. Of two agents that name one block, the first by name has it.
 
 use tartan_crds::{AddressUse, Cidr, Family, PodCidrModeInForce};
 
@@ -42,7 +43,7 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) {
         .is_some_and(|(_, range)| range.node_name.as_deref() != Some(node.meta.name.as_str()));
     let is_anothers = reserved
         // podCIDRs say who has it.
-        || (bind && named.contains(&block))
+        || (bind && draft.world.nodes.iter().any(|other| names(other, block)))
         || (draft.mode == PodCidrModeInForce::Adopt && pod_cidr_entries(draft).contains(&place))
         // A create whose answer was lost.
         || draft.is_in_doubt(block)
@@ -66,6 +67,10 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) {
     let is_primary = !is_told && before == 0 && !held.contains(&true);
     *draft.restored.entry((&node.meta.name, family)).or_default() += 1;
     draft.create(node, membership, block, is_primary);
+}
+
+fn names(node: &Node, block: Cidr) -> bool {
+    node.pod_cidrs.iter().any(|text| text.parse::<Cidr>().is_ok_and(|cidr| cidr.overlaps(block)))
 }
 
 /// Whether a block of the family is on its way back to the node: which of its leases is the primary one can be said when

@@ -97,3 +97,14 @@ fn a_node_that_waits_for_one_family_grows_in_the_other() {
     check(&mut store, "a: 10.0.0.0/28 fd00::/64\nb: 10.0.0.16/28 10.0.0.32/28");
     assert!(store.leased_condition("b").contains("Exhausted"), "{}", store.leased_condition("b"));
 }
+
+/// Where podCIDRs bind, what a Node is told is its own, whoever says that pods of another use it.
+#[test]
+fn a_block_that_a_node_is_told_goes_to_no_other() {
+    let mut store = grown("Mirror");
+    store.add_node("b");
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28\nb: 10.0.0.32/28");
+    report(&mut store, "a", &[("10.0.0.0/28", 9), ("10.0.0.16/28", 3), ("10.0.0.32/28", 5)]);
+    store.remove_lease("10.0.0.32-28");
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28\nb: 10.0.0.32/28");
+}

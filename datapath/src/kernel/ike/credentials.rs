@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use super::{
     IkeError, Session,
-    certificate::{self, certificates},
+    certificate::{self, Certificates, certificates},
     key::{IkeKeyError, secret},
     message::{Id, LoadCertificate, LoadKey, LoadShared, Shared},
 };
@@ -23,8 +23,8 @@ pub(in crate::kernel) struct Files {
 }
 
 impl Files {
-    /// If `loaded`, the names of our keys in the daemon, are what is in the files. Files that can't be used leave what is
-    /// loaded, unless that is of no use any more.
+    /// If `loaded`, the names of our keys in the daemon, are what is in the files. A key file that can't be used leaves the
+    /// key that is loaded; certificates that can't be used do so too, but are told of, since what is loaded ends.
     pub(super) fn are_loaded(&self, wanted: &IkeCredentials, loaded: &[String]) -> bool {
         let current = match wanted {
             IkeCredentials::PresharedKey => secret(&self.key).map(|(name, _)| name),
@@ -34,10 +34,8 @@ impl Files {
         };
         match current {
             Ok(current) => loaded.contains(&current),
-            Err(IkeKeyError::Expired { .. }) => false,
-            Err(_) => loaded.iter().any(|name| {
-                stands_for_certificates(name) == matches!(wanted, IkeCredentials::Certificate { .. })
-            }),
+            Err(_) if matches!(wanted, IkeCredentials::Certificate { .. }) => false,
+            Err(_) => loaded.iter().any(|name| !stands_for_certificates(name)),
         }
     }
 
@@ -69,20 +67,34 @@ impl Session {
                 name
             }
             IkeCredentials::Certificate { node } => {
-                let found = certificates(&files.certificates, node, SystemTime::now())?;
-                self.forget_certificates().await?;
-                for text in &found.trusted {
-                    self.order("load-cert", LoadCertificate::trusted(text)).await?;
+                let renews = self.loaded().await?.iter().any(|name| stands_for_certificates(name));
+                let found = match certificates(&files.certificates, node, SystemTime::now()) {
+                    Ok(found) => found,
+                    Err(error @ IkeKeyError::Expired { .. }) => return Err(error.into()),
+                    Err(error) if renews => return Err(IkeError::Renewal(error)),
+                    Err(error) => return Err(error.into()),
+                };
+                if renews {
+                    // What the daemon refuses costs nothing that it has.
+                    self.load_certificates(&found).await?;
+                    self.forget_certificates().await?;
                 }
-                for text in &found.own {
-                    self.order("load-cert", LoadCertificate::own(text)).await?;
-                }
-                self.order("load-key", LoadKey::of(&found.key.0)).await?;
+                self.load_certificates(&found).await?;
                 self.order("load-shared", LoadShared::note(&found.name)).await?;
                 found.name
             }
         };
         self.unload_keys(Some(&name)).await
+    }
+
+    async fn load_certificates(&mut self, found: &Certificates) -> Result<(), IkeError> {
+        for text in &found.trusted {
+            self.order("load-cert", LoadCertificate::trusted(text)).await?;
+        }
+        for text in &found.own {
+            self.order("load-cert", LoadCertificate::own(text)).await?;
+        }
+        self.order("load-key", LoadKey::of(&found.key.0)).await
     }
 
     pub(super) async fn unload_credentials(&mut self) -> Result<(), IkeError> {
@@ -129,7 +141,8 @@ mod tests {
         let key = of(&["tartan-1.000000000"]);
         let note = of(&["tartan-certificate-1.0-1.0-1.0"]);
         assert!(files.are_loaded(&IkeCredentials::PresharedKey, &key));
-        assert!(files.are_loaded(&certificate, &note));
+        // It is told of.
+        assert!(!files.are_loaded(&certificate, &note));
         // Of the other kind, it is not what is asked for.
         assert!(!files.are_loaded(&certificate, &key));
         assert!(!files.are_loaded(&IkeCredentials::PresharedKey, &note));
