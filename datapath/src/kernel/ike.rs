@@ -36,6 +36,7 @@ use crate::{
 
 /// The daemon answers from memory. Everything else of the node waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Talking to the daemon failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IkeError {

@@ -141,27 +141,25 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
             Share::Pending
         };
     };
-    match lease.node() {
-        Some(holder) if holder == node.meta.name => {
+    match (lease.node(), draft.held_up(lease)) {
+        (Some(holder), _) if holder == node.meta.name => {
             if draft.keep(node, membership, lease, true) {
                 Share::Held(cidr)
             } else {
                 Share::Pending
             }
         }
-        Some(_) if draft.held_up(lease).is_some() => {
-            draft.held_up(lease).map_or(Share::Pending, Share::Refused)
-        }
+        (Some(_), Some(problem)) => Share::Refused(problem),
         // Whoever gave the Node this block knows that its former holder is gone.
-        Some(_) if lease.released_at().is_some() => {
+        (Some(_), None) if lease.released_at().is_some() => {
             draft.delete(lease, DeleteReason::Reassigned);
             Share::Pending
         }
-        Some(holder) if !draft.world.nodes.contains(holder) => {
+        (Some(holder), None) if !draft.world.nodes.contains(holder) => {
             draft.release(lease);
             Share::Pending
         }
-        holder => Share::Refused(Problem::new(
+        (holder, _) => Share::Refused(Problem::new(
             reason::POD_CIDR_TAKEN,
             format!(
                 "the Node's podCIDR {cidr} is leased to node {}: two IPAMs give out one range",

@@ -37,13 +37,9 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) {
     let Some((place, _)) = layout.entry_of(block) else { return };
     let family = block.family();
     let bind = draft.mode != PodCidrModeInForce::Ignore;
-    let named: Vec<Cidr> = node.pod_cidrs.iter().filter_map(|text| text.parse().ok()).collect();
-    let reserved = layout
-        .reservation(block)
-        .is_some_and(|(_, range)| range.node_name.as_deref() != Some(node.meta.name.as_str()));
-    let is_anothers = reserved
+    let is_anothers = layout.is_kept_from(&node.meta.name, block)
         // podCIDRs say who has it.
-        || (bind && draft.world.nodes.iter().any(|other| names(other, block)))
+        || (bind && draft.world.nodes.iter().any(|other| pod_cidrs(other).any(|cidr| cidr.overlaps(block))))
         || (draft.mode == PodCidrModeInForce::Adopt && pod_cidr_entries(draft).contains(&place))
         // A create whose answer was lost.
         || draft.is_in_doubt(block)
@@ -63,14 +59,15 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) {
     if held.len() + before >= most || !draft.take_kept(block) {
         return;
     }
-    let is_told = bind && named.iter().any(|cidr| cidr.family() == family);
+    let is_told = bind && pod_cidrs(node).any(|cidr| cidr.family() == family);
     let is_primary = !is_told && before == 0 && !held.contains(&true);
     *draft.restored.entry((&node.meta.name, family)).or_default() += 1;
     draft.create(node, membership, block, is_primary);
 }
 
-fn names(node: &Node, block: Cidr) -> bool {
-    node.pod_cidrs.iter().any(|text| text.parse::<Cidr>().is_ok_and(|cidr| cidr.overlaps(block)))
+/// Those that can be read.
+fn pod_cidrs(node: &Node) -> impl Iterator<Item = Cidr> {
+    node.pod_cidrs.iter().filter_map(|text| text.parse().ok())
 }
 
 /// Whether a block of the family is on its way back to the node: which of its leases is the primary one can be said when

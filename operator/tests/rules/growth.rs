@@ -22,7 +22,7 @@ fn one_node() -> Store {
 }
 
 /// What a node's agent says of its blocks: subnet, used, and for how many seconds it has been empty.
-fn report(store: &mut Store, node: &str, uses: &[(&str, i64, Option<i64>)]) {
+pub fn report(store: &mut Store, node: &str, uses: &[(&str, i64, Option<i64>)]) {
     let now = store.now;
     let figures = uses.iter().map(|(subnet, used, empty)| AddressUse {
         subnet: subnet.parse().unwrap(),

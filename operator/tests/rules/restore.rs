@@ -1,7 +1,5 @@
 //! Leases that are gone while pods have addresses of their blocks: deleted by hand, or younger than the backup.
 
-use tartan_crds::AddressUse;
-
 use super::*;
 
 /// Node a with two blocks, which says how many addresses of each pods have.
@@ -25,14 +23,8 @@ fn grown(mode: &str) -> Store {
 }
 
 fn report(store: &mut Store, node: &str, uses: &[(&str, i64)]) {
-    let figures = uses.iter().map(|(subnet, used)| AddressUse {
-        subnet: subnet.parse().unwrap(),
-        capacity: 13,
-        used: *used,
-        empty_since: None,
-    });
-    store.node_networks.get_mut(node).unwrap().report.address_use =
-        tartan_operator::world::UsedAddresses(figures.collect());
+    let uses: Vec<_> = uses.iter().map(|(subnet, used)| (*subnet, *used, None)).collect();
+    growth::report(store, node, &uses);
 }
 
 fn is_primary(store: &Store, name: &str) -> bool {
