@@ -39,7 +39,7 @@ pub use cluster::{Cluster, ClusterOptions, Families};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment, Tapped};
 pub use home::{Lifetime, remove_leftovers};
 pub use hostview::{Difference, HostView};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, within};
 pub use process::Process;
 pub use proxy::POD_BRIDGE;
 pub use run::{Output, run, run_with_input};

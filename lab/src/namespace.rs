@@ -3,13 +3,14 @@
 //! Nothing is pinned in the file system: when the holder dies, the kernel takes the namespace with everything in it,
 //! links, addresses, mounts. That is why a killed lab leaves neither.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sched::{CloneFlags, setns};
 
 use crate::home::Home;
 use crate::process::{Identity, Process, dying_with_us};
@@ -142,7 +143,7 @@ impl Namespace {
 
     /// Gives it directories of its own over the host's, kept on `disk`, an empty `/run`, and a `/sys` that shows its
     /// devices.
-    pub(crate) fn own_directories(&self, disk: &std::path::Path) -> Result<()> {
+    pub(crate) fn own_directories(&self, disk: &Path) -> Result<()> {
         let mut script = String::new();
         for directory in OWN_DIRECTORIES {
             let layer = disk.join(layer_name(directory));
@@ -175,7 +176,7 @@ impl Namespace {
 }
 
 /// Where on a node's disk the files are that it has written below its own directories.
-pub(crate) fn own_files(disk: &std::path::Path) -> Vec<(&'static str, PathBuf)> {
+pub(crate) fn own_files(disk: &Path) -> Vec<(&'static str, PathBuf)> {
     OWN_DIRECTORIES.map(|directory| (directory, disk.join(layer_name(directory)).join("files"))).into()
 }
 
@@ -191,4 +192,17 @@ fn holder_name(name: &str) -> String {
 pub(crate) fn on_host(script: &str) -> Result<()> {
     run(&mut command(&["sh", "-euc", script]))?.ok()?;
     Ok(())
+}
+
+/// Does something in a network namespace, by the path of its file: what is opened there stays there.
+pub fn within<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let namespace = File::open(netns).with_context(|| netns.display().to_string())?;
+    // A thread has a network of its own; this one keeps the one that it has.
+    std::thread::scope(|scope| {
+        let there = scope.spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).context("entering a network namespace")?;
+            Ok(work())
+        });
+        there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

@@ -2,14 +2,15 @@
 //! their link.
 
 use std::{
-    fs::File,
     io,
     net::{SocketAddrV4, UdpSocket},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
+use tartan_lab::within;
 
 /// Namespaces, and the forwarders in them.
 pub struct Lab {
@@ -102,15 +103,14 @@ pub fn make_device(node: u8) {
     }
 }
 
+pub fn netns(name: &str) -> PathBuf {
+    format!("/run/netns/{name}").into()
+}
+
 /// A socket in a node's namespace.
 pub fn socket(node: u8, local: &str) -> UdpSocket {
-    let (name, local) = (format!("/run/netns/node{node}"), local.parse::<SocketAddrV4>().unwrap());
-    let namespace = File::open(name).unwrap();
-    let opener = std::thread::spawn(move || {
-        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        UdpSocket::bind(local).unwrap()
-    });
-    let socket = opener.join().unwrap();
+    let local: SocketAddrV4 = local.parse().unwrap();
+    let socket = within(&netns(&format!("node{node}")), || UdpSocket::bind(local).unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     socket
 }

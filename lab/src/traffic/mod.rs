@@ -24,6 +24,7 @@ mod latency;
 mod load;
 mod report;
 mod serve;
+mod stream;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 pub use latency::RoundTrips;
 pub use report::{Flow, Report};
+pub use stream::stream;
 
 use crate::namespace::Namespace;
 use crate::process::Process;

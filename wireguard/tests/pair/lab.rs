@@ -14,6 +14,7 @@ use tartan_datapath::{
     kernel::{Kernel, Options, WIREGUARD_PROCESS_ABSENT},
     model::{Backend, Deletions, Intent, Peer, PublicKey, Side, Subnet, WireguardEndpoint},
 };
+use tartan_lab::within;
 
 use crate::common::{self, net};
 
@@ -111,7 +112,7 @@ impl Lab {
         user_wireguard: Option<PathBuf>,
         work: impl AsyncFnOnce(&mut Kernel) -> T + Send,
     ) -> T {
-        let namespace = File::open(format!("/run/netns/node{node}")).unwrap();
+        let namespace = File::open(netns(node)).unwrap();
         let place = self.place(node);
         let (restore_dir, wireguard_keys) = (place.join("restore"), place);
         let options = Options { restore_dir, wireguard_keys, user_wireguard, ..Options::default() };
@@ -259,13 +260,16 @@ pub fn reaches(from: u8, to: u8) -> bool {
 
 /// A socket in a node's namespace.
 pub fn socket(node: u8, local: &str) -> UdpSocket {
-    let (name, local) = (format!("/run/netns/node{node}"), local.to_owned());
-    let namespace = File::open(name).unwrap();
-    let opener = std::thread::spawn(move || {
-        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        UdpSocket::bind(local).unwrap()
-    });
-    opener.join().unwrap()
+    within(&netns(node), || UdpSocket::bind(local).unwrap()).unwrap()
+}
+
+/// Sends this much by TCP from one node's pod address to the other's.
+pub fn stream(from: u8, to: u8, bytes: usize) -> anyhow::Result<()> {
+    tartan_lab::traffic::stream(&netns(from), &netns(to), inner(to).parse()?, bytes)
+}
+
+fn netns(node: u8) -> PathBuf {
+    format!("/run/netns/node{node}").into()
 }
 
 /// Tries again until it is so.
