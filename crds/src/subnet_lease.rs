@@ -40,8 +40,13 @@ use crate::Cidr;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetLeaseSpec {
-    /// Name of the Node that holds the block.
-    #[x_kube(validation = Rule::new("self.size() > 0").message("must name a Node"))]
+    /// Name of the Node that holds the block. Never changes: pods of the node have its addresses.
+    #[x_kube(
+        validation = Rule::new("self.size() > 0").message("must name a Node"),
+        validation = Rule::new("self == oldSelf").message(
+            "a lease's node never changes: drain that one and delete its Node, and the block is given to others"
+        ),
+    )]
     #[schemars(length(max = 253))]
     pub node_name: String,
     /// UID of that Node: tells a Node that came back under its name from the one that left.

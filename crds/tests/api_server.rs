@@ -468,6 +468,9 @@ fn a_lease_is_bound_to_its_block_by_its_name() {
             patch(&api, &target, &json!({ "spec": { "subnet": subnet } })).expect("the subnet was changed");
         assert!(said.contains("spec.subnet"), "{said}");
     }
+    let said =
+        patch(&api, &target, &json!({ "spec": { "nodeName": "node2" } })).expect("the node was changed");
+    assert!(said.contains("spec.nodeName") && said.contains("a lease's node never changes"), "{said}");
     assert_eq!(patch(&api, &target, &json!({ "spec": { "releasedAt": "2026-01-01T00:00:00Z" } })), None);
 
     // Writes of the status reach the status and nothing else, and are checked.

@@ -58,14 +58,30 @@ fn a_lease_that_is_given_to_another_node_by_hand_is_reported_and_not_touched_unt
     publish(&lab, "10.0.1.0-24", "192.0.2.8");
     lab.until("nothing is wrong", || contested(&operator) == Some(0.0));
 
-    kubectl_patch(&lab, OF_A, json!({ "spec": { "nodeName": "b" } }));
+    let edit = json!({ "spec": { "nodeName": "b" } }).to_string();
+    let refused = lab.api.kubectl(&["patch", "subnetlease", OF_A, "--type=merge", "-p", &edit]).unwrap();
+    assert!(
+        refused.stderr.contains("spec.nodeName") && refused.stderr.contains("never changes"),
+        "{refused:?}"
+    );
+
+    // By force, while nobody puts back what is deleted.
+    drop(operator);
+    let mut lease = serde_json::to_value(lab.get::<SubnetLease>(OF_A).unwrap()).unwrap();
+    lease["spec"]["nodeName"] = "b".into();
+    let metadata = lease["metadata"].as_object_mut().unwrap();
+    metadata.retain(|field, _| ["name", "labels"].contains(&field.as_str()));
+    lab.delete::<SubnetLease>(OF_A);
+    lab.create::<SubnetLease>(lease).unwrap();
+    publish(&lab, OF_A, "192.0.2.7");
+    let operator = lab.operator();
     lab.until("the network says so", || {
         lab.condition::<ClusterNetwork>("default", "Consistent") == "False LeaseEdited"
     });
     assert_eq!(contested(&operator), Some(1.0));
     let conditions = lab.get::<ClusterNetwork>("default").unwrap().status.unwrap().conditions;
     let said = &conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
-    for part in ["10.0.0.0-24", "edited by kubectl-patch", "spec.nodeName says b", "that of a"] {
+    for part in ["10.0.0.0-24", "spec.nodeName says b", "that of a", "delete it"] {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
     lab.until("the node says so", || lab.condition::<NodeNetwork>("a", "Leased") == "False LeaseEdited");
@@ -77,7 +93,7 @@ fn a_lease_that_is_given_to_another_node_by_hand_is_reported_and_not_touched_unt
     lab.until_leased("c", "10.0.2.0/24");
     assert_eq!(lab.lease_of("a"), None, "and its node gets no other");
 
-    kubectl_patch(&lab, OF_A, json!({ "spec": { "nodeName": "a" } }));
+    lab.delete::<SubnetLease>(OF_A);
     lab.until("all is well", || {
         lab.condition::<ClusterNetwork>("default", "Consistent") == "True AsExpected"
             && lab.condition::<NodeNetwork>("a", "Leased") == "True AsExpected"

@@ -59,11 +59,13 @@ impl Scene {
     /// What the API server says against a patch of the ClusterNetwork's spec; panics where it says nothing.
     pub fn network_refusal(&self, spec: &Value) -> String {
         let patch = json!({ "spec": spec }).to_string();
-        let said = self
-            .api()
-            .kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])
-            .unwrap();
-        assert!(!said.success(), "{patch} was accepted");
+        self.refusal(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])
+    }
+
+    /// The same of any `kubectl`.
+    pub fn refusal(&self, arguments: &[&str]) -> String {
+        let said = self.api().kubectl(arguments).unwrap();
+        assert!(!said.success(), "{arguments:?} was accepted");
         said.stderr
     }
 
@@ -190,7 +192,7 @@ impl Scene {
                 eventually_ok(row.input, PATIENCE, || Self::is_answer(row, "", &self.cluster.log("node2")))
             }
             Answer::Condition(kind, name, condition, status) => eventually_ok(row.input, PATIENCE, || {
-                let (is, reason, message) = self.condition(kind, name, condition);
+                let (is, reason, message) = self.cluster.condition_of(kind, name, condition);
                 anyhow::ensure!(is == status, "{condition} of {kind} {name} is {is}: {reason}: {message}");
                 Self::is_answer(row, &reason, &message)
             }),
@@ -198,7 +200,7 @@ impl Scene {
         (row.mend)(self);
         let mended = match row.answer {
             Answer::Condition(kind, name, condition, status) => eventually_ok("mended", PATIENCE, || {
-                let (is, reason, message) = self.condition(kind, name, condition);
+                let (is, reason, message) = self.cluster.condition_of(kind, name, condition);
                 anyhow::ensure!(
                     is != status || reason != row.reason,
                     "{condition}: {is}: {reason}: {message}"
@@ -221,14 +223,6 @@ impl Scene {
             anyhow::ensure!(text.contains(part), "{part:?} is not in: {text}");
         }
         Ok(())
-    }
-
-    /// Status, reason and message.
-    fn condition(&self, kind: &str, name: &str, condition: &str) -> (String, String, String) {
-        let get = |field: &str| {
-            self.cluster.field(kind, name, &format!(".status.conditions[?(@.type==\"{condition}\")].{field}"))
-        };
-        (get("status"), get("reason"), get("message"))
     }
 }
 

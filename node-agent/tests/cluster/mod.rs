@@ -100,16 +100,29 @@ impl Cluster {
 
     /// One field by JSONPath; empty where it isn't there.
     pub fn field(&self, kind: &str, name: &str, path: &str) -> String {
-        let output = format!("-ojsonpath={{{path}}}");
+        self.template(kind, name, &format!("{{{path}}}"))
+    }
+
+    fn template(&self, kind: &str, name: &str, template: &str) -> String {
+        let output = format!("-ojsonpath={template}");
         let said = self.api.kubectl(&["get", kind, name, &output, "--ignore-not-found"]).unwrap();
         said.ok().unwrap().stdout
     }
 
-    pub fn condition(&self, node: &str, kind: &str) -> (String, String) {
-        let get = |field: &str| {
-            self.field("nodenetwork", node, &format!(".status.conditions[?(@.type==\"{kind}\")].{field}"))
-        };
-        (get("status"), get("reason"))
+    /// Status and reason of a NodeNetwork's condition.
+    pub fn condition(&self, node: &str, condition: &str) -> (String, String) {
+        let (status, reason, _) = self.condition_of("nodenetwork", node, condition);
+        (status, reason)
+    }
+
+    /// Status, reason and message, of one moment; empty where it isn't there.
+    pub fn condition_of(&self, kind: &str, name: &str, condition: &str) -> (String, String, String) {
+        let field = |field: &str| format!("{{.status.conditions[?(@.type==\"{condition}\")].{field}}}");
+        let template = ["status", "reason", "message"].map(field).join("{\"\\n\"}");
+        let said = self.template(kind, name, &template);
+        let mut parts = said.splitn(3, '\n').map(str::to_owned);
+        let mut part = || parts.next().unwrap_or_default();
+        (part(), part(), part())
     }
 
     pub fn wait_for_condition(&self, node: &str, kind: &str, status: &str, reason: &str) {

@@ -1,7 +1,8 @@
 //! Leases whose holder somebody changed: what they say of their node contradicts itself.
 //!
 //! Three things in a lease tell its node: name, UID and label. The operator writes all three alike, and no
-//! lease ever moves to another node. Where they name different Nodes that exist, somebody edited it, and which
+//! lease ever moves to another node: the API refuses another name, but not a lease that was deleted and made again.
+//! Where they name different Nodes that exist, somebody edited it, and which
 //! of the Nodes has pods on the block can't be known from here. So nobody touches such a lease, its block is
 //! given to nobody else, and a Node that may be the one gets no other block, which its agent would move to:
 //! until somebody says whose it is. A Node with another lease of the family doesn't wait.
@@ -98,8 +99,8 @@ pub fn describe(world: &World, lease: &Lease) -> String {
     format!("lease {}{by}: {}", lease.meta.name, said.join(", "))
 }
 
-pub const REMEDY: &str = "write spec.nodeName and spec.nodeUID of the node whose pods are in it (ip address \
-                          show tartan0 on the node), or delete the lease where no node uses it";
+pub const REMEDY: &str = "delete it, and its block goes back to the node whose pods are in it, or is free (ip address \
+                          show tartan0 on the nodes)";
 
 pub const REMEDY_UNREADABLE: &str = "correct it as the CRD of this version asks, or delete it where no node uses it \
                                      (ip address show tartan0 on the node)";
