@@ -68,7 +68,7 @@ pub enum IkeError {
     #[error(transparent)]
     Key(#[from] IkeKeyError),
     /// What was loaded before goes on.
-    #[error("the renewed certificate is not taken, and the one of before goes on until it ends")]
+    #[error("the new key or certificate is not taken, and the one of before goes on")]
     Renewal(#[source] IkeKeyError),
 }
 

@@ -23,8 +23,8 @@ pub(in crate::kernel) struct Files {
 }
 
 impl Files {
-    /// If `loaded`, the names of our keys in the daemon, are what is in the files. A key file that can't be used leaves the
-    /// key that is loaded; certificates that can't be used do so too, but are told of, since what is loaded ends.
+    /// If `loaded`, the names of our keys in the daemon, are what is in the files. Files that can't be used hold nothing
+    /// that was loaded: loading them will tell why, and leaves what is loaded.
     pub(super) fn are_loaded(&self, wanted: &IkeCredentials, loaded: &[String]) -> bool {
         let current = match wanted {
             IkeCredentials::PresharedKey => secret(&self.key).map(|(name, _)| name),
@@ -32,11 +32,7 @@ impl Files {
                 certificates(&self.certificates, node, SystemTime::now()).map(|found| found.name)
             }
         };
-        match current {
-            Ok(current) => loaded.contains(&current),
-            Err(_) if matches!(wanted, IkeCredentials::Certificate { .. }) => false,
-            Err(_) => loaded.iter().any(|name| !stands_for_certificates(name)),
-        }
+        current.is_ok_and(|current| loaded.contains(&current))
     }
 
     /// Until when this node's certificate is valid, where it goes by one.
@@ -53,27 +49,29 @@ fn stands_for_certificates(name: &str) -> bool {
 }
 
 impl Session {
-    /// Loads what is in the files, and takes away what was loaded before.
+    /// Loads what is in the files, and takes away what was loaded before. Where that can't be used, what was loaded of
+    /// the same kind goes on.
     pub(super) async fn load_credentials(
         &mut self,
         files: &Files,
         wanted: &IkeCredentials,
     ) -> Result<(), IkeError> {
+        let by_certificate = matches!(wanted, IkeCredentials::Certificate { .. });
+        let renews = self.loaded().await?.iter().any(|name| stands_for_certificates(name) == by_certificate);
+        let unfit = |error| match error {
+            IkeKeyError::Expired { .. } => IkeError::Key(error),
+            error if renews => IkeError::Renewal(error),
+            error => IkeError::Key(error),
+        };
         let name = match wanted {
             IkeCredentials::PresharedKey => {
-                let (name, secret) = secret(&files.key)?;
+                let (name, secret) = secret(&files.key).map_err(unfit)?;
                 self.forget_certificates().await?;
                 self.order("load-shared", LoadShared::preshared_key(&name, &secret.0)).await?;
                 name
             }
             IkeCredentials::Certificate { node } => {
-                let renews = self.loaded().await?.iter().any(|name| stands_for_certificates(name));
-                let found = match certificates(&files.certificates, node, SystemTime::now()) {
-                    Ok(found) => found,
-                    Err(error @ IkeKeyError::Expired { .. }) => return Err(error.into()),
-                    Err(error) if renews => return Err(IkeError::Renewal(error)),
-                    Err(error) => return Err(error.into()),
-                };
+                let found = certificates(&files.certificates, node, SystemTime::now()).map_err(unfit)?;
                 if renews {
                     // What the daemon refuses costs nothing that it has.
                     self.load_certificates(&found).await?;
@@ -133,15 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_can_not_be_used_leaves_what_is_loaded_of_its_kind() {
+    fn what_is_loaded_is_what_is_in_the_files_and_can_be_used() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files { key: folder.path().join("psk"), certificates: folder.path().to_owned() };
         let certificate = IkeCredentials::Certificate { node: "node1".to_owned() };
         let of = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let key = of(&["tartan-1.000000000"]);
         let note = of(&["tartan-certificate-1.0-1.0-1.0"]);
-        assert!(files.are_loaded(&IkeCredentials::PresharedKey, &key));
-        // It is told of.
+        assert!(!files.are_loaded(&IkeCredentials::PresharedKey, &key));
         assert!(!files.are_loaded(&certificate, &note));
         // Of the other kind, it is not what is asked for.
         assert!(!files.are_loaded(&certificate, &key));
@@ -151,5 +148,7 @@ mod tests {
         fs::write(&files.key, "0123456789abcdef0123456789abcdef").unwrap();
         fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(!files.are_loaded(&IkeCredentials::PresharedKey, &key));
+        let (name, _) = secret(&files.key).unwrap();
+        assert!(files.are_loaded(&IkeCredentials::PresharedKey, &of(&[&name])));
     }
 }
