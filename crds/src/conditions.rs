@@ -94,6 +94,7 @@ pub mod reason {
     pub const ROTATING_KEYS: &str = "RotatingKeys";
     pub const KEY_ROTATION_WAITS: &str = "KeyRotationWaits";
     pub const PRESHARED_KEY_CHANGED: &str = "PresharedKeyChanged";
+    pub const WIREGUARD_UNANSWERED: &str = "WireguardUnanswered";
     pub const IKE_UNANSWERED: &str = "IkeUnanswered";
     pub const WAITING_FOR_RECEPTION: &str = "WaitingForReception";
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";

@@ -4,7 +4,10 @@ mod containment;
 pub mod host;
 mod ipsec;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
@@ -23,7 +26,7 @@ use crate::{
     rotation,
 };
 
-/// Seconds between packets that ask for the first handshake on a new link.
+/// Seconds between packets that ask for a first handshake.
 const PROBE: u16 = 5;
 
 /// All that should be in the kernel, the path of each peer, and what is wrong with the inputs.
@@ -57,9 +60,10 @@ pub fn desired(intent: &Intent) -> Desired {
     let (mut direct, mut sealed): (Vec<IpNetwork>, Vec<IpNetwork>) = Default::default();
     for (peer, allowed) in intent.peers.iter().zip(contained) {
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
-        add_wireguard_peers(intent, peer, &allowed, &mut desired.elements);
-        add_udp_peer(intent, peer, &allowed, &mut desired.elements);
         let wireguard = wireguard_end(intent, peer, &allowed);
+        let stand_ins = wireguard.map_or_else(BTreeMap::new, |end| stand_ins(intent, peer, end, &allowed));
+        add_wireguard_peers(intent, peer, &allowed, !stand_ins.is_empty(), &mut desired.elements);
+        add_udp_peer(intent, peer, &allowed, &mut desired.elements);
         let is_sealed = pair::is_sealed(&intent.local.side, &peer.side);
         if is_sealed {
             sealed.extend(&allowed.subnets);
@@ -71,9 +75,10 @@ pub fn desired(intent: &Intent) -> Desired {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
             if let Path::Wireguard { destination, .. } = pairing.path {
-                pairing = match wireguard {
-                    Some(peer) => Pairing { path: Path::Wireguard { destination, peer }, ..pairing },
-                    None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
+                pairing = match (wireguard, stand_ins.get(&family)) {
+                    (Some(_), Some(path)) => Pairing { path: *path, reason: Reason::NoHandshake },
+                    (Some(peer), None) => Pairing { path: Path::Wireguard { destination, peer }, ..pairing },
+                    (None, _) => Pairing { path: Path::None, reason: Reason::NoEndpoint },
                 };
             }
             // Every forwarder sends to the network's port; while that changes, some are asked at another.
@@ -117,22 +122,70 @@ fn by_family(intent: &Intent, subnets: Vec<IpNetwork>) -> Vec<(Family, Vec<IpNet
 }
 
 /// The peer as one whose packets may come, whatever path leads to it: so both ends can change to it in any order.
-fn add_wireguard_peers(intent: &Intent, peer: &Peer, allowed: &Allowed, elements: &mut Elements) {
+/// `awaited`: packets go another way until it answers.
+fn add_wireguard_peers(
+    intent: &Intent,
+    peer: &Peer,
+    allowed: &Allowed,
+    awaited: bool,
+    elements: &mut Elements,
+) {
     let Some(address) = pair::outer_address(&intent.local.side, &peer.side) else { return };
     let Wireguard { keepalive, preshared, sessions, .. } = &intent.wireguard;
     let common = rotation::common(&host::wireguard_ends(intent), &unshared(peer, allowed));
     for (place, theirs) in common.iter().enumerate() {
-        // The first handshake on a new link must not wait for packets, since they wait for it.
-        let probed = place == 0 && common.len() > 1 && *keepalive == 0 && !sessions.contains(&theirs.key);
+        // The first handshake must not wait for packets, since they wait for it.
+        let probed = (awaited || (place == 0 && common.len() > 1)) && !sessions.contains(&theirs.key);
         let value = WireguardPeer {
             endpoint: SocketAddr::new(address, theirs.port),
             allowed: allowed.subnets.iter().copied().collect(),
-            keepalive: if probed { PROBE } else { *keepalive },
+            keepalive: match *keepalive {
+                0 if probed => PROBE,
+                asked if probed => asked.min(PROBE),
+                asked => asked,
+            },
             preshared: *preshared,
         };
         let link = mark::wireguard(theirs.generation).to_owned();
         elements.insert(Key::WireguardPeer { link, key: theirs.key }, Value::WireguardPeer(value));
     }
+}
+
+/// Paths, by family, to a peer that packets are to go to by WireGuard and with whose `end` there was no handshake yet: it
+/// may not have set us up, and all but a few of them would be lost. As they go now, where that is known. What goes by
+/// WireGuard already has no other way any more.
+fn stand_ins(
+    intent: &Intent,
+    peer: &Peer,
+    end: WireguardEndpoint,
+    allowed: &Allowed,
+) -> BTreeMap<Family, Path> {
+    let (ours, theirs) = (&intent.local.side, &peer.side);
+    let asked = pair::encrypted_by(ours, theirs) == Some(Backend::Wireguard);
+    if !asked || intent.wireguard.sessions.contains(&end.key) {
+        return BTreeMap::new();
+    }
+    let stand_in = |family: Family| {
+        let mut subnets = allowed.subnets.iter().filter(|subnet| Family::of(subnet) == family).peekable();
+        subnets.peek()?;
+        let now: Vec<Backend> =
+            subnets.filter_map(|subnet| intent.wireguard.ways.get(subnet).copied()).collect();
+        if now.contains(&Backend::Wireguard) {
+            return None;
+        }
+        let usable = |path: &Path| match path {
+            Path::Vxlan { .. } => allowed.end_point,
+            Path::Udp { port, .. } => *port == intent.udp.port,
+            // Whether the daemons have agreed is not known here.
+            Path::Ipsec { .. } => now.contains(&Backend::Ipsec) || pair::is_sealed(ours, theirs),
+            _ => true,
+        };
+        let mut paths = pair::others(ours, theirs, Backend::Wireguard, family);
+        paths.retain(usable);
+        let kept = paths.iter().find(|path| path.backend().is_some_and(|backend| now.contains(&backend)));
+        Some((family, *kept.or(paths.first())?))
+    };
+    Family::ALL.into_iter().filter_map(stand_in).collect()
 }
 
 /// Where packets to the peer go.

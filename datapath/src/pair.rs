@@ -7,7 +7,8 @@
 //! "Direct" below means a plain route by the peer's address. It needs both nodes *on one link*: each
 //! one's public address lies in the other's published uplink prefixes. Its gateway is of the family of the
 //! packets, so a pair is joined family by family. vxlan carries both over either, ipip IPv4 over IPv4 alone.
-//! wireguard and ipsec carry both and encrypt: where one side asks for one, the pair has it or no path at all.
+//! wireguard and ipsec carry both and encrypt: where one side asks for one, the pair has it or no path at all. (The
+//! desired state lets another stand in for wireguard until a first handshake, as long as the pair is not sealed.)
 //! udp carries what ipip does. An alloc or extension node has no path of ours to anyone.
 //! "Direct-capable" is a node whose backend is host-gw, or an overlay with `directRouting`.
 //!
@@ -125,6 +126,8 @@ pub enum Reason {
     Interim,
     /// A side receives the backend but has not published its end point.
     NoEndpoint,
+    /// No handshake has shown yet that each has set the other up as a WireGuard peer; both receive this one.
+    NoHandshake,
 }
 
 impl Reason {
@@ -143,6 +146,7 @@ impl Reason {
             Self::NotAccepted => "not-accepted",
             Self::Interim => "interim",
             Self::NoEndpoint => "no-endpoint",
+            Self::NoHandshake => "no-handshake",
         }
     }
 
@@ -170,6 +174,9 @@ impl Reason {
                 "one of the nodes has not published its end point for the pair's backend yet, so another that both receive joins them until then"
             }
             Self::NoEndpoint => "one of the nodes has not published its end point for the backend yet",
+            Self::NoHandshake => {
+                "the nodes have not made a WireGuard handshake yet, so another backend that both receive joins them until then"
+            }
         }
     }
 }
@@ -208,12 +215,10 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
         Err(reason) => return Pairing { path: Path::None, reason },
     };
     let gateway = gateway(ours, theirs, family);
-    let carries = |backend: Backend| match backend {
-        Backend::HostGw => gateway.is_some(),
-        overlay => overlay.carries(family, Family::of_address(outer)),
-    };
     let (backend, reason) = match choose(ours, theirs, gateway.is_some(), fallback) {
-        (overlay, _) if overlay.is_overlay() && !carries(overlay) => (fallback, Reason::OtherFamily),
+        (overlay, _) if overlay.is_overlay() && !overlay.carries(family, Family::of_address(outer)) => {
+            (fallback, Reason::OtherFamily)
+        }
         chosen => chosen,
     };
     if !receives(ours, theirs, backend) {
@@ -226,14 +231,28 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
         // Nothing stands in for it.
         return Pairing { path: Path::None, reason: Reason::NoEndpoint };
     }
-    let interim = Backend::ALL
-        .into_iter()
-        .filter(|other| *other != backend && carries(*other) && receives(ours, theirs, *other))
-        .find_map(|other| path(ours, theirs, other, outer, gateway));
-    match interim {
+    match others(ours, theirs, backend, family).into_iter().next() {
         Some(path) => Pairing { path, reason: Reason::Interim },
         None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
     }
+}
+
+/// Paths by other backends than the pair's own, which may stand in for it: those that both receive, and only those that
+/// encrypt where the pair is sealed. In the order of rank; symmetric.
+pub fn others(ours: &Side, theirs: &Side, own: Backend, family: Family) -> Vec<Path> {
+    let Ok((_, outer)) = common_addresses(ours, theirs) else { return vec![] };
+    let gateway = gateway(ours, theirs, family);
+    let sealed = is_sealed(ours, theirs);
+    let may = |other: &Backend| *other != own && (other.encrypts() || !sealed);
+    let carries = |backend: &Backend| match backend {
+        Backend::HostGw => gateway.is_some(),
+        overlay => overlay.carries(family, Family::of_address(outer)),
+    };
+    Backend::ALL
+        .into_iter()
+        .filter(|other| may(other) && carries(other) && receives(ours, theirs, *other))
+        .filter_map(|other| path(ours, theirs, other, outer, gateway))
+        .collect()
 }
 
 /// Whether packets of the pair come encrypted or not at all, as every node of an encrypting side's pool sends so.
@@ -242,6 +261,11 @@ pub fn is_sealed(ours: &Side, theirs: &Side) -> bool {
     let sides = [ours, theirs];
     sides.iter().all(|side| side.backend.has_paths())
         && sides.iter().any(|side| side.sealed && side.backend.encrypts())
+}
+
+/// What the pair encrypts by, if a side asks for that.
+pub fn encrypted_by(ours: &Side, theirs: &Side) -> Option<Backend> {
+    [ours, theirs].map(|side| side.backend).into_iter().filter(|backend| backend.encrypts()).min()
 }
 
 /// Their address for tunnels between both.
@@ -297,8 +321,7 @@ fn path(
 }
 
 fn choose(ours: &Side, theirs: &Side, on_link: bool, fallback: Backend) -> (Backend, Reason) {
-    let encrypting = [ours, theirs].map(|side| side.backend).into_iter().filter(|backend| backend.encrypts());
-    if let Some(backend) = encrypting.min() {
+    if let Some(backend) = encrypted_by(ours, theirs) {
         let same = ours.backend == theirs.backend;
         return (backend, if same { Reason::SameBackend } else { Reason::Encrypted });
     }

@@ -22,7 +22,7 @@ fn encrypting(side: &mut Side, key: PublicKey, port: u16) {
     side.endpoints.wireguard = vec![WireguardEndpoint { generation: 0, key, port }];
 }
 
-/// This node, which encrypts, with peers that do: peer N has the key of N times 32.
+/// This node, which encrypts, with peers that do and have answered: peer N has the key of N times 32.
 fn encrypted(own: PublicKey, peers: &[u8]) -> Intent {
     let peers = peers.iter().map(|number| {
         let mut peer = remote(u32::from(*number));
@@ -31,6 +31,8 @@ fn encrypted(own: PublicKey, peers: &[u8]) -> Intent {
     });
     let mut intent = intent(peers.collect());
     encrypting(&mut intent.local.side, own, 51820);
+    intent.wireguard.sessions =
+        intent.peers.iter().map(|peer| peer.side.endpoints.wireguard[0].key).collect();
     intent
 }
 

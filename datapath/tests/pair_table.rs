@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use proptest::{collection, prelude::*, sample::subsequence};
 use tartan_datapath::{
     model::{Backend, Endpoints, Family, Mac, PublicKey, Side, WireguardEndpoint},
-    pair::{Path, Reason, is_sealed, pair},
+    pair::{Path, Reason, is_sealed, others, pair},
 };
 
 fn wireguard(number: u8) -> WireguardEndpoint {
@@ -367,4 +367,25 @@ proptest! {
             Path::None => {}
         }
     }
+}
+
+#[test]
+fn what_may_stand_in_for_wireguard_encrypts_where_the_pair_is_sealed() {
+    let of = |ours: &Side, theirs: &Side| -> Vec<&str> {
+        let found = [(ours, theirs), (theirs, ours)].map(|(from, to)| {
+            others(from, to, Backend::Wireguard, Family::V4).into_iter().map(word).collect::<Vec<_>>()
+        });
+        assert_eq!(found[0], found[1]);
+        found[0].clone()
+    };
+    let mut ours = side(Backend::Wireguard, false, 1, "192.0.2.0/24");
+    let mut theirs = side(Backend::Vxlan, false, 2, "192.0.2.0/24");
+    assert_eq!(of(&ours, &theirs), ["ipsec", "vxlan", "ipip", "udp", "direct"]);
+    ours.sealed = true;
+    assert_eq!(of(&ours, &theirs), ["ipsec"]);
+    ours.sealed = false;
+    theirs.accepts = BTreeSet::from([Backend::Wireguard, Backend::Vxlan]);
+    assert_eq!(of(&ours, &theirs), ["vxlan"]);
+    ours.public_ips.clear();
+    assert!(of(&ours, &theirs).is_empty());
 }

@@ -18,7 +18,7 @@ use tartan_datapath::{
 };
 
 use crate::intent::{NotReady, PeerFault};
-use classify::{api_reason, backend_of, is_own, link_of, wireguard_advice};
+use classify::{advice, api_reason, backend_of, is_own, link_of};
 
 /// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Findings<'a> {
     pub unanswered: Vec<&'a str>,
     /// The process of the user-space WireGuard has been away for a moment at most.
     pub process_awaited: bool,
+    /// Nodes that should have answered WireGuard by now.
+    pub no_handshake: Vec<&'a str>,
 }
 
 /// The verdict.
@@ -89,8 +91,8 @@ pub struct Assessment {
 
 /// The data path's reason for an IKE daemon that was there before.
 const DAEMON_ENDED: &str = "ike-daemon-ended";
-/// For a certificate whose time is over, or one in whose place another should come.
-const CERTIFICATE_OLD: [&str; 2] = ["ike-certificate-expired", "ike-renewal-unfit"];
+/// For a certificate whose time is over, or a key or certificate in whose place another should come.
+const CREDENTIALS_OLD: [&str; 2] = ["ike-certificate-expired", "ike-renewal-unfit"];
 /// For one that isn't there or doesn't answer.
 const DAEMON_AWAY: [&str; 2] = ["ike-daemon-unreachable", "ike-daemon-silent"];
 
@@ -121,11 +123,12 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         daemon_awaited,
         unanswered,
         process_awaited,
+        no_handshake,
     } = findings;
     // What it negotiated goes on: neither this node nor those that send to it shall do without.
     let missed = |reason: &str| {
         reason == DAEMON_ENDED
-            || CERTIFICATE_OLD.contains(&reason)
+            || CREDENTIALS_OLD.contains(&reason)
             || (*daemon_awaited && DAEMON_AWAY.contains(&reason))
     };
     let mut lost_links = BTreeSet::new();
@@ -182,7 +185,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             continue;
         }
         if let Some(link) = beside_another(&failed.key) {
-            let advice = wireguard_advice(failed);
+            let advice = advice(failed);
             let message =
                 format!("{}: {}{advice}: this node's keys are not rotated", failed.key, failed.message);
             troubles.push(NotReady::new(reason::BACKEND_UNAVAILABLE, message));
@@ -201,18 +204,19 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             continue;
         }
         if let Some(backend) = spared(&failed.key) {
-            let advice = wireguard_advice(failed);
+            let advice = advice(failed);
             troubles.push(lose(backend, format!("{}: {}{advice}", failed.key, failed.message)));
             continue;
         }
         let (list, advice) = match &failed.key {
             // Loose filters and the like: most hosts work without.
-            Key::Sysctl(path) if !path.ends_with("forward") && !path.ends_with("forwarding") => {
-                (&mut troubles, " (mount the host's /proc/sys/net for writing, or set it on the host)")
-            }
-            Key::Sysctl(_) => (&mut broken, " (mount the host's /proc/sys/net for writing)"),
-            Key::Offload(_) => (&mut troubles, ""),
-            _ => (&mut broken, wireguard_advice(failed)),
+            Key::Sysctl(path) if !path.ends_with("forward") && !path.ends_with("forwarding") => (
+                &mut troubles,
+                " (mount the host's /proc/sys/net for writing, or set it on the host)".to_owned(),
+            ),
+            Key::Sysctl(_) => (&mut broken, " (mount the host's /proc/sys/net for writing)".to_owned()),
+            Key::Offload(_) => (&mut troubles, String::new()),
+            _ => (&mut broken, advice(failed)),
         };
         list.push(NotReady::new(
             api_reason(failed.reason),
@@ -291,12 +295,21 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             ),
         ));
     }
-    if let (Some(first), more) = (unanswered.first(), unanswered.len().saturating_sub(1)) {
-        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+    if !unanswered.is_empty() {
         troubles.push(NotReady::new(
             reason::IKE_UNANSWERED,
             format!(
-                "no IPsec association with node {first}{others}: let UDP ports 500 and 4500 and ESP through between the nodes, and give both the same preshared key (Secret tartan-ipsec) or certificates of one authority"
+                "no IPsec association with node {}: let UDP ports 500 and 4500 and ESP through between the nodes, and give both the same preshared key (Secret tartan-ipsec) or certificates of one authority",
+                listed(unanswered)
+            ),
+        ));
+    }
+    if !no_handshake.is_empty() {
+        troubles.push(NotReady::new(
+            reason::WIREGUARD_UNANSWERED,
+            format!(
+                "no WireGuard handshake with node {}: let the UDP port of backends.wireguard through between the nodes, and give both the same preshared key; until then packets go another way, and the pool that is to encrypt is not sealed",
+                listed(no_handshake)
             ),
         ));
     }
@@ -342,6 +355,13 @@ fn join(broken: Vec<NotReady>) -> Option<NotReady> {
     let first = broken.first()?.reason;
     let messages: Vec<String> = broken.into_iter().map(|broken| broken.message).collect();
     quote(first, messages)
+}
+
+/// The first of these names, and how many more there are.
+fn listed(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(QUOTED);
+    let first = names.iter().take(QUOTED).copied().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{first} and {more} more") } else { first }
 }
 
 fn quote(reason: &'static str, messages: Vec<String>) -> Option<NotReady> {

@@ -93,9 +93,10 @@ async fn wireguard_keys(node: &str, snapshot: &Snapshot<'_>, kernel: &mut Kernel
     let Some(network) = snapshot.network.filter(|_| !wanted.is_empty()) else { return found };
     // Unreadable, it is as the kernel's: programming meets the same and tells it.
     found.user_space = kernel.wireguard_in_user_space().await.unwrap_or(false);
+    // Unreadable, none is known: then packets go by the keys or the backend of before.
+    found.sessions = kernel.wireguard_sessions().unwrap_or_default();
+    found.ways = kernel.ways().await.unwrap_or_default();
     if wanted.len() > 1 {
-        // Unreadable, none is known: then packets go by the keys of before.
-        found.sessions = kernel.wireguard_sessions().unwrap_or_default();
         let since = network.keys.as_ref().map(|keys| keys.since);
         found.late = since.is_some_and(|since| Timestamp::now().duration_since(since) > ROTATION);
     }

@@ -34,9 +34,11 @@ use crate::{
 };
 
 mod findings;
+mod handshakes;
 mod tell;
 
 use findings::{findings, wireguard_links};
+use handshakes::Handshakes;
 use tell::{record, say};
 
 /// A node that is broken for this long says so to the scheduler. What the next rounds repair is no news.
@@ -73,8 +75,10 @@ pub struct Memory {
     pub lost: BTreeSet<Backend>,
     /// WireGuard links that could not, though the other one works.
     pub lost_links: BTreeSet<&'static str>,
-    /// Keys of peers that had answered, while keys are rotated: a further one is worth a round.
+    /// Keys of peers that had answered, while packets wait for others to: a further one is worth a round.
     pub sessions: Option<BTreeSet<PublicKey>>,
+    /// Who is to answer WireGuard before packets go by it.
+    pub handshakes: Handshakes,
     /// What the CNI configuration on disk leaves out.
     pub vacating: Vacating,
     pub companions: Companions,
@@ -112,6 +116,7 @@ pub async fn round(
     let ground = ground::find(place.node, place.api_server, snapshot, kernel, memory).await;
     let mut worked = program(&ground, kernel).await;
     worked.daemon_awaited = memory.companions.daemon_is_awaited(started);
+    memory.handshakes.learn(&worked.desired.paths, started);
     worked.process_awaited = memory.companions.user_wireguard(worked.finds_wireguard(), started);
     let files = write_files(place, &ground, &worked, memory);
     let known = match &ground {
@@ -126,7 +131,11 @@ pub async fn round(
         memory.addresses.count(&place.places.data_dir(), &built.intent, said);
     }
     let troubles = place.extension.troubles();
-    let mut verdict = assess(&Findings { extension: &troubles, ..findings(&ground, &worked, &files) });
+    let mut verdict = assess(&Findings {
+        extension: &troubles,
+        no_handshake: memory.handshakes.late(started),
+        ..findings(&ground, &worked, &files)
+    });
     verdict.troubles.extend(memory.addresses.trouble());
     let availability = availability(&verdict, memory);
     let again = matches!(ground, Ground::None { again: true, .. })
@@ -161,7 +170,10 @@ pub async fn round(
         unconfirmed,
         extension,
         worked: !worked.applied.is_empty(),
-        again: met.again.into_iter().chain(worked.unanswered.more.then_some(ANSWER)).min(),
+        again: [met.again, worked.unanswered.more.then_some(ANSWER), memory.handshakes.again(started)]
+            .into_iter()
+            .flatten()
+            .min(),
     }
 }
 
@@ -194,9 +206,10 @@ fn told(snapshot: Snapshot<'_>, ground: &Ground, worked: &Worked) -> Option<exte
 
 /// Takes a fresh ground into memory. The leases whose end must be confirmed.
 fn remember(ground: Ground, memory: &mut Memory) -> BTreeSet<String> {
+    memory.sessions = None;
     let Ground::Fresh { built, now, verdict, .. } = ground else { return BTreeSet::new() };
-    let links = wireguard_links(&built).len();
-    memory.sessions = (links > 1).then(|| built.intent.wireguard.sessions.clone());
+    let waits = memory.handshakes.are_awaited() || wireguard_links(&built).len() > 1;
+    memory.sessions = waits.then(|| built.intent.wireguard.sessions.clone());
     memory.held = Some(built);
     match verdict {
         // Not remembered as programmed: what vanished is still there.

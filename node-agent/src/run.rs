@@ -310,7 +310,7 @@ impl Loop {
     }
 
     /// Someone may have altered our files, or a setting, or a peer answered with a new key, of which the kernel tells
-    /// nobody. A few small reads.
+    /// nobody. A few small reads, but for the WireGuard devices while answers are waited for.
     /// True where a round is worth it.
     fn beat(&mut self) -> bool {
         self.metrics.show(|view| view.last_beat = Some(std::time::Instant::now()));

@@ -37,7 +37,7 @@ const SELECTION: [&str; 5] =
 
 /// Test programs beside the code's own tests that need neither root nor a control plane. One more of that
 /// kind belongs here, or else it runs in the full run only.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "definitions",
     "desired_tables",
     "generated",
@@ -47,6 +47,7 @@ const PURE: [&str; 9] = [
     "plan_properties",
     "regressions",
     "rules",
+    "unanswered",
 ];
 
 /// The one test in [`PURE`] that asks the kernel.

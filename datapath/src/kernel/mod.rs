@@ -22,6 +22,7 @@ mod tun;
 mod uapi;
 pub mod udp;
 pub mod user_wireguard;
+mod ways;
 mod wireguard;
 mod xfrm;
 

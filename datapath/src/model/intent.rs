@@ -1,7 +1,12 @@
 //! [`Intent`]: the whole of what one node must know to program its data path, from one snapshot of all
 //! inputs. Plain data; whoever builds it (the agent, a test, a bench) has validated it.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+};
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
@@ -340,6 +345,8 @@ pub struct Wireguard {
     pub leaving: Vec<WireguardEndpoint>,
     /// Keys of peers with which a handshake was completed: they have ours.
     pub sessions: BTreeSet<PublicKey>,
+    /// By which backends packets go now, by destination, as far as that is known.
+    pub ways: BTreeMap<IpNetwork, Backend>,
 }
 
 /// Shared parameters of the udp path.

@@ -358,7 +358,8 @@ async fn serve(inbox: mpsc::Receiver<Order>, told: &mpsc::Sender<Vec<PublicKey>>
     let folder = tempfile::tempdir().unwrap();
     let mut kernel = open(folder.path());
     told.send((0..4).map(|generation| kernel.wireguard_key(generation).unwrap()).collect()).unwrap();
-    while let Ok(Order { intent, torn, done }) = inbox.recv() {
+    while let Ok(Order { mut intent, torn, done }) = inbox.recv() {
+        intent.wireguard.sessions.extend(kernel.wireguard_sessions().unwrap());
         let desired = desired(&intent).elements;
         for round in 0.. {
             let seen = kernel.observe(&desired).await;

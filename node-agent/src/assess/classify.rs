@@ -6,7 +6,7 @@ use tartan_datapath::{
     model::{Backend, Key},
 };
 
-use super::{CERTIFICATE_OLD, DAEMON_AWAY, DAEMON_ENDED, Failed};
+use super::{CREDENTIALS_OLD, DAEMON_AWAY, DAEMON_ENDED, Failed};
 
 /// The backend whose device the object is or hangs on.
 pub(super) fn backend_of(key: &Key) -> Option<Backend> {
@@ -20,20 +20,39 @@ pub(super) fn backend_of(key: &Key) -> Option<Backend> {
     }
 }
 
-/// What usually is behind a failure of WireGuard.
-pub(super) fn wireguard_advice(failed: &Failed) -> &'static str {
+/// What usually is behind a failure of a device.
+pub(super) fn advice(failed: &Failed) -> String {
     match (&failed.key, failed.reason) {
         (Key::WireguardDevice(_), "in-use") => {
-            " (another program has its UDP port: stop that, or set another backends.wireguard.port in the ClusterNetwork and change backends.wireguard.rotate)"
+            " (another program has its UDP port: stop that, or set another backends.wireguard.port in the ClusterNetwork and change backends.wireguard.rotate)".to_owned()
         }
-        (Key::Link(link), "unsupported") if mark::WIREGUARD.contains(&link.as_str()) => {
-            " (this node's kernel has no WireGuard: install its module wireguard, or have it done in user space: wireguard.userspace of the chart)"
-        }
+        (Key::Link(link), "unsupported") => match kernel_part(link) {
+            Some((what, modules)) => format!(
+                " (this node's kernel has no {what}: install its {modules}, or {})",
+                if mark::WIREGUARD.contains(&link.as_str()) {
+                    "have it done in user space: wireguard.userspace of the chart"
+                } else {
+                    "choose another backend"
+                }
+            ),
+            None => String::new(),
+        },
         (Key::Link(link), "not-found" | "permission-denied") if mark::WIREGUARD.contains(&link.as_str()) => {
-            " (a device for WireGuard in user space takes /dev/net/tun and the capability NET_ADMIN)"
+            " (a device for WireGuard in user space takes /dev/net/tun and the capability NET_ADMIN)".to_owned()
         }
-        _ => "",
+        _ => String::new(),
     }
+}
+
+/// What a tunnel's device takes of the kernel, and the names of the modules that have it.
+fn kernel_part(link: &str) -> Option<(&'static str, &'static str)> {
+    Some(match link {
+        mark::VXLAN | mark::VXLAN6 => ("VXLAN", "module vxlan"),
+        mark::IPIP => ("IP in IP", "module ipip"),
+        mark::IPSEC => ("IPsec", "modules xfrm_interface, esp4 and esp6"),
+        link if mark::WIREGUARD.contains(&link) => ("WireGuard", "module wireguard"),
+        _ => return None,
+    })
 }
 
 /// The link that an object of this node's own is or hangs on.
@@ -89,7 +108,7 @@ pub(super) fn api_reason(label: &str) -> &'static str {
         "nft-missing" => reason::NFT_MISSING,
         "sysctl-read-only" => reason::SYSCTL_READ_ONLY,
         DAEMON_ENDED | "ike-key-unfit" => reason::BACKEND_UNAVAILABLE,
-        away if DAEMON_AWAY.contains(&away) || CERTIFICATE_OLD.contains(&away) => reason::BACKEND_UNAVAILABLE,
+        away if DAEMON_AWAY.contains(&away) || CREDENTIALS_OLD.contains(&away) => reason::BACKEND_UNAVAILABLE,
         _ => reason::APPLY_FAILED,
     }
 }

@@ -32,6 +32,7 @@ fn findings(facts: &Facts) -> Findings<'_> {
         outdated_preshared: 0,
         daemon_awaited: false,
         unanswered: vec![],
+        no_handshake: vec![],
         process_awaited: false,
     }
 }
@@ -117,11 +118,13 @@ fn a_backend_that_only_others_send_by_may_be_missing() {
 }
 
 #[test]
-fn a_kernel_without_wireguard_is_told_with_its_remedy() {
+fn a_kernel_without_a_tunnel_is_told_with_its_remedy() {
     let link = || Key::Link(mark::wireguard(0).into());
     let alone = failed(link(), "unsupported");
     assert_eq!(summary(&alone), (Some(reason::APPLY_FAILED), vec![], false));
-    assert!(alone.not_ready.unwrap().message.contains("install its module"));
+    assert!(alone.not_ready.unwrap().message.contains("install its module wireguard, or have it done"));
+    let spared = failed(Key::Link(mark::IPIP.into()), "unsupported");
+    assert!(spared.not_ready.unwrap().message.contains("install its module ipip, or choose another backend"));
     let port = failed(Key::WireguardDevice(mark::wireguard(0).into()), "in-use");
     assert!(port.not_ready.unwrap().message.contains("another program has its UDP port"));
 }
@@ -209,10 +212,21 @@ fn a_missing_program_or_right_is_named_with_its_remedy() {
 }
 
 #[test]
+fn nodes_that_make_no_handshake_are_told_of() {
+    let nodes = vec!["a", "b", "c", "d", "e"];
+    let assessment = assess(&Findings { no_handshake: nodes, ..findings(&good()) });
+    assert_eq!(summary(&assessment), (None, vec![reason::WIREGUARD_UNANSWERED], true));
+    assert!(
+        assessment.troubles[0].message.contains("with node a, b, c, d and 1 more: let the UDP port"),
+        "{assessment:?}"
+    );
+}
+
+#[test]
 fn nodes_that_do_not_answer_the_ike_daemon_are_told_of() {
     let assessment = assess(&Findings { unanswered: vec!["node2", "node3"], ..findings(&good()) });
     assert_eq!(summary(&assessment), (None, vec![reason::IKE_UNANSWERED], true));
-    assert!(assessment.troubles[0].message.contains("node2 and 1 more: let UDP ports 500"), "{assessment:?}");
+    assert!(assessment.troubles[0].message.contains("node2, node3: let UDP ports 500"), "{assessment:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnetwork::IpNetwork;
 use tartan_crds::{BackendType, SubnetLeaseStatus, conditions::reason};
 use tartan_datapath::{
     mark,
@@ -21,8 +22,10 @@ const NAMED: usize = 4;
 pub struct WireguardKeys {
     /// By generation. Empty where no lease asks for any.
     pub keys: BTreeMap<u32, WireguardKey>,
-    /// Keys of peers with which a handshake was completed; only read while keys are rotated.
+    /// Keys of peers with which a handshake was completed.
     pub sessions: BTreeSet<PublicKey>,
+    /// By which backends packets go now, by destination.
+    pub ways: BTreeMap<IpNetwork, Backend>,
     pub preshared: Preshared,
     /// A process does WireGuard here, not the kernel.
     pub user_space: bool,

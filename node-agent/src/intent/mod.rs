@@ -173,6 +173,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             preshared: sources.wireguard.preshared,
             leaving,
             sessions: sources.wireguard.sessions.clone(),
+            ways: sources.wireguard.ways.clone(),
         },
         ipsec: IkeSettings {
             authentication: match network.ipsec.authentication {

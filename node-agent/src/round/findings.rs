@@ -35,6 +35,7 @@ pub(super) fn findings<'a>(ground: &'a Ground, worked: &'a Worked, files: &'a Fi
         outdated_preshared: worked.outdated_preshared,
         daemon_awaited: worked.daemon_awaited,
         process_awaited: worked.process_awaited,
+        no_handshake: vec![],
         unanswered: built.map(|built| unanswered(built, &worked.unanswered)).unwrap_or_default(),
     }
 }

@@ -84,12 +84,16 @@ fn reports_no_clear(world: &World, node: &Node) -> bool {
     report.and_then(|report| report.backend).is_none_or(BackendType::encrypts)
 }
 
-/// Where one end encrypts, the pair does: so many clear paths may a node have, by what its own lease says.
+/// Where one end encrypts, the pair does: so many clear paths may a node have, by what its own lease says. Those to a
+/// node that has not followed its lease, and is waited for itself, are not held against the others.
 fn lagging<'a>(world: &World, members: &[Member<'a>]) -> Vec<&'a str> {
     let clear = |member: &Member<'_>| !member.now.0.encrypts();
     let all = members.iter().filter(|member| clear(member)).count();
+    let late = |member: &Member<'_>| !clear(member) && !reports_no_clear(world, member.node);
+    let all_late = members.iter().filter(|member| late(member)).count();
     let behind = |member: &&Member<'_>| {
-        let allowed = if clear(member) { all - 1 } else { 0 };
+        let others = all_late - usize::from(late(member));
+        let allowed = others + if clear(member) { all - 1 } else { 0 };
         let object = world.node_networks.get(&member.node.meta.name);
         object.is_some_and(|object| object.report.clear_peers > count(allowed))
     };

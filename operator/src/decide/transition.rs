@@ -178,6 +178,7 @@ impl<'a> Transitions<'a> {
             () if !behind.is_empty() => TransitionPhase::Moving,
             () => TransitionPhase::Finishing,
         };
+        let mut named = BTreeSet::new();
         let status = TransitionStatus {
             to: wanted.kind,
             since: Time(since),
@@ -188,9 +189,10 @@ impl<'a> Transitions<'a> {
             waiting_for: waiting
                 .iter()
                 .chain(&held)
-                .chain(&unsealed)
                 .copied()
                 .chain(following.iter().map(|member| name(member)))
+                .chain(unsealed.iter().copied())
+                .filter(|name| named.insert(*name))
                 .take(NAMED)
                 .map(str::to_owned)
                 .collect(),

@@ -77,6 +77,32 @@ fn a_pool_is_sealed_when_every_node_has_left_clear_paths_to_it_and_not_before() 
     assert_eq!(store.network_condition("Sealed"), "", "nodes in no pool don't encrypt");
 }
 
+/// All others keep clear paths to a node that does not answer.
+#[test]
+fn a_member_that_does_not_follow_is_waited_for_and_not_those_who_wait_for_it() {
+    let mut store = before();
+    set_backend(&mut store, "wireguard", json!({}));
+    store.settle();
+    for node in ["a", "b"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 1, 0);
+    }
+    peers(&mut store, "d", 1, 0);
+    store.settle();
+    let waiting = |store: &Store| store.pools["p"].status.transition.as_ref().unwrap().waiting_for.clone();
+    assert_eq!((sealed(&store), waiting(&store)), (OPEN.into(), vec!["c".to_owned()]));
+    // It follows, and they have not answered each other yet.
+    report(&mut store, "c", Wireguard, &[Vxlan, Wireguard]);
+    peers(&mut store, "c", 0, 0);
+    store.settle();
+    assert_eq!((sealed(&store), waiting(&store)), (OPEN.into(), ["a", "b", "d"].map(str::to_owned).to_vec()));
+    for node in ["a", "b", "d"] {
+        peers(&mut store, node, 0, 0);
+    }
+    store.settle();
+    assert_eq!(sealed(&store), SEALED);
+}
+
 #[test]
 fn who_lags_is_passed_over_after_the_deadline() {
     let mut store = before();

@@ -143,6 +143,9 @@ impl Lab {
         local.uplink.addresses = vec![net(&format!("192.0.2.{node}/24"))];
         local.mtu = 1440;
         intent.wireguard.user_space = true;
+        // Those who are left on keys of before have answered by them.
+        intent.wireguard.sessions =
+            intent.peers.iter().filter_map(|peer| Some(peer.side.endpoints.wireguard.first()?.key)).collect();
         intent.masquerade = None;
         intent
     }
