@@ -1,7 +1,8 @@
 //! Bad input, one table: what somebody does wrong, where the answer is, what it names, and the remedy.
 //!
 //! The real API server, the real operator and a real agent on each of two nodes. Every row is provoked while
-//! packets flow between two pods, and not one may be lost; then the row is mended, and its answer must go away.
+//! packets flow between two pods, and not one may be lost; then the row is mended, and its answer must go away. What
+//! takes a kernel with IPsec is provoked in a virtual machine, by tests/transitions/unfit.rs.
 //! docs/bad-input.md is made from the same rows: `TARTAN_BLESS=1 cargo test -p tartan-node-agent --test bad_input`.
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +17,7 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod host;
+mod in_a_machine;
 mod objects;
 mod programs;
 mod scene;
@@ -51,7 +53,7 @@ fn bad_keys_programs_and_statuses_are_answered_in_the_right_place_and_what_worke
 
 #[test]
 fn the_page_has_every_row() {
-    table::check_page(&[of_administrators(), of_backends()].concat());
+    table::check_page(&[of_administrators(), of_backends()].concat(), &in_a_machine::ALL);
 }
 
 /// One after the other, on one cluster.

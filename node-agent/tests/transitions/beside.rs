@@ -15,7 +15,7 @@ const DAEMON: &str = "charon-systemd";
 const CONFIGURATION: &str = include_str!("../../../charts/tartan/files/strongswan.conf");
 /// Where the chart mounts the Secret is no directory of the node's own.
 pub const KEY_FILE: &str = "/run/secrets/presharedKey";
-const KEY: &str = "a key that is long enough for this test, and the same on all nodes";
+pub const KEY: &str = "a key that is long enough for this test, and the same on all nodes";
 
 impl Scene {
     /// It dies, and another takes its place.
@@ -42,6 +42,15 @@ impl Scene {
             started.push(self.start_daemon(node));
         }
         started
+    }
+
+    pub fn kill_daemon(&mut self, node: &str) {
+        self.beside.get_mut(node).unwrap().remove(1).kill().unwrap();
+    }
+
+    pub fn start_daemon_again(&mut self, node: &str) {
+        let daemon = self.start_daemon(node);
+        self.beside.get_mut(node).unwrap().push(daemon);
     }
 
     fn start_daemon(&mut self, node: &str) -> Process {

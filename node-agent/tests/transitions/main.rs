@@ -17,6 +17,8 @@
 mod api;
 mod beside;
 mod change;
+#[path = "../bad_input/in_a_machine.rs"]
+mod in_a_machine;
 mod interrupted;
 mod machine;
 mod matrix;
@@ -25,6 +27,7 @@ mod ring;
 mod scene;
 mod sealed;
 mod standing;
+mod unfit;
 
 use std::time::Duration;
 

@@ -39,8 +39,10 @@ fn split() -> (Vec<BackendType>, Vec<BackendType>) {
 }
 
 fn go(way: &[BackendType], cannot: &[BackendType]) {
+    // A machine's processors are emulated: with a third node, they would have nothing left for packets.
+    let segments: &[usize] = if vm::is_inside() { &[2] } else { &[2, 1] };
     let begin = Pool { name: POOL, nodes: &[1, 2, 3], backend: way[0] };
-    let scene = Scene::start(&[2, 1], &[begin]);
+    let scene = Scene::start(segments, &[begin]);
     let mut faults = vec![];
     let steps: Vec<_> = way.iter().copied().zip(way.iter().copied().skip(1)).collect();
     // Traffic stands from before the first of several steps that may lose nothing to after the last.

@@ -140,16 +140,19 @@ impl Scene {
         }
         for node in self.fabric.nodes() {
             let pool = pools.iter().find(|pool| pool.nodes.contains(&node.number()));
-            let labels: BTreeMap<&str, &str> = pool.iter().map(|pool| ("pool", pool.name)).collect();
-            self.api.apply(&json!({
-                "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name(), "labels": labels },
-            }));
+            self.create_node(node.name(), pool.map(|pool| pool.name));
             let addresses = json!([{ "type": "InternalIP", "address": node.address() }]);
             self.api.merge_status(&json!({
                 "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() },
                 "status": { "addresses": addresses },
             }));
         }
+    }
+
+    pub fn create_node(&self, name: &str, pool: Option<&str>) {
+        let labels: BTreeMap<&str, &str> = pool.iter().map(|pool| ("pool", *pool)).collect();
+        let metadata = json!({ "name": name, "labels": labels });
+        self.api.apply(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata }));
     }
 
     pub fn names(&self) -> Vec<String> {

@@ -61,13 +61,13 @@ impl Class {
 
     /// 8 TCP flows and 1,000 UDP packets a second between pods, and a fifth of it by each other class: all of it
     /// shares two processors, and what an overloaded machine drops by itself is no finding. In a virtual machine, which
-    /// is ten times slower, a tenth.
-    fn load(self) -> LoadOptions {
+    /// is more than ten times slower, a twentieth of it where two nodes send to each other; more ordered `pairs` share that.
+    fn load(self, pairs: u32) -> LoadOptions {
         let (udp_rate, tcp_flows, pause) = match (self, vm::is_inside()) {
             (Self::PodToPod, false) => (1000, 8, 50),
             (_, false) => (200, 2, 100),
-            (Self::PodToPod, true) => (100, 8, 1000),
-            (_, true) => (10, 1, 1000),
+            (Self::PodToPod, true) => (100 / pairs, 8, 1000 * u64::from(pairs)),
+            (_, true) => (10 / pairs, 1, 1000 * u64::from(pairs)),
         };
         let slower = slower();
         LoadOptions {
@@ -86,17 +86,25 @@ fn slower() -> u32 {
 }
 
 /// Loads that flow.
-pub struct Standing(Vec<(Key, Load)>);
+pub struct Standing {
+    /// Ordered pairs of nodes.
+    pairs: u32,
+    loads: Vec<(Key, Load)>,
+}
 
 /// Class, from which node, to which.
 pub type Key = (Class, String, String);
 
 /// What came of each load.
-pub struct Outcome(BTreeMap<Key, Report>);
+pub struct Outcome {
+    pairs: u32,
+    reports: BTreeMap<Key, Report>,
+}
 
 impl Standing {
     /// Returns when every flow of every class and ordered pair of these nodes has been answered.
     pub fn start(scene: &Scene, nodes: &[String]) -> Self {
+        let pairs = u32::try_from(nodes.len() * (nodes.len() - 1)).unwrap();
         let mut keys: Vec<Key> = vec![];
         for from in nodes {
             for to in nodes.iter().filter(|to| *to != from) {
@@ -106,7 +114,7 @@ impl Standing {
         let start = |key: &Key| {
             let (class, from, to) = key;
             let (place, target) = class.ends(scene, from, to);
-            let load = Load::start(place, &format!("{class:?}-{from}-{to}"), target, &class.load());
+            let load = Load::start(place, &format!("{class:?}-{from}-{to}"), target, &class.load(pairs));
             (key.clone(), load.unwrap_or_else(|error| panic!("{class:?} from {from} to {to}: {error:#}")))
         };
         // Side by side: most of the time is waiting for answers.
@@ -115,19 +123,20 @@ impl Standing {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         scene.tell(&format!("traffic flows, slowed down by {}", slower()));
-        Self(loads)
+        Self { pairs, loads }
     }
 
     /// Ends the loads that begin or end at this node, without a look at them.
     pub fn forget(&mut self, node: &str) {
-        self.0.retain(|((_, from, to), _)| from != node && to != node);
+        self.loads.retain(|((_, from, to), _)| from != node && to != node);
     }
 
     pub fn finish(self) -> Outcome {
-        for (_, load) in &self.0 {
+        for (_, load) in &self.loads {
             load.stop();
         }
-        Outcome(self.0.into_iter().map(|(key, load)| (key, load.finish().unwrap())).collect())
+        let reports = self.loads.into_iter().map(|(key, load)| (key, load.finish().unwrap())).collect();
+        Outcome { pairs: self.pairs, reports }
     }
 }
 
@@ -135,18 +144,18 @@ impl Outcome {
     /// Every load that lost a connection or that nothing came back of, or packets for longer than is allowed.
     pub fn faults(&self, allowed: Duration) -> Vec<String> {
         let faulty = |class: Class, report: &Report| {
-            let rate = u128::from(class.load().udp_rate);
+            let rate = u128::from(class.load(self.pairs).udp_rate);
             let dead = report.flows.iter().any(|flow| flow.received == 0);
             let packets = u128::from(packets(report));
-            dead || connections(report) > 0 || packets > rate * allowed.as_millis() / 1000
+            dead || connections(report) > 0 || packets > (rate * allowed.as_millis()).div_ceil(1000)
         };
-        let faulty = self.0.iter().filter(|((class, ..), report)| faulty(*class, report));
+        let faulty = self.reports.iter().filter(|((class, ..), report)| faulty(*class, report));
         faulty.map(|((class, from, to), report)| format!("{class:?} from {from} to {to}: {report}")).collect()
     }
 
     pub fn sums(&self) -> BTreeMap<Class, Sum> {
         let mut sums: BTreeMap<Class, Sum> = BTreeMap::new();
-        for ((class, ..), report) in &self.0 {
+        for ((class, ..), report) in &self.reports {
             sums.entry(*class).or_default().add(report);
         }
         sums
@@ -170,8 +179,8 @@ pub struct Sum {
     pub sent: u64,
     pub packets: u64,
     pub connections: u64,
-    /// Milliseconds.
-    pub gap: u64,
+    /// Milliseconds from a message to its echo, of any that came.
+    pub delay: u64,
 }
 
 impl Sum {
@@ -179,16 +188,16 @@ impl Sum {
         self.sent += report.sent();
         self.packets += packets(report);
         self.connections += connections(report);
-        self.gap = self.gap.max(report.max_gap_ms());
+        self.delay = self.delay.max(report.max_delay_ms());
     }
 }
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, packets, connections, gap } = self;
+        let Self { sent, packets, connections, delay } = self;
         write!(
             f,
-            "{sent:7} sent, {packets} packets lost, {connections} connections lost, longest gap {gap} ms"
+            "{sent:7} sent, {packets} packets lost, {connections} connections lost, longest delay {delay} ms"
         )
     }
 }

@@ -1,0 +1,79 @@
+//! Rows that take a kernel with IPsec, or one that a module can be taken from: the test program `transitions` provokes
+//! them in a virtual machine. Here are their words, for it and for the page.
+
+/// What is wrong with a node, as the condition Degraded of its NodeNetwork tells it.
+#[derive(Debug)]
+pub struct Told {
+    pub input: &'static str,
+    pub reason: &'static str,
+    pub names: &'static str,
+    pub remedy: &'static str,
+}
+
+pub const NO_MODULE: Told = Told {
+    input: "a backend that the node's kernel has no module of",
+    reason: "BackendUnavailable",
+    names: "link tartan-ipip",
+    remedy: "install its module ipip, or choose another backend",
+};
+
+pub const KEY_ABSENT: Told = Told {
+    input: "the Secret of ipsec's preshared key is taken away",
+    reason: "BackendUnavailable",
+    names: "/presharedKey is not there",
+    remedy: "make the Secret that the chart names",
+};
+
+pub const KEY_SHORT: Told = Told {
+    input: "a preshared key of ipsec that could be found by trying",
+    reason: "BackendUnavailable",
+    names: "/presharedKey must hold a text",
+    remedy: "of at least 32 characters in one line",
+};
+
+pub const KEY_OPEN: Told = Told {
+    input: "a preshared key of ipsec that others may read",
+    reason: "BackendUnavailable",
+    names: "/presharedKey may be read by others (mode 644)",
+    remedy: "give it mode 400",
+};
+
+pub const PORT_BLOCKED: Told = Told {
+    input: "a firewall that blocks WireGuard, when a pool changes to it",
+    reason: "WireguardUnanswered",
+    names: "no WireGuard handshake with node node1",
+    remedy: "let the UDP port of backends.wireguard through between the nodes",
+};
+
+pub const DAEMON_ENDED: Told = Told {
+    input: "the IKE daemon dies",
+    reason: "BackendUnavailable",
+    names: "the IKE daemon has ended or hangs",
+    remedy: "look at the logs of its container",
+};
+
+pub const KEYS_DIFFER: Told = Told {
+    input: "the preshared keys of ipsec of two nodes differ",
+    reason: "IkeUnanswered",
+    names: "no IPsec association with node node1",
+    remedy: "give both the same preshared key (Secret tartan-ipsec)",
+};
+
+pub const PORTS_TAKEN: Told = Told {
+    input: "another program has the UDP ports of IKE",
+    reason: "IkeUnanswered",
+    names: "no IPsec association with node node1",
+    remedy: "let UDP ports 500 and 4500 and ESP through",
+};
+
+#[allow(dead_code, reason = "the page asks for all, the scenario for each")]
+pub const ALL: [&Told; 8] = [
+    &NO_MODULE,
+    &KEY_ABSENT,
+    &KEY_SHORT,
+    &KEY_OPEN,
+    &PORT_BLOCKED,
+    &DAEMON_ENDED,
+    &KEYS_DIFFER,
+    &PORTS_TAKEN,
+];
