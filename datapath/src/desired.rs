@@ -61,8 +61,9 @@ pub fn desired(intent: &Intent) -> Desired {
     for (peer, allowed) in intent.peers.iter().zip(contained) {
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
         let wireguard = wireguard_end(intent, peer, &allowed);
-        let stand_ins = wireguard.map_or_else(BTreeMap::new, |end| stand_ins(intent, peer, end, &allowed));
-        add_wireguard_peers(intent, peer, &allowed, !stand_ins.is_empty(), &mut desired.elements);
+        let (by, stand_ins) = stand_ins(intent, peer, wireguard, &allowed);
+        let awaited = by == Some(Backend::Wireguard) && !stand_ins.is_empty();
+        add_wireguard_peers(intent, peer, &allowed, awaited, &mut desired.elements);
         add_udp_peer(intent, peer, &allowed, &mut desired.elements);
         let is_sealed = pair::is_sealed(&intent.local.side, &peer.side);
         if is_sealed {
@@ -74,13 +75,17 @@ pub fn desired(intent: &Intent) -> Desired {
             if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
-            if let Path::Wireguard { destination, .. } = pairing.path {
-                pairing = match (wireguard, stand_ins.get(&family)) {
-                    (Some(_), Some(path)) => Pairing { path: *path, reason: Reason::NoHandshake },
-                    (Some(peer), None) => Pairing { path: Path::Wireguard { destination, peer }, ..pairing },
-                    (None, _) => Pairing { path: Path::None, reason: Reason::NoEndpoint },
-                };
-            }
+            pairing = match (pairing.path, stand_ins.get(&family), wireguard) {
+                (Path::Wireguard { .. }, _, None) => Pairing { path: Path::None, reason: Reason::NoEndpoint },
+                (Path::Wireguard { .. }, Some(path), _) => {
+                    Pairing { path: *path, reason: Reason::NoHandshake }
+                }
+                (Path::Wireguard { destination, .. }, None, Some(peer)) => {
+                    Pairing { path: Path::Wireguard { destination, peer }, ..pairing }
+                }
+                (Path::Ipsec { .. }, Some(path), _) => Pairing { path: *path, reason: Reason::NoAssociation },
+                _ => pairing,
+            };
             // Every forwarder sends to the network's port; while that changes, some are asked at another.
             if matches!(pairing.path, Path::Udp { port, .. } if port != intent.udp.port) {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
@@ -151,41 +156,52 @@ fn add_wireguard_peers(
     }
 }
 
-/// Paths, by family, to a peer that packets are to go to by WireGuard and with whose `end` there was no handshake yet: it
-/// may not have set us up, and all but a few of them would be lost. As they go now, where that is known. What goes by
-/// WireGuard already has no other way any more.
+/// By what packets to the peer are to be encrypted, if at all, and the paths, by family, that stand in for it: until a
+/// handshake or an association shows that the peer has set us up, they would be lost, all but a few. As they go now,
+/// where that is known. What goes the new way already has no other any more.
 fn stand_ins(
     intent: &Intent,
     peer: &Peer,
-    end: WireguardEndpoint,
+    wireguard: Option<WireguardEndpoint>,
     allowed: &Allowed,
-) -> BTreeMap<Family, Path> {
+) -> (Option<Backend>, BTreeMap<Family, Path>) {
     let (ours, theirs) = (&intent.local.side, &peer.side);
-    let asked = pair::encrypted_by(ours, theirs) == Some(Backend::Wireguard);
-    if !asked || intent.wireguard.sessions.contains(&end.key) {
-        return BTreeMap::new();
-    }
+    let Some(by) = pair::encrypted_by(ours, theirs) else { return (None, BTreeMap::new()) };
+    let answered = match by {
+        Backend::Wireguard => wireguard.is_none_or(|end| intent.wireguard.sessions.contains(&end.key)),
+        _ => pair::outer_address(ours, theirs)
+            .is_none_or(|remote| intent.present.associations.contains(&remote)),
+    };
     let stand_in = |family: Family| {
         let mut subnets = allowed.subnets.iter().filter(|subnet| Family::of(subnet) == family).peekable();
         subnets.peek()?;
         let now: Vec<Backend> =
-            subnets.filter_map(|subnet| intent.wireguard.ways.get(subnet).copied()).collect();
-        if now.contains(&Backend::Wireguard) {
+            subnets.filter_map(|subnet| intent.present.ways.get(subnet).copied()).collect();
+        if now.contains(&by) {
             return None;
         }
+        let goes = |path: &Path| path.backend().is_some_and(|backend| now.contains(&backend));
         let usable = |path: &Path| match path {
             Path::Vxlan { .. } => allowed.end_point,
             Path::Udp { port, .. } => *port == intent.udp.port,
-            // Whether the daemons have agreed is not known here.
-            Path::Ipsec { .. } => now.contains(&Backend::Ipsec) || pair::is_sealed(ours, theirs),
+            // Whether the other end has agreed, its end points don't say.
+            Path::Ipsec { .. } => goes(path) || pair::is_sealed(ours, theirs),
+            Path::Wireguard { .. } => goes(path),
             _ => true,
         };
-        let mut paths = pair::others(ours, theirs, Backend::Wireguard, family);
+        let mut paths = pair::others(ours, theirs, by, family);
         paths.retain(usable);
-        let kept = paths.iter().find(|path| path.backend().is_some_and(|backend| now.contains(&backend)));
-        Some((family, *kept.or(paths.first())?))
+        let kept = *paths.iter().find(|path| goes(path)).or(paths.first())?;
+        Some((
+            family,
+            match (kept, wireguard) {
+                (Path::Wireguard { destination, .. }, Some(peer)) => Path::Wireguard { destination, peer },
+                _ => kept,
+            },
+        ))
     };
-    Family::ALL.into_iter().filter_map(stand_in).collect()
+    let families = Family::ALL.into_iter().filter(|_| !answered);
+    (Some(by), families.filter_map(stand_in).collect())
 }
 
 /// Where packets to the peer go.

@@ -8,7 +8,7 @@
 //! one's public address lies in the other's published uplink prefixes. Its gateway is of the family of the
 //! packets, so a pair is joined family by family. vxlan carries both over either, ipip IPv4 over IPv4 alone.
 //! wireguard and ipsec carry both and encrypt: where one side asks for one, the pair has it or no path at all. (The
-//! desired state lets another stand in for wireguard until a first handshake, as long as the pair is not sealed.)
+//! desired state lets another stand in until a first handshake or association, as long as the pair is not sealed.)
 //! udp carries what ipip does. An alloc or extension node has no path of ours to anyone.
 //! "Direct-capable" is a node whose backend is host-gw, or an overlay with `directRouting`.
 //!
@@ -128,6 +128,8 @@ pub enum Reason {
     NoEndpoint,
     /// No handshake has shown yet that each has set the other up as a WireGuard peer; both receive this one.
     NoHandshake,
+    /// The nodes have no IPsec association yet; both receive this one.
+    NoAssociation,
 }
 
 impl Reason {
@@ -147,6 +149,7 @@ impl Reason {
             Self::Interim => "interim",
             Self::NoEndpoint => "no-endpoint",
             Self::NoHandshake => "no-handshake",
+            Self::NoAssociation => "no-association",
         }
     }
 
@@ -176,6 +179,9 @@ impl Reason {
             Self::NoEndpoint => "one of the nodes has not published its end point for the backend yet",
             Self::NoHandshake => {
                 "the nodes have not made a WireGuard handshake yet, so another backend that both receive joins them until then"
+            }
+            Self::NoAssociation => {
+                "the nodes have no IPsec association yet, so another backend that both receive joins them until then"
             }
         }
     }

@@ -72,6 +72,7 @@ fn an_ipsec_pair_is_wrapped_by_policies_that_are_there_before_its_route() {
     let mut expected: Vec<&str> = head.into_iter().chain(policies).chain(tail).collect();
     assert_eq!(of_ipsec(&intent), expected);
     assert!(route_of(&intent, "10.64.1.0/24").contains("dev tartan-vxlan"));
+    intent.present.associations = [ip("198.51.0.1"), ip("198.51.0.2")].into();
     // The other peer does not receive: it has no policy, and no path as soon as we encrypt.
     intent.local.side.backend = Backend::Ipsec;
     expected.push("route 10.64.1.0/24 dev tartan-ipsec src 10.251.1.0 mtu 1435");

@@ -1,4 +1,4 @@
-//! Peers that packets are to go to by WireGuard, and that have made no handshake yet: what stands in for it.
+//! Peers that packets are to go to encrypted, and that have not answered yet: what stands in for it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
@@ -44,7 +44,7 @@ fn a_peer_that_is_to_be_sent_to_by_wireguard_keeps_its_path_until_it_has_answere
     assert_eq!(keepalives(&intent), [0, 0], "who is not sent to is not asked");
 
     intent.local.side.backend = Backend::Wireguard;
-    intent.wireguard.ways =
+    intent.present.ways =
         [(net("10.64.1.0/24"), Backend::Vxlan), (net("10.250.12.0/24"), Backend::HostGw)].into();
     assert_eq!(routes(&intent), before);
     assert_eq!(keepalives(&intent), [5, 5]);
@@ -64,7 +64,7 @@ fn a_peer_that_is_to_be_sent_to_by_wireguard_keeps_its_path_until_it_has_answere
     // What has gone by it does not leave it; nothing else is left to send by; nothing else may be sent by.
     let mut gone = intent.clone();
     gone.wireguard.sessions.clear();
-    gone.wireguard.ways.values_mut().for_each(|way| *way = Backend::Wireguard);
+    gone.present.ways.values_mut().for_each(|way| *way = Backend::Wireguard);
     let mut alone = intent.clone();
     alone.local.side.accepts = [Backend::Wireguard].into();
     let mut sealed = intent.clone();
@@ -94,6 +94,34 @@ fn a_peer_that_moves_to_wireguard_while_keys_are_rotated_is_asked_by_both_keys()
     assert!(route_of(&intent, "10.64.1.0/24").contains("dev tartan-wg0"));
 }
 
+#[test]
+fn a_peer_that_is_to_be_sent_to_by_ipsec_keeps_its_path_until_there_is_an_association() {
+    let mut intent = intent(vec![remote(1)]);
+    encrypting(&mut intent.local.side, &[0], 9);
+    encrypting(&mut intent.peers[0].side, &[0], 1);
+    for side in [&mut intent.local.side, &mut intent.peers[0].side] {
+        side.accepts.insert(Backend::Ipsec);
+        side.endpoints.ipsec = true;
+    }
+    intent.peers[0].side.backend = Backend::Ipsec;
+    let device = |intent: &Intent| route_of(intent, "10.64.1.0/24");
+    assert!(device(&intent).contains("tartan-vxlan"), "{}", device(&intent));
+    assert_eq!(desired(&intent).paths[0].pairing.reason, Reason::NoAssociation);
+    // Sealed, it is no way out, and wireguard is where packets went by it.
+    let mut sealed = intent.clone();
+    sealed.peers[0].side.sealed = true;
+    assert!(device(&sealed).contains("dev tartan-ipsec"), "{}", device(&sealed));
+    sealed.present.ways = [(net("10.64.1.0/24"), Backend::Wireguard)].into();
+    assert!(device(&sealed).contains("dev tartan-wg0"), "{}", device(&sealed));
+    let mut gone = intent.clone();
+    gone.present.ways = [(net("10.64.1.0/24"), Backend::Ipsec)].into();
+    intent.present.associations.insert("198.51.0.1".parse().unwrap());
+    for intent in [gone, intent] {
+        assert!(device(&intent).contains("dev tartan-ipsec"), "{}", device(&intent));
+        assert_eq!(keepalives(&intent), [0], "wireguard is not asked for");
+    }
+}
+
 /// Whether the daemons have agreed, the end points don't say.
 #[test]
 fn ipsec_stands_in_for_wireguard_only_where_packets_went_by_it_before() {
@@ -107,9 +135,9 @@ fn ipsec_stands_in_for_wireguard_only_where_packets_went_by_it_before() {
     }
     let device = |intent: &Intent| route_of(intent, "10.64.1.0/24");
     assert!(device(&intent).contains("tartan-vxlan"), "{}", device(&intent));
-    intent.wireguard.ways = [(net("10.64.1.0/24"), Backend::Ipsec)].into();
+    intent.present.ways = [(net("10.64.1.0/24"), Backend::Ipsec)].into();
     assert!(device(&intent).contains("dev tartan-ipsec"), "{}", device(&intent));
-    intent.wireguard.ways.clear();
+    intent.present.ways.clear();
     intent.local.side.sealed = true;
     assert!(device(&intent).contains("dev tartan-ipsec"), "{}", device(&intent));
 }

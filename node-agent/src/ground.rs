@@ -10,7 +10,7 @@ use tartan_crds::{
 use tartan_daemon::chain;
 use tartan_datapath::{
     kernel::Kernel,
-    model::{Deletions, Facts, Preshared},
+    model::{Backend, Deletions, Facts, Present, Preshared},
 };
 
 use crate::{
@@ -56,6 +56,7 @@ pub async fn find(
         None => None,
     };
     let wireguard = wireguard_keys(node, &snapshot, kernel).await;
+    let present = present(node, &snapshot, kernel).await;
     let now = Instant::now();
     memory.companions.begin(node, &snapshot, now);
     let forwarder = memory.companions.forwards(&facts, now);
@@ -68,6 +69,7 @@ pub async fn find(
         lost: &memory.lost,
         lost_links: &memory.lost_links,
         wireguard: &wireguard,
+        present: &present,
         forwarder,
     };
     match (intent::build(&sources), &memory.held) {
@@ -84,6 +86,20 @@ pub async fn find(
 /// How long nodes may take for new keys before that is worth a word.
 const ROTATION: SignedDuration = SignedDuration::from_mins(2);
 
+/// Where a node may have to wait for another. Unreadable, nothing is known of it.
+async fn present(node: &str, snapshot: &Snapshot<'_>, kernel: &mut Kernel) -> Present {
+    let asked = |backend| intent::is_asked_for(backend, node, snapshot);
+    let [wireguard, ipsec] = [Backend::Wireguard, Backend::Ipsec].map(asked);
+    let mut found = Present::default();
+    if wireguard || ipsec {
+        found.ways = kernel.ways().await.unwrap_or_default();
+    }
+    if ipsec {
+        found.associations = kernel.associations().await.unwrap_or_default();
+    }
+    found
+}
+
 async fn wireguard_keys(node: &str, snapshot: &Snapshot<'_>, kernel: &mut Kernel) -> WireguardKeys {
     let mut found = WireguardKeys::default();
     let wanted = intent::wanted_keys(node, snapshot);
@@ -95,7 +111,6 @@ async fn wireguard_keys(node: &str, snapshot: &Snapshot<'_>, kernel: &mut Kernel
     found.user_space = kernel.wireguard_in_user_space().await.unwrap_or(false);
     // Unreadable, none is known: then packets go by the keys or the backend of before.
     found.sessions = kernel.wireguard_sessions().unwrap_or_default();
-    found.ways = kernel.ways().await.unwrap_or_default();
     if wanted.len() > 1 {
         let since = network.keys.as_ref().map(|keys| keys.since);
         found.late = since.is_some_and(|since| Timestamp::now().duration_since(since) > ROTATION);

@@ -12,7 +12,7 @@ use tartan_daemon::chain;
 use tartan_datapath::{
     desired::{Desired, desired},
     kernel::{Kernel, Unanswered, WIREGUARD_PROCESS_ABSENT},
-    model::{Action, Backend, Deletions, Observed, Plan, PublicKey, Step},
+    model::{Action, Backend, Deletions, Observed, Plan, Step},
     plan::plan,
 };
 
@@ -38,6 +38,7 @@ mod handshakes;
 mod tell;
 
 use findings::{findings, wireguard_links};
+pub use handshakes::Answered;
 use handshakes::Handshakes;
 use tell::{record, say};
 
@@ -75,8 +76,8 @@ pub struct Memory {
     pub lost: BTreeSet<Backend>,
     /// WireGuard links that could not, though the other one works.
     pub lost_links: BTreeSet<&'static str>,
-    /// Keys of peers that had answered, while packets wait for others to: a further one is worth a round.
-    pub sessions: Option<BTreeSet<PublicKey>>,
+    /// Who had answered, while packets wait for others to: a further one is worth a round.
+    pub answered: Option<Answered>,
     /// Who is to answer WireGuard before packets go by it.
     pub handshakes: Handshakes,
     /// What the CNI configuration on disk leaves out.
@@ -206,10 +207,10 @@ fn told(snapshot: Snapshot<'_>, ground: &Ground, worked: &Worked) -> Option<exte
 
 /// Takes a fresh ground into memory. The leases whose end must be confirmed.
 fn remember(ground: Ground, memory: &mut Memory) -> BTreeSet<String> {
-    memory.sessions = None;
+    memory.answered = None;
     let Ground::Fresh { built, now, verdict, .. } = ground else { return BTreeSet::new() };
     let waits = memory.handshakes.are_awaited() || wireguard_links(&built).len() > 1;
-    memory.sessions = waits.then(|| built.intent.wireguard.sessions.clone());
+    memory.answered = waits.then(|| Answered::of(&built.intent));
     memory.held = Some(built);
     match verdict {
         // Not remembered as programmed: what vanished is still there.

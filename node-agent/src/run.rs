@@ -222,7 +222,7 @@ impl Loop {
                     due = Instant::now() + self.round().await;
                     last = Instant::now();
                 }
-                _ = beat.tick() => if self.beat() {
+                _ = beat.tick() => if self.beat().await {
                     due = due.min(Instant::now());
                 },
                 gone = answered(&mut self.asking) => {
@@ -310,16 +310,15 @@ impl Loop {
     }
 
     /// Someone may have altered our files, or a setting, or a peer answered with a new key, of which the kernel tells
-    /// nobody. A few small reads, but for the WireGuard devices while answers are waited for.
+    /// nobody. A few small reads, but for devices and associations while answers are waited for.
     /// True where a round is worth it.
-    fn beat(&mut self) -> bool {
+    async fn beat(&mut self) -> bool {
         self.metrics.show(|view| view.last_beat = Some(std::time::Instant::now()));
         self.rewrite_files();
-        let answered = self
-            .memory
-            .sessions
-            .as_ref()
-            .is_some_and(|seen| self.kernel.wireguard_sessions().is_ok_and(|now| !now.is_subset(seen)));
+        let answered = match &self.memory.answered {
+            Some(seen) => seen.is_outdated(&mut self.kernel).await,
+            None => false,
+        };
         answered || self.kernel.settings_altered()
     }
 

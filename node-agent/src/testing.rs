@@ -6,7 +6,9 @@ use tartan_crds::{
     BackendType, Endpoint, ExtensionParameters, IpsecParameters, LeaseBackend, Masquerade, NodeNetworkSpec,
     SubnetLeaseStatus, UdpParameters, VxlanParameters, WireguardParameters,
 };
-use tartan_datapath::model::{AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Subnet};
+use tartan_datapath::model::{
+    AddressFacts, Backend, DefaultRoute, Facts, Intent, LinkFacts, Present, Subnet,
+};
 
 use crate::{
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
@@ -27,6 +29,7 @@ pub struct Known {
     pub reach_link: Option<u32>,
     pub lost: BTreeSet<Backend>,
     pub wireguard: WireguardKeys,
+    pub present: Present,
     pub forwarder: bool,
 }
 
@@ -60,6 +63,7 @@ pub fn known() -> Known {
         reach_link: None,
         lost: BTreeSet::new(),
         wireguard: WireguardKeys::default(),
+        present: Present::default(),
         forwarder: false,
     };
     known.add(lease(1, "node1"));
@@ -95,6 +99,7 @@ impl Known {
             lost: &self.lost,
             lost_links: &BTreeSet::new(),
             wireguard: &self.wireguard,
+            present: &self.present,
             forwarder: self.forwarder,
         })
     }

@@ -1,13 +1,17 @@
 //! IPsec policies (linux/xfrm.h): those of our interface number, which say what must be wrapped and for whom.
 //! The associations that wrap are the IKE daemon's.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_xfrm::{
     Address, IPPROTO_ESP, Selector, UserPolicyId, UserPolicyInfo, UserTemplate, XFRM_MODE_TUNNEL,
     XFRM_POLICY_ALLOW, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT, XfrmAttrs, XfrmMessage,
     policy::{DelGetMessage, ModifyMessage},
+    state::GetDumpMessage,
 };
 use rtnetlink::sys::protocols::NETLINK_XFRM;
 
@@ -19,7 +23,7 @@ use super::{
 };
 use crate::{
     mark,
-    model::{Action, Direction, Elements, Key, Observed, Step, Value, XfrmPolicy},
+    model::{Action, Direction, Elements, Key, Observed, Step, Value, XfrmPolicy, request},
 };
 
 /// `AF_INET6` (linux/socket.h).
@@ -47,6 +51,25 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// The other ends of associations by which packets can go out, by outer address.
+    pub async fn associations(&mut self) -> Result<BTreeSet<IpAddr>, ObserveError> {
+        let failed = |source| ObserveError::Dump { what: "IPsec associations", source };
+        if self.xfrm.is_none() {
+            self.xfrm = Some(Socket::open(NETLINK_XFRM).map_err(failed)?);
+        }
+        let Some(socket) = &self.xfrm else { return Ok(BTreeSet::new()) };
+        let dump = socket.dump(&XfrmMessage::GetDumpSa(GetDumpMessage::default())).await.map_err(failed)?;
+        let other_end = |message| {
+            let XfrmMessage::AddSa(association) = message else { return None };
+            let info = association.user_sa_info;
+            let remote = address(info.id.daddr, info.family);
+            // One without a number only waits for the daemon.
+            (info.id.proto == IPPROTO_ESP && info.id.spi != 0 && info.reqid == request(remote))
+                .then_some(remote)
+        };
+        Ok(dump.into_iter().filter_map(other_end).collect())
     }
 
     /// The results of these steps, in their order.

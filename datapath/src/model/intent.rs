@@ -188,6 +188,7 @@ pub struct Intent {
     /// Addresses that must stay reachable whatever the entries cover.
     pub protected: Vec<Protected>,
     pub host: Host,
+    pub present: Present,
 }
 
 impl Intent {
@@ -196,6 +197,15 @@ impl Intent {
         let Side { backend, accepts, .. } = &self.local.side;
         accepts.iter().copied().filter(|other| other != backend && *other != self.fallback).collect()
     }
+}
+
+/// How packets to other nodes go now, as far as that is known: what is to change may have to wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Present {
+    /// Their backends, by destination.
+    pub ways: BTreeMap<IpNetwork, Backend>,
+    /// The other ends of IPsec associations, by outer address.
+    pub associations: BTreeSet<IpAddr>,
 }
 
 /// What the host's own settings ask of us.
@@ -345,8 +355,6 @@ pub struct Wireguard {
     pub leaving: Vec<WireguardEndpoint>,
     /// Keys of peers with which a handshake was completed: they have ours.
     pub sessions: BTreeSet<PublicKey>,
-    /// By which backends packets go now, by destination, as far as that is known.
-    pub ways: BTreeMap<IpNetwork, Backend>,
 }
 
 /// Shared parameters of the udp path.

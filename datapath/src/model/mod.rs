@@ -13,8 +13,8 @@ pub use element::{
 };
 pub use facts::{AddressFacts, DefaultRoute, Facts, LinkFacts};
 pub use intent::{
-    Backend, Endpoints, Family, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Protected, Side,
-    Subnet, Udp, Uplink, Vxlan, Wireguard,
+    Backend, Endpoints, Family, Host, Intent, Local, Mac, MacError, Masquerade, Peer, Present, Protected,
+    Side, Subnet, Udp, Uplink, Vxlan, Wireguard,
 };
 pub use ipsec::{
     Direction, IkeAuthentication, IkeConnection, IkeCredentials, IkeSettings, XfrmPolicy, request,

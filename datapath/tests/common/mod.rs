@@ -10,8 +10,8 @@ use tartan_datapath::{
     desired::desired,
     kernel::{Kernel, Observation, Options, Outcome},
     model::{
-        Backend, Deletions, Endpoints, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer, Plan, Side,
-        Subnet, Udp, Uplink, Vxlan, Wireguard,
+        Backend, Deletions, Endpoints, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer, Plan,
+        Present, Side, Subnet, Udp, Uplink, Vxlan, Wireguard,
     },
     plan::plan,
 };
@@ -136,6 +136,7 @@ pub fn intent(peers: Vec<Peer>) -> Intent {
         }),
         protected: vec![],
         host: Host { bridge_netfilter: false, ..Host::default() },
+        present: Present::default(),
     }
 }
 

@@ -64,12 +64,14 @@ fn by_ipsec(mut peer: Peer, address: &str) -> Peer {
     peer
 }
 
-/// This node, which encrypts, with peers that do.
+/// This node, which encrypts, with peers that do and with which packets went so before.
 fn encrypted(peers: Vec<Peer>) -> Intent {
     let mut intent = intent(peers);
     intent.local.side.backend = Backend::Ipsec;
     intent.local.side.accepts.insert(Backend::Ipsec);
     intent.local.side.endpoints.ipsec = true;
+    intent.present.associations =
+        intent.peers.iter().flat_map(|peer| peer.side.public_ips.iter().copied()).collect();
     intent
 }
 

@@ -19,7 +19,7 @@ use tartan_datapath::{
     kernel::{Kernel, Options},
     model::{
         Backend, Deletions, Endpoints, Family, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer,
-        PublicKey, Side, Subnet, Udp, Uplink, Vxlan, Wireguard, WireguardEndpoint,
+        Present, PublicKey, Side, Subnet, Udp, Uplink, Vxlan, Wireguard, WireguardEndpoint,
     },
     mtu,
     plan::plan,
@@ -248,6 +248,7 @@ impl Network {
             masquerade: Some(Masquerade { except: vec![], fully_random: true, v4: true, v6: true }),
             protected: vec![],
             host: Host { ports: BTreeSet::from(["pod".to_owned()]), ..Host::default() },
+            present: Present::default(),
         }
     }
 }
@@ -360,6 +361,7 @@ async fn serve(inbox: mpsc::Receiver<Order>, told: &mpsc::Sender<Vec<PublicKey>>
     told.send((0..4).map(|generation| kernel.wireguard_key(generation).unwrap()).collect()).unwrap();
     while let Ok(Order { mut intent, torn, done }) = inbox.recv() {
         intent.wireguard.sessions.extend(kernel.wireguard_sessions().unwrap());
+        intent.present.ways = kernel.ways().await.unwrap();
         let desired = desired(&intent).elements;
         for round in 0.. {
             let seen = kernel.observe(&desired).await;

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnetwork::IpNetwork;
 use tartan_crds::{BackendType, SubnetLeaseStatus, conditions::reason};
 use tartan_datapath::{
     mark,
@@ -24,8 +23,6 @@ pub struct WireguardKeys {
     pub keys: BTreeMap<u32, WireguardKey>,
     /// Keys of peers with which a handshake was completed.
     pub sessions: BTreeSet<PublicKey>,
-    /// By which backends packets go now, by destination.
-    pub ways: BTreeMap<IpNetwork, Backend>,
     pub preshared: Preshared,
     /// A process does WireGuard here, not the kernel.
     pub user_space: bool,
@@ -55,12 +52,16 @@ pub(super) struct Ends {
 
 /// Generations of which this node needs a key; none where no lease of it asks for one.
 pub fn wanted(name: &str, snapshot: &Snapshot<'_>) -> BTreeSet<u32> {
-    let asks = |lease: &&Lease| accepts(&lease.backend).contains(&Backend::Wireguard);
-    if !own(name, snapshot).any(|lease| asks(&lease)) {
+    if !is_asked_for(Backend::Wireguard, name, snapshot) {
         return BTreeSet::new();
     }
     let published = held(snapshot).flat_map(generations);
     rotation::open(current(name, snapshot), published)
+}
+
+/// Whether a lease of this node wants packets received by the backend.
+pub fn is_asked_for(backend: Backend, name: &str, snapshot: &Snapshot<'_>) -> bool {
+    own(name, snapshot).any(|lease| accepts(&lease.backend).contains(&backend))
 }
 
 /// The network's generation, and never one below this node's own. Without a word of the operator's, which comes soon

@@ -20,7 +20,7 @@ use tartan_datapath::{
     mark,
     model::{
         Backend, Endpoints, Facts, Host, IkeAuthentication, IkeSettings, Intent, Local, Masquerade, Peer,
-        Side, Subnet, Udp, Uplink, Vxlan, Wireguard,
+        Present, Side, Subnet, Udp, Uplink, Vxlan, Wireguard,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -28,7 +28,7 @@ use tartan_datapath::{
 };
 
 pub use identity::{Role, mac};
-pub use keys::{WireguardKey, WireguardKeys, wanted as wanted_keys};
+pub use keys::{WireguardKey, WireguardKeys, is_asked_for, wanted as wanted_keys};
 pub use own::own_leases;
 pub use uplink::reach_target;
 pub use words::{backend, backend_type};
@@ -58,6 +58,7 @@ pub struct Sources<'a> {
     /// WireGuard links of which that is so, though another works.
     pub lost_links: &'a BTreeSet<&'static str>,
     pub wireguard: &'a WireguardKeys,
+    pub present: &'a Present,
     /// Somebody forwards the packets of the udp path, or did a moment ago.
     pub forwarder: bool,
 }
@@ -173,7 +174,6 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
             preshared: sources.wireguard.preshared,
             leaving,
             sessions: sources.wireguard.sessions.clone(),
-            ways: sources.wireguard.ways.clone(),
         },
         ipsec: IkeSettings {
             authentication: match network.ipsec.authentication {
@@ -191,6 +191,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         peers,
         protected,
         host,
+        present: sources.present.clone(),
     };
     let named = |primary: bool| {
         own.iter().filter(move |(_, lease)| lease.primary == primary).map(|(name, _)| (*name).to_owned())

@@ -1,40 +1,77 @@
-//! Nodes to which packets are to go by WireGuard, and with which no handshake was made yet. No IO.
+//! Nodes to which packets are to go encrypted, and that have not answered yet.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use tartan_datapath::{desired::PeerPath, pair::Reason};
+use tartan_datapath::{
+    desired::PeerPath,
+    kernel::Kernel,
+    model::{Intent, PublicKey},
+    pair::Reason,
+};
 
 /// How long a node may take before that is worth a word: it is asked every five seconds.
 const LATE: Duration = Duration::from_secs(20);
 
 /// Since when each is waited for.
 #[derive(Debug, Default)]
-pub struct Handshakes(BTreeMap<String, Instant>);
+pub struct Handshakes {
+    since: BTreeMap<String, Instant>,
+    /// Others have no IPsec association, of which the daemon's silence tells.
+    more: bool,
+}
+
+/// Who has answered.
+#[derive(Debug)]
+pub struct Answered {
+    sessions: BTreeSet<PublicKey>,
+    associations: Option<BTreeSet<IpAddr>>,
+}
+
+impl Answered {
+    pub(super) fn of(intent: &Intent) -> Self {
+        let ipsec = intent.local.side.endpoints.ipsec;
+        Self {
+            sessions: intent.wireguard.sessions.clone(),
+            associations: ipsec.then(|| intent.present.associations.clone()),
+        }
+    }
+
+    /// Whether others have since then. What can't be read tells nothing new.
+    pub async fn is_outdated(&self, kernel: &mut Kernel) -> bool {
+        if kernel.wireguard_sessions().is_ok_and(|now| !now.is_subset(&self.sessions)) {
+            return true;
+        }
+        let Some(seen) = &self.associations else { return false };
+        kernel.associations().await.is_ok_and(|now| !now.is_subset(seen))
+    }
+}
 
 impl Handshakes {
     /// The paths of a round.
     pub(super) fn learn(&mut self, paths: &[PeerPath], now: Instant) {
         let silent = paths.iter().filter(|path| path.pairing.reason == Reason::NoHandshake);
-        let since = |node: &String| self.0.get(node).copied().unwrap_or(now);
-        self.0 = silent.map(|path| (path.node.clone(), since(&path.node))).collect();
+        let since = |node: &String| self.since.get(node).copied().unwrap_or(now);
+        self.since = silent.map(|path| (path.node.clone(), since(&path.node))).collect();
+        self.more = paths.iter().any(|path| path.pairing.reason == Reason::NoAssociation);
     }
 
     pub(super) fn are_awaited(&self) -> bool {
-        !self.0.is_empty()
+        self.more || !self.since.is_empty()
     }
 
-    /// Nodes that should have answered by now.
+    /// Nodes that should have answered WireGuard by now.
     pub(super) fn late(&self, now: Instant) -> Vec<&str> {
-        let late = self.0.iter().filter(|(_, since)| now.duration_since(**since) >= LATE);
+        let late = self.since.iter().filter(|(_, since)| now.duration_since(**since) >= LATE);
         late.map(|(node, _)| node.as_str()).collect()
     }
 
     /// Until the next one is late.
     pub(super) fn again(&self, now: Instant) -> Option<Duration> {
-        let left = self.0.values().filter_map(|since| LATE.checked_sub(now.duration_since(*since)));
+        let left = self.since.values().filter_map(|since| LATE.checked_sub(now.duration_since(*since)));
         left.filter(|left| !left.is_zero()).min()
     }
 }

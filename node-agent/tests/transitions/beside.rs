@@ -39,7 +39,7 @@ impl Scene {
             started.push(self.start_forwarder(node));
         }
         if daemon && has_daemon() {
-            started.push(self.start_daemon(node));
+            started.push(self.start_daemon(node, KEY));
         }
         started
     }
@@ -49,14 +49,18 @@ impl Scene {
     }
 
     pub fn start_daemon_again(&mut self, node: &str) {
-        let daemon = self.start_daemon(node);
+        self.start_daemon_with(node, KEY);
+    }
+
+    pub fn start_daemon_with(&mut self, node: &str, key: &str) {
+        let daemon = self.start_daemon(node, key);
         self.beside.get_mut(node).unwrap().push(daemon);
     }
 
-    fn start_daemon(&mut self, node: &str) -> Process {
+    fn start_daemon(&mut self, node: &str, key: &str) -> Process {
         let place = self.fabric.node(node);
         place.write("/run/tartan/ipsec/strongswan.conf", CONFIGURATION).unwrap();
-        place.write(KEY_FILE, KEY).unwrap();
+        place.write(KEY_FILE, key).unwrap();
         place.script(&format!("chmod 600 {KEY_FILE}")).unwrap();
         let mut command: Command = place.command(DAEMON);
         command.env("STRONGSWAN_CONF", "/run/tartan/ipsec/strongswan.conf");

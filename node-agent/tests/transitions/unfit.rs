@@ -76,15 +76,17 @@ fn what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on() {
     scene.says_no_more(&DAEMON_ENDED, "true");
     faults.extend(standing.finish().faults(Duration::from_millis(200)));
 
-    // What was negotiated goes on: so it is forgotten, as by a restart of the node.
-    scene.forget_associations(&format!("(umask 077; echo 'another, and long enough: {KEY}' > {KEY_FILE})"));
+    // What was negotiated goes on: so it is forgotten, as by a node that starts anew.
+    scene.kill_daemon(NODE);
+    scene.on_node("ip xfrm state flush");
+    scene.start_daemon_with(NODE, &format!("another, and long enough: {KEY}"));
     scene.says(&KEYS_DIFFER, "true");
     scene.says_no_more(&KEYS_DIFFER, &format!("(umask 077; echo '{KEY}' > {KEY_FILE})"));
 
     scene.kill_daemon(NODE);
+    scene.on_node("ip xfrm state flush");
     let ports = [500, 4500].map(|port| Echo::start(scene.fabric.node(NODE), port).unwrap());
     scene.start_daemon_again(NODE);
-    scene.forget_associations("true");
     scene.says(&PORTS_TAKEN, "true");
     drop(ports);
     scene.kill_daemon(NODE);
@@ -143,13 +145,6 @@ impl Scene {
     fn do_and_be_noticed(&self, script: &str) {
         let happens = "ip link add happens type dummy; ip link del happens";
         self.on_node(&format!("{script}\n{happens}"));
-    }
-
-    /// Nothing that was negotiated is left on the node, after `script`.
-    fn forget_associations(&self, script: &str) {
-        self.do_and_be_noticed(&format!(
-            "{script}\nswanctl --uri unix:///run/tartan/ipsec/charon.vici --terminate --ike '*' --force || true\nip xfrm state flush"
-        ));
     }
 
     fn degraded(&self) -> (String, String, String) {
