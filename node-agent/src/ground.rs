@@ -95,7 +95,7 @@ async fn present(node: &str, snapshot: &Snapshot<'_>, kernel: &mut Kernel) -> Pr
         found.ways = kernel.ways().await.unwrap_or_default();
     }
     if ipsec {
-        found.associations = kernel.associations().await.unwrap_or_default();
+        found.associations = kernel.associations().unwrap_or_default();
     }
     found
 }

@@ -222,7 +222,7 @@ impl Loop {
                     due = Instant::now() + self.round().await;
                     last = Instant::now();
                 }
-                _ = beat.tick() => if self.beat().await {
+                _ = beat.tick() => if self.beat() {
                     due = due.min(Instant::now());
                 },
                 gone = answered(&mut self.asking) => {
@@ -312,13 +312,10 @@ impl Loop {
     /// Someone may have altered our files, or a setting, or a peer answered with a new key, of which the kernel tells
     /// nobody. A few small reads, but for devices and associations while answers are waited for.
     /// True where a round is worth it.
-    async fn beat(&mut self) -> bool {
+    fn beat(&mut self) -> bool {
         self.metrics.show(|view| view.last_beat = Some(std::time::Instant::now()));
         self.rewrite_files();
-        let answered = match &self.memory.answered {
-            Some(seen) => seen.is_outdated(&mut self.kernel).await,
-            None => false,
-        };
+        let answered = self.memory.answered.as_ref().is_some_and(|seen| seen.is_outdated(&self.kernel));
         answered || self.kernel.settings_altered()
     }
 

@@ -16,6 +16,7 @@ mod monitor;
 mod nft;
 mod observe;
 mod offload;
+mod quiet;
 mod socket;
 mod sysctl;
 mod tun;
@@ -216,7 +217,9 @@ impl Kernel {
 
     /// Keys of our WireGuard links' peers with which a handshake was ever completed.
     pub fn wireguard_sessions(&self) -> Result<BTreeSet<PublicKey>, WireguardError> {
-        wireguard::sessions(&mark::WIREGUARD.map(|name| self.wireguard_link(name)))
+        // Asking for one that isn't there would have the kernel look for its module.
+        let there = mark::WIREGUARD.into_iter().filter(|name| nix::net::if_::if_nametoindex(*name).is_ok());
+        wireguard::sessions(&there.map(|name| self.wireguard_link(name)).collect::<Vec<_>>())
     }
 
     /// The preshared key of the network.

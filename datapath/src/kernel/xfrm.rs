@@ -13,12 +13,13 @@ use netlink_packet_xfrm::{
     policy::{DelGetMessage, ModifyMessage},
     state::GetDumpMessage,
 };
-use rtnetlink::sys::protocols::NETLINK_XFRM;
+use rtnetlink::{packet_core::NLM_F_DUMP, sys::protocols::NETLINK_XFRM};
 
 use super::{
     Kernel,
     decode::SeenLink,
     error::{ApplyError, ObserveError},
+    quiet::Quiet,
     socket::{RequestError, Socket},
 };
 use crate::{
@@ -54,13 +55,11 @@ impl Kernel {
     }
 
     /// The other ends of associations by which packets can go out, by outer address.
-    pub async fn associations(&mut self) -> Result<BTreeSet<IpAddr>, ObserveError> {
-        let failed = |source| ObserveError::Dump { what: "IPsec associations", source };
-        if self.xfrm.is_none() {
-            self.xfrm = Some(Socket::open(NETLINK_XFRM).map_err(failed)?);
-        }
-        let Some(socket) = &self.xfrm else { return Ok(BTreeSet::new()) };
-        let dump = socket.dump(&XfrmMessage::GetDumpSa(GetDumpMessage::default())).await.map_err(failed)?;
+    pub fn associations(&self) -> Result<BTreeSet<IpAddr>, ObserveError> {
+        let request_all = XfrmMessage::GetDumpSa(GetDumpMessage::default());
+        // With their keys.
+        let found = Quiet::open(NETLINK_XFRM).and_then(|socket| socket.ask(request_all, NLM_F_DUMP));
+        let found = found.map_err(|source| ObserveError::Dump { what: "IPsec associations", source })?;
         let other_end = |message| {
             let XfrmMessage::AddSa(association) = message else { return None };
             let info = association.user_sa_info;
@@ -69,7 +68,7 @@ impl Kernel {
             (info.id.proto == IPPROTO_ESP && info.id.spi != 0 && info.reqid == request(remote))
                 .then_some(remote)
         };
-        Ok(dump.into_iter().filter_map(other_end).collect())
+        Ok(found.into_iter().filter_map(other_end).collect())
     }
 
     /// The results of these steps, in their order.

@@ -41,12 +41,12 @@ impl Answered {
     }
 
     /// Whether others have since then. What can't be read tells nothing new.
-    pub async fn is_outdated(&self, kernel: &mut Kernel) -> bool {
+    pub fn is_outdated(&self, kernel: &Kernel) -> bool {
         if kernel.wireguard_sessions().is_ok_and(|now| !now.is_subset(&self.sessions)) {
             return true;
         }
         let Some(seen) = &self.associations else { return false };
-        kernel.associations().await.is_ok_and(|now| !now.is_subset(seen))
+        kernel.associations().is_ok_and(|now| !now.is_subset(seen))
     }
 }
 
