@@ -5,7 +5,7 @@ pub mod host;
 mod ipsec;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
@@ -156,9 +156,9 @@ fn add_wireguard_peers(
     }
 }
 
-/// By what packets to the peer are to be encrypted, if at all, and the paths, by family, that stand in for it: until a
-/// handshake or an association shows that the peer has set us up, they would be lost, all but a few. As they go now,
-/// where that is known. What goes the new way already has no other any more.
+/// By what packets to the peer are to be encrypted, if at all, and the paths, by family, that stand in for it: those by
+/// which packets go now. Until a handshake or an association shows that the peer has set us up, all but a few would be
+/// lost. What goes the new way already, or no way, has nothing to go on by.
 fn stand_ins(
     intent: &Intent,
     peer: &Peer,
@@ -173,25 +173,22 @@ fn stand_ins(
             .is_none_or(|remote| intent.present.associations.contains(&remote)),
     };
     let stand_in = |family: Family| {
-        let mut subnets = allowed.subnets.iter().filter(|subnet| Family::of(subnet) == family).peekable();
-        subnets.peek()?;
-        let now: Vec<Backend> =
+        let subnets = allowed.subnets.iter().filter(|subnet| Family::of(subnet) == family);
+        let now: BTreeSet<Backend> =
             subnets.filter_map(|subnet| intent.present.ways.get(subnet).copied()).collect();
         if now.contains(&by) {
             return None;
         }
-        let goes = |path: &Path| path.backend().is_some_and(|backend| now.contains(&backend));
         let usable = |path: &Path| match path {
             Path::Vxlan { .. } => allowed.end_point,
             Path::Udp { port, .. } => *port == intent.udp.port,
-            // Whether the other end has agreed, its end points don't say.
-            Path::Ipsec { .. } => goes(path) || pair::is_sealed(ours, theirs),
-            Path::Wireguard { .. } => goes(path),
+            Path::Wireguard { .. } => wireguard.is_some(),
             _ => true,
         };
-        let mut paths = pair::others(ours, theirs, by, family);
-        paths.retain(usable);
-        let kept = *paths.iter().find(|path| goes(path)).or(paths.first())?;
+        let goes = |path: &Path| path.backend().is_some_and(|backend| now.contains(&backend)) && usable(path);
+        let mut paths =
+            pair::others(ours, theirs, by, family).into_iter().chain(pair::plain(ours, theirs, family));
+        let kept = paths.find(goes)?;
         Some((
             family,
             match (kept, wireguard) {

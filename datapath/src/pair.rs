@@ -261,6 +261,12 @@ pub fn others(ours: &Side, theirs: &Side, own: Backend, family: Family) -> Vec<P
         .collect()
 }
 
+/// The plain route of an unsealed pair on one link, whatever its ends receive: it takes nothing of the other end.
+pub fn plain(ours: &Side, theirs: &Side, family: Family) -> Option<Path> {
+    let gateway = gateway(ours, theirs, family).filter(|_| !is_sealed(ours, theirs))?;
+    Some(Path::Direct { gateway })
+}
+
 /// Whether packets of the pair come encrypted or not at all, as every node of an encrypting side's pool sends so.
 /// Symmetric.
 pub fn is_sealed(ours: &Side, theirs: &Side) -> bool {

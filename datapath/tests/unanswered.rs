@@ -61,21 +61,28 @@ fn a_peer_that_is_to_be_sent_to_by_wireguard_keeps_its_path_until_it_has_answere
     assert_eq!(routes(&intent)[1], before[1]);
     assert_eq!(keepalives(&intent), [0, 5]);
 
-    // What has gone by it does not leave it; nothing else is left to send by; nothing else may be sent by.
+    // A plain route takes nothing of the other end.
+    let mut plain = intent.clone();
+    plain.local.side.accepts.remove(&Backend::HostGw);
+    assert_eq!(routes(&plain)[1], before[1]);
+
+    // What has gone by it does not leave it, nor does what went no way; nothing else is left to send by; nothing else may
+    // be sent by.
+    let mut none = intent.clone();
+    none.present.ways.clear();
     let mut gone = intent.clone();
     gone.wireguard.sessions.clear();
     gone.present.ways.values_mut().for_each(|way| *way = Backend::Wireguard);
     let mut alone = intent.clone();
     alone.local.side.accepts = [Backend::Wireguard].into();
+    alone.peers.remove(1);
     let mut sealed = intent.clone();
     sealed.local.side.sealed = true;
-    for intent in [gone, alone, sealed] {
-        assert!(
-            routes(&intent).iter().all(|route| route.contains("dev tartan-wg0")),
-            "{:?}",
-            routes(&intent)
-        );
-        assert_eq!(keepalives(&intent), [0, 0]);
+    for intent in [none, gone, alone, sealed] {
+        for (peer, route) in intent.peers.iter().zip(routes(&intent)) {
+            assert!(route.contains("dev tartan-wg0"), "{}: {route}", peer.node);
+        }
+        assert!(keepalives(&intent).iter().all(|keepalive| *keepalive == 0));
     }
 }
 
@@ -87,6 +94,7 @@ fn a_peer_that_moves_to_wireguard_while_keys_are_rotated_is_asked_by_both_keys()
     encrypting(&mut intent.peers[0].side, &[0, 1], 1);
     assert_eq!(keepalives(&intent), [0, 5]);
     intent.local.side.backend = Backend::Wireguard;
+    intent.present.ways = [(net("10.64.1.0/24"), Backend::Vxlan)].into();
     assert_eq!(keepalives(&intent), [5, 5]);
     assert!(route_of(&intent, "10.64.1.0/24").contains("tartan-vxlan"));
     intent.wireguard.sessions.insert(PublicKey([1; 32]));
@@ -104,6 +112,7 @@ fn a_peer_that_is_to_be_sent_to_by_ipsec_keeps_its_path_until_there_is_an_associ
         side.endpoints.ipsec = true;
     }
     intent.peers[0].side.backend = Backend::Ipsec;
+    intent.present.ways = [(net("10.64.1.0/24"), Backend::Vxlan)].into();
     let device = |intent: &Intent| route_of(intent, "10.64.1.0/24");
     assert!(device(&intent).contains("tartan-vxlan"), "{}", device(&intent));
     assert_eq!(desired(&intent).paths[0].pairing.reason, Reason::NoAssociation);
@@ -122,9 +131,8 @@ fn a_peer_that_is_to_be_sent_to_by_ipsec_keeps_its_path_until_there_is_an_associ
     }
 }
 
-/// Whether the daemons have agreed, the end points don't say.
 #[test]
-fn ipsec_stands_in_for_wireguard_only_where_packets_went_by_it_before() {
+fn ipsec_stands_in_for_wireguard_only_where_packets_go_by_it() {
     let mut intent = intent(vec![remote(1)]);
     encrypting(&mut intent.local.side, &[0], 9);
     encrypting(&mut intent.peers[0].side, &[0], 1);
@@ -134,10 +142,11 @@ fn ipsec_stands_in_for_wireguard_only_where_packets_went_by_it_before() {
         side.endpoints.ipsec = true;
     }
     let device = |intent: &Intent| route_of(intent, "10.64.1.0/24");
-    assert!(device(&intent).contains("tartan-vxlan"), "{}", device(&intent));
-    intent.present.ways = [(net("10.64.1.0/24"), Backend::Ipsec)].into();
-    assert!(device(&intent).contains("dev tartan-ipsec"), "{}", device(&intent));
-    intent.present.ways.clear();
-    intent.local.side.sealed = true;
-    assert!(device(&intent).contains("dev tartan-ipsec"), "{}", device(&intent));
+    for sealed in [false, true] {
+        intent.local.side.sealed = sealed;
+        intent.present.ways.clear();
+        assert!(device(&intent).contains("dev tartan-wg0"), "{}", device(&intent));
+        intent.present.ways = [(net("10.64.1.0/24"), Backend::Ipsec)].into();
+        assert!(device(&intent).contains("dev tartan-ipsec"), "{}", device(&intent));
+    }
 }

@@ -24,6 +24,8 @@ pub struct Sealing<'a> {
     open: BTreeSet<Option<usize>>,
     /// Nodes that report more clear paths than there should be.
     lagging: Vec<&'a str>,
+    /// Those of whom to tell.
+    named: Vec<&'a str>,
     /// Nodes that report more sealed peers than there should be.
     holding: Vec<&'a str>,
 }
@@ -36,6 +38,7 @@ impl<'a> Sealing<'a> {
         now: Timestamp,
     ) -> Self {
         let mut sealing = Self { lagging: lagging(world, members), ..Self::default() };
+        sealing.named = to_name(world, members, &sealing.lagging);
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
             let of_pool = || members.iter().filter(move |member| member.place == place);
@@ -70,7 +73,7 @@ impl<'a> Sealing<'a> {
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.
     pub fn waits_for(&self, place: Option<usize>) -> &[&'a str] {
-        if self.open.contains(&place) { &self.lagging } else { &[] }
+        if self.open.contains(&place) { &self.named } else { &[] }
     }
 
     /// Who still takes packets of sealed pairs encrypted only, though they are to be taken in clear.
@@ -84,16 +87,34 @@ fn reports_no_clear(world: &World, node: &Node) -> bool {
     report.and_then(|report| report.backend).is_none_or(BackendType::encrypts)
 }
 
-/// Where one end encrypts, the pair does: so many clear paths may a node have, by what its own lease says. Those to a
-/// node that has not followed its lease, and is waited for itself, are not held against the others.
+/// Where one end encrypts, the pair does: so many clear paths may a node have, by what its own lease says.
 fn lagging<'a>(world: &World, members: &[Member<'a>]) -> Vec<&'a str> {
+    exceeding(world, members, 0)
+}
+
+/// Of whom to tell: nodes that have not followed their leases, and of the others those that have more clear paths than
+/// these explain.
+fn to_name<'a>(world: &World, members: &[Member<'a>], lagging: &[&'a str]) -> Vec<&'a str> {
+    let is_late = |member: &&Member<'_>| {
+        member.now.0.encrypts() && !member.sealed && !reports_no_clear(world, member.node)
+    };
+    let late: BTreeSet<&'a str> =
+        members.iter().filter(is_late).map(|member| member.node.meta.name.as_str()).collect();
+    if late.is_empty() || lagging.is_empty() {
+        return lagging.to_vec();
+    }
+    let mut named = exceeding(world, members, late.len());
+    named.extend(late.iter().filter(|name| !named.contains(name)).copied().collect::<Vec<_>>());
+    named.sort_unstable();
+    named
+}
+
+/// Nodes with more clear paths than they may have and `explained` ones.
+fn exceeding<'a>(world: &World, members: &[Member<'a>], explained: usize) -> Vec<&'a str> {
     let clear = |member: &Member<'_>| !member.now.0.encrypts();
     let all = members.iter().filter(|member| clear(member)).count();
-    let late = |member: &Member<'_>| !clear(member) && !reports_no_clear(world, member.node);
-    let all_late = members.iter().filter(|member| late(member)).count();
     let behind = |member: &&Member<'_>| {
-        let others = all_late - usize::from(late(member));
-        let allowed = others + if clear(member) { all - 1 } else { 0 };
+        let allowed = explained + if clear(member) { all - 1 } else { 0 };
         let object = world.node_networks.get(&member.node.meta.name);
         object.is_some_and(|object| object.report.clear_peers > count(allowed))
     };
