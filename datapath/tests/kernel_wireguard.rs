@@ -98,6 +98,7 @@ fn a_device_and_its_peers_are_made_kept_and_repaired() {
         // A peer goes, another is set up anew with another key and address.
         intent.peers.remove(0);
         encrypting(&mut intent.peers[0].side, key(7), 4242);
+        intent.wireguard.sessions.insert(key(7));
         intent.peers[0].side.public_ips = vec![ip("198.51.0.7")];
         settle(&mut kernel, &intent).await;
         assert_eq!(peers(), [format!("{} 198.51.0.7:4242 10.64.2.0/24 off", key(7))]);

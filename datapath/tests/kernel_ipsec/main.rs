@@ -175,8 +175,16 @@ fn policies_and_connections_are_made_kept_and_repaired() {
         assert!(!connections.contains("tartan-192-0-2-21"), "{connections}");
         assert_eq!(policies(), expected("10.64.2.0/24", "192.0.2.11", "192.0.2.22", 0xc000_0216));
 
-        // A key that anybody may read is not taken; what is loaded goes on.
+        // A key that anybody may read is not taken and told of; what is loaded goes on.
+        let loaded = daemon.swanctl("--list-conns");
         fs::set_permissions(folder.join("psk"), fs::Permissions::from_mode(0o644)).unwrap();
+        for _ in 0..2 {
+            let (_, plan, outcome) = round(&mut kernel, &intent, Deletions::Allowed).await;
+            let reasons: Vec<&str> = outcome.failures.iter().map(|failure| failure.error.reason()).collect();
+            assert_eq!((plan.steps.len(), reasons), (1, vec!["ike-renewal-unfit"]), "{:?}", plan.steps);
+        }
+        assert_eq!(daemon.swanctl("--list-conns"), loaded);
+        fs::set_permissions(folder.join("psk"), fs::Permissions::from_mode(0o400)).unwrap();
         settle(&mut kernel, &intent).await;
 
         // No IPsec any more: nothing is left.
