@@ -61,8 +61,8 @@ pub fn desired(intent: &Intent) -> Desired {
     for (peer, allowed) in intent.peers.iter().zip(contained) {
         let route_mtu = mtu::route_mtu(intent.local.mtu, peer.mtu);
         let wireguard = wireguard_end(intent, peer, &allowed);
-        let (by, stand_ins) = stand_ins(intent, peer, wireguard, &allowed);
-        let awaited = by == Some(Backend::Wireguard) && !stand_ins.is_empty();
+        let stand_ins = stand_ins(intent, peer, wireguard, &allowed);
+        let awaited = stand_ins.values().any(|pairing| pairing.reason == Reason::NoHandshake);
         add_wireguard_peers(intent, peer, &allowed, awaited, &mut desired.elements);
         add_udp_peer(intent, peer, &allowed, &mut desired.elements);
         let is_sealed = pair::is_sealed(&intent.local.side, &peer.side);
@@ -72,24 +72,15 @@ pub fn desired(intent: &Intent) -> Desired {
         ipsec::add_peer(intent, peer, &allowed, &mut desired.elements);
         for (family, subnets) in by_family(intent, allowed.subnets) {
             let mut pairing = pair::pair(&intent.local.side, &peer.side, intent.fallback, family);
-            if !allowed.end_point && matches!(pairing.path, Path::Vxlan { .. }) {
+            if !works(&pairing.path, intent, wireguard, allowed.end_point) {
                 pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
             }
-            pairing = match (pairing.path, stand_ins.get(&family), wireguard) {
-                (Path::Wireguard { .. }, _, None) => Pairing { path: Path::None, reason: Reason::NoEndpoint },
-                (Path::Wireguard { .. }, Some(path), _) => {
-                    Pairing { path: *path, reason: Reason::NoHandshake }
-                }
-                (Path::Wireguard { destination, .. }, None, Some(peer)) => {
-                    Pairing { path: Path::Wireguard { destination, peer }, ..pairing }
-                }
-                (Path::Ipsec { .. }, Some(path), _) => Pairing { path: *path, reason: Reason::NoAssociation },
-                _ => pairing,
-            };
-            // Every forwarder sends to the network's port; while that changes, some are asked at another.
-            if matches!(pairing.path, Path::Udp { port, .. } if port != intent.udp.port) {
-                pairing = Pairing { path: Path::None, reason: Reason::NoEndpoint };
+            if let (Path::Wireguard { .. } | Path::Ipsec { .. }, Some(other)) =
+                (pairing.path, stand_ins.get(&family))
+            {
+                pairing = *other;
             }
+            pairing.path = to_end(pairing.path, wireguard);
             let route_mtu = carried(intent, &pairing.path, route_mtu);
             // Whoever makes the paths of an unmanaged pair sends as he likes.
             let unmanaged = pairing.reason == Reason::Unmanaged;
@@ -156,22 +147,30 @@ fn add_wireguard_peers(
     }
 }
 
-/// By what packets to the peer are to be encrypted, if at all, and the paths, by family, that stand in for it: those by
-/// which packets go now. Until a handshake or an association shows that the peer has set us up, all but a few would be
-/// lost. What goes the new way already, or no way, has nothing to go on by.
+/// What stands in, by family, for the backend by which packets to the peer are to be encrypted: the paths by which they
+/// go now. Until a handshake or an association shows that the peer has set us up, all but a few would be lost. What goes
+/// the new way already, or no way, has nothing to go on by.
 fn stand_ins(
     intent: &Intent,
     peer: &Peer,
     wireguard: Option<WireguardEndpoint>,
     allowed: &Allowed,
-) -> (Option<Backend>, BTreeMap<Family, Path>) {
+) -> BTreeMap<Family, Pairing> {
     let (ours, theirs) = (&intent.local.side, &peer.side);
-    let Some(by) = pair::encrypted_by(ours, theirs) else { return (None, BTreeMap::new()) };
-    let answered = match by {
-        Backend::Wireguard => wireguard.is_none_or(|end| intent.wireguard.sessions.contains(&end.key)),
-        _ => pair::outer_address(ours, theirs)
-            .is_none_or(|remote| intent.present.associations.contains(&remote)),
+    let Some(by) = pair::encrypted_by(ours, theirs) else { return BTreeMap::new() };
+    let (answered, reason) = match by {
+        Backend::Wireguard => {
+            (wireguard.is_none_or(|end| intent.wireguard.sessions.contains(&end.key)), Reason::NoHandshake)
+        }
+        _ => {
+            let remote = pair::outer_address(ours, theirs);
+            let associated = remote.is_none_or(|remote| intent.present.associations.contains(&remote));
+            (associated, Reason::NoAssociation)
+        }
     };
+    if answered {
+        return BTreeMap::new();
+    }
     let stand_in = |family: Family| {
         let subnets = allowed.subnets.iter().filter(|subnet| Family::of(subnet) == family);
         let now: BTreeSet<Backend> =
@@ -179,26 +178,32 @@ fn stand_ins(
         if now.contains(&by) {
             return None;
         }
-        let usable = |path: &Path| match path {
-            Path::Vxlan { .. } => allowed.end_point,
-            Path::Udp { port, .. } => *port == intent.udp.port,
-            Path::Wireguard { .. } => wireguard.is_some(),
-            _ => true,
-        };
-        let goes = |path: &Path| path.backend().is_some_and(|backend| now.contains(&backend)) && usable(path);
+        let goes = |path: &Path| path.backend().is_some_and(|backend| now.contains(&backend));
         let mut paths =
             pair::others(ours, theirs, by, family).into_iter().chain(pair::plain(ours, theirs, family));
-        let kept = paths.find(goes)?;
-        Some((
-            family,
-            match (kept, wireguard) {
-                (Path::Wireguard { destination, .. }, Some(peer)) => Path::Wireguard { destination, peer },
-                _ => kept,
-            },
-        ))
+        let path = paths.find(|path| goes(path) && works(path, intent, wireguard, allowed.end_point))?;
+        Some((family, Pairing { path, reason }))
     };
-    let families = Family::ALL.into_iter().filter(|_| !answered);
-    (Some(by), families.filter_map(stand_in).collect())
+    Family::ALL.into_iter().filter_map(stand_in).collect()
+}
+
+/// Whether the end point that the path leads to is to be believed. `vxlan`: that of VXLAN is.
+fn works(path: &Path, intent: &Intent, wireguard: Option<WireguardEndpoint>, vxlan: bool) -> bool {
+    match path {
+        Path::Vxlan { .. } => vxlan,
+        Path::Wireguard { .. } => wireguard.is_some(),
+        // Every forwarder sends to the network's port; while that changes, some are asked at another.
+        Path::Udp { port, .. } => *port == intent.udp.port,
+        _ => true,
+    }
+}
+
+/// The path, with the keys that are in use between both nodes.
+fn to_end(path: Path, wireguard: Option<WireguardEndpoint>) -> Path {
+    match (path, wireguard) {
+        (Path::Wireguard { destination, .. }, Some(peer)) => Path::Wireguard { destination, peer },
+        _ => path,
+    }
 }
 
 /// Where packets to the peer go.

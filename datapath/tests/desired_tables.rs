@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{in_namespace, intent, ip, neighbour, net, remote, run};
+use common::{in_namespace, intent, ip, neighbour, net, remote, route_of, run};
 use tartan_datapath::{
     desired::desired,
     model::{Backend, Intent, Key, NftTable, Peer, Protected, Side, Subnet, Value},
@@ -32,11 +32,6 @@ fn problems(peers: Vec<Peer>) -> Vec<(&'static str, String)> {
         .iter()
         .map(|problem| (problem.kind.as_str(), problem.node.clone()))
         .collect()
-}
-
-fn route_of(intent: &Intent, subnet: &str) -> String {
-    let key = Key::Route { destination: net(subnet), metric: 0 };
-    desired(intent).elements.get(&key).map_or_else(|| "nothing".to_owned(), ToString::to_string)
 }
 
 /// The words of all that IPsec adds.

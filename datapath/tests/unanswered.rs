@@ -3,17 +3,12 @@
 
 mod common;
 
-use common::{intent, neighbour, net, remote};
+use common::{intent, neighbour, net, remote, route_of};
 use tartan_datapath::{
     desired::desired,
-    model::{Backend, Intent, Key, PublicKey, Side, Value, WireguardEndpoint},
+    model::{Backend, Intent, PublicKey, Side, Value, WireguardEndpoint},
     pair::Reason,
 };
-
-fn route_of(intent: &Intent, subnet: &str) -> String {
-    let key = Key::Route { destination: net(subnet), metric: 0 };
-    desired(intent).elements.get(&key).map_or_else(|| "nothing".to_owned(), ToString::to_string)
-}
 
 fn encrypting(side: &mut Side, generations: &[u32], number: u8) {
     side.accepts.insert(Backend::Wireguard);
@@ -22,6 +17,18 @@ fn encrypting(side: &mut Side, generations: &[u32], number: u8) {
         WireguardEndpoint { generation, key, port: 51820 }
     };
     side.endpoints.wireguard = generations.iter().copied().map(end).collect();
+}
+
+/// With a peer; both can be sent to by WireGuard and by IPsec.
+fn by_either() -> Intent {
+    let mut intent = intent(vec![remote(1)]);
+    encrypting(&mut intent.local.side, &[0], 9);
+    encrypting(&mut intent.peers[0].side, &[0], 1);
+    for side in [&mut intent.local.side, &mut intent.peers[0].side] {
+        side.accepts.insert(Backend::Ipsec);
+        side.endpoints.ipsec = true;
+    }
+    intent
 }
 
 /// Keepalives of WireGuard's peers, in the order of links and keys.
@@ -104,13 +111,7 @@ fn a_peer_that_moves_to_wireguard_while_keys_are_rotated_is_asked_by_both_keys()
 
 #[test]
 fn a_peer_that_is_to_be_sent_to_by_ipsec_keeps_its_path_until_there_is_an_association() {
-    let mut intent = intent(vec![remote(1)]);
-    encrypting(&mut intent.local.side, &[0], 9);
-    encrypting(&mut intent.peers[0].side, &[0], 1);
-    for side in [&mut intent.local.side, &mut intent.peers[0].side] {
-        side.accepts.insert(Backend::Ipsec);
-        side.endpoints.ipsec = true;
-    }
+    let mut intent = by_either();
     intent.peers[0].side.backend = Backend::Ipsec;
     intent.present.ways = [(net("10.64.1.0/24"), Backend::Vxlan)].into();
     let device = |intent: &Intent| route_of(intent, "10.64.1.0/24");
@@ -133,14 +134,9 @@ fn a_peer_that_is_to_be_sent_to_by_ipsec_keeps_its_path_until_there_is_an_associ
 
 #[test]
 fn ipsec_stands_in_for_wireguard_only_where_packets_go_by_it() {
-    let mut intent = intent(vec![remote(1)]);
-    encrypting(&mut intent.local.side, &[0], 9);
-    encrypting(&mut intent.peers[0].side, &[0], 1);
-    for side in [&mut intent.local.side, &mut intent.peers[0].side] {
-        side.backend = Backend::Wireguard;
-        side.accepts.insert(Backend::Ipsec);
-        side.endpoints.ipsec = true;
-    }
+    let mut intent = by_either();
+    intent.local.side.backend = Backend::Wireguard;
+    intent.peers[0].side.backend = Backend::Wireguard;
     let device = |intent: &Intent| route_of(intent, "10.64.1.0/24");
     for sealed in [false, true] {
         intent.local.side.sealed = sealed;

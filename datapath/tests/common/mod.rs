@@ -10,7 +10,7 @@ use tartan_datapath::{
     desired::desired,
     kernel::{Kernel, Observation, Options, Outcome},
     model::{
-        Backend, Deletions, Endpoints, Host, IkeSettings, Intent, Local, Mac, Masquerade, Peer, Plan,
+        Backend, Deletions, Endpoints, Host, IkeSettings, Intent, Key, Local, Mac, Masquerade, Peer, Plan,
         Present, Side, Subnet, Udp, Uplink, Vxlan, Wireguard,
     },
     plan::plan,
@@ -101,6 +101,12 @@ pub fn neighbour(number: u8) -> Peer {
         subnets: vec![Subnet { prefix: subnet, primary: true }],
         mtu: Some(1400),
     }
+}
+
+/// The route to a subnet, in words.
+pub fn route_of(intent: &Intent, subnet: &str) -> String {
+    let key = Key::Route { destination: net(subnet), metric: 0 };
+    desired(intent).elements.get(&key).map_or_else(|| "nothing".to_owned(), ToString::to_string)
 }
 
 /// The intent of a host-gw node with these peers.

@@ -37,7 +37,7 @@ impl<'a> Sealing<'a> {
         members: &[Member<'a>],
         now: Timestamp,
     ) -> Self {
-        let mut sealing = Self { lagging: lagging(world, members), ..Self::default() };
+        let mut sealing = Self { lagging: exceeding(world, members, 0), ..Self::default() };
         sealing.named = to_name(world, members, &sealing.lagging);
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
@@ -87,29 +87,23 @@ fn reports_no_clear(world: &World, node: &Node) -> bool {
     report.and_then(|report| report.backend).is_none_or(BackendType::encrypts)
 }
 
-/// Where one end encrypts, the pair does: so many clear paths may a node have, by what its own lease says.
-fn lagging<'a>(world: &World, members: &[Member<'a>]) -> Vec<&'a str> {
-    exceeding(world, members, 0)
-}
-
 /// Of whom to tell: nodes that have not followed their leases, and of the others those that have more clear paths than
 /// these explain.
 fn to_name<'a>(world: &World, members: &[Member<'a>], lagging: &[&'a str]) -> Vec<&'a str> {
     let is_late = |member: &&Member<'_>| {
         member.now.0.encrypts() && !member.sealed && !reports_no_clear(world, member.node)
     };
-    let late: BTreeSet<&'a str> =
+    let mut named: BTreeSet<&'a str> =
         members.iter().filter(is_late).map(|member| member.node.meta.name.as_str()).collect();
-    if late.is_empty() || lagging.is_empty() {
+    if named.is_empty() || lagging.is_empty() {
         return lagging.to_vec();
     }
-    let mut named = exceeding(world, members, late.len());
-    named.extend(late.iter().filter(|name| !named.contains(name)).copied().collect::<Vec<_>>());
-    named.sort_unstable();
-    named
+    named.extend(exceeding(world, members, named.len()));
+    named.into_iter().collect()
 }
 
-/// Nodes with more clear paths than they may have and `explained` ones.
+/// Nodes with more clear paths than they may have, by what their own leases say, and `explained` ones: where one end
+/// encrypts, the pair does.
 fn exceeding<'a>(world: &World, members: &[Member<'a>], explained: usize) -> Vec<&'a str> {
     let clear = |member: &Member<'_>| !member.now.0.encrypts();
     let all = members.iter().filter(|member| clear(member)).count();
