@@ -1,23 +1,29 @@
 //! Thousands of nodes that are Node objects, and agents that are their writes.
 //!
 //! Everything is measured in one run against fresh API servers: what bare creates take, what
-//! kube-controller-manager's node IPAM takes with its client unthrottled, and what the operator takes; then
-//! the operator at rest, while nodes are replaced, when all agents restart, and when it restarts itself.
+//! kube-controller-manager's node IPAM takes with its client unthrottled, and what the operator takes with
+//! the chart's roles and admission policies in force, while agents answer for their nodes; then the operator
+//! at rest, while figures change, while nodes are replaced, when all agents restart, and when it restarts
+//! itself.
 
 mod api;
+mod fleet;
 mod process;
 
 use std::{
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tartan_lab::{ApiServer, ApiServerOptions, eventually_ok};
+use tartan_lab::{ApiServer, ApiServerOptions, eventually_ok, prerequisites::Program};
+use crate::workspace;
 
 use super::{Options, Programs, lease, node, prepare, report};
 use api::{GROUP, Load, Request, Watch};
+use fleet::Fleet;
 use process::{Operator, sum};
 
 const NODES: &str = "/api/v1/nodes";
@@ -25,6 +31,10 @@ const NODES: &str = "/api/v1/nodes";
 const WATCHERS: usize = 100;
 const REST: Duration = Duration::from_secs(30);
 const CHURN: Duration = Duration::from_secs(60);
+/// The status of its lease and of its NodeNetwork, and a condition of its Node.
+const WRITES_OF_A_NEW_AGENT: f64 = 3.0;
+/// What the agents of a large cluster allow themselves, all together, for figures alone.
+const WRITES_OF_FIGURES: f64 = 50.0;
 
 pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
     let size = options.size;
@@ -69,7 +79,7 @@ fn node_ipam(size: usize) -> Result<()> {
 
 fn operator(size: usize, programs: &Programs) -> Result<()> {
     let api = ApiServer::start(ApiServerOptions::default())?;
-    prepare_kinds(&api)?;
+    install(&api)?;
     let account = account(&api)?;
     let load = Load::new(&api)?;
     let start = Instant::now();
@@ -77,32 +87,15 @@ fn operator(size: usize, programs: &Programs) -> Result<()> {
     report(&format!("{size} Nodes created"), "s", vec![start.elapsed().as_secs_f64()]);
     let operator = Operator::start(&programs.operator, &api, &account)?;
     report("operator, resident, with all Nodes and no lease", "MB", vec![operator.resident()?]);
-    let leases = load.watch(&format!("{GROUP}/subnetleases"))?;
-    let (before, cpu) = (api_requests(&load)?, operator.cpu()?);
-    let start = Instant::now();
-    load.send(vec![Request::create(&format!("{GROUP}/clusternetworks"), network())])?;
-    let all = load.until("all leases", start, || leases.added() >= size as u64)?;
-    report(&format!("operator: {size} leases, from the creation of the network"), "s", vec![all]);
-    let settled = load.until("all written", start, || {
-        let written = |kind| operator.metric("tartan_operator_writes_total", &[kind, "\"done\""]);
-        let all = |kind| written(kind).is_ok_and(|count| count >= size as f64);
-        all("\"report-leased\"") && all("\"mirror-pod-cidrs\"")
-    })?;
-    report("operator: the same with NodeNetworks, conditions and podCIDRs", "s", vec![settled]);
-    report("operator: processor time of it", "s", vec![operator.cpu()? - cpu]);
-    let requests = api_requests(&load)? - before;
-    report("operator: requests for each Node", "", vec![requests / size as f64]);
-    report("operator, resident, with all leases", "MB", vec![operator.resident()?]);
-    decide_time(&operator)?;
-
-    let start = Instant::now();
-    publish(&load, size)?;
-    report(&format!("{size} agents publish their status"), "s", vec![start.elapsed().as_secs_f64()]);
+    let fleet = Fleet::start(&load)?;
+    lease_all(&load, &operator, &fleet, size)?;
     rest(&load, &operator)?;
     let watchers: Vec<Watch> =
         (0..WATCHERS).map(|_| load.watch(&format!("{GROUP}/subnetleases"))).collect::<Result<_>>()?;
-    agents_restart(&load, &watchers, size)?;
-    churn(&load, &operator, &watchers, size)?;
+    figures(&load, &operator, &watchers)?;
+    agents_restart(&load, &watchers)?;
+    churn(&load, &operator, &fleet, &watchers, size)?;
+    fleet.check()?;
     drop(watchers);
     drop(operator);
 
@@ -116,6 +109,30 @@ fn operator(size: usize, programs: &Programs) -> Result<()> {
     report("operator, restart: leases written", "", vec![leases.events() as f64]);
     report("operator, restart: resident", "MB", vec![operator.resident()?]);
     Ok(())
+}
+
+fn lease_all(load: &Load, operator: &Operator, fleet: &Fleet, size: usize) -> Result<()> {
+    let leases = load.watch(&format!("{GROUP}/subnetleases"))?;
+    let (before, cpu) = (api_requests(load)?, operator.cpu()?);
+    let start = Instant::now();
+    load.send(vec![Request::create(&format!("{GROUP}/clusternetworks"), network())])?;
+    let all = load.until("all leases", start, || leases.added() >= size as u64)?;
+    report(&format!("operator: {size} leases, from the creation of the network"), "s", vec![all]);
+    let settled = load.until("all written", start, || {
+        let written = |kind| operator.metric("tartan_operator_writes_total", &[kind, "\"done\""]);
+        let all = |kind| written(kind).is_ok_and(|count| count >= size as f64);
+        all("\"report-leased\"") && all("\"mirror-pod-cidrs\"")
+    })?;
+    report("operator: the same with NodeNetworks, conditions and podCIDRs", "s", vec![settled]);
+    report("operator: processor time of it", "s", vec![operator.cpu()? - cpu]);
+    let answered =
+        load.until("all agents' answers", start, || fleet.sent() >= WRITES_OF_A_NEW_AGENT * size as f64)?;
+    report("all agents have published what they have", "s", vec![answered]);
+    fleet.check()?;
+    let requests = api_requests(load)? - before - fleet.sent();
+    report("operator: requests for each Node", "", vec![requests / size as f64]);
+    report("operator, resident, with all leases", "MB", vec![operator.resident()?]);
+    decide_time(operator)
 }
 
 fn decide_time(operator: &Operator) -> Result<()> {
@@ -136,21 +153,43 @@ fn rest(load: &Load, operator: &Operator) -> Result<()> {
     Ok(())
 }
 
-/// Every agent says again what it has said, as after a restart of the whole DaemonSet.
-fn agents_restart(load: &Load, watchers: &[Watch], size: usize) -> Result<()> {
-    let events = total(watchers, Watch::events);
-    publish(load, size)?;
-    let after = total(watchers, Watch::events) - events;
-    report(&format!("{size} agents restart: changes of leases that watchers see"), "", vec![after as f64]);
+/// Pods come and go everywhere: as many NodeNetworks are written as the agents allow themselves.
+fn figures(load: &Load, operator: &Operator, watchers: &[Watch]) -> Result<()> {
+    let writes = (WRITES_OF_FIGURES * REST.as_secs_f64()) as usize;
+    let mut requests = fleet::new_figures(&living(load)?, 4);
+    requests.truncate(writes);
+    let (cpu, events) = (operator.cpu()?, total(watchers, Watch::events));
+    let start = Instant::now();
+    load.send_over(REST, requests)?;
+    let used = (operator.cpu()? - cpu) / start.elapsed().as_secs_f64() * 100.0;
+    report(&format!("{WRITES_OF_FIGURES} figures written a second: operator, of one processor"), "%", vec![used]);
+    let seen = total(watchers, Watch::events) - events;
+    report("the same: changes of leases that watchers see", "", vec![seen as f64]);
     Ok(())
 }
 
-/// A tenth of the nodes is replaced within a minute: the old ones go, new ones come. No agents answer for them.
-fn churn(load: &Load, operator: &Operator, watchers: &[Watch], size: usize) -> Result<()> {
+/// Every agent says again what it has said, as after a restart of the whole DaemonSet.
+fn agents_restart(load: &Load, watchers: &[Watch]) -> Result<()> {
+    let leases = living(load)?;
+    let events = total(watchers, Watch::events);
+    load.send(fleet::say_again(&leases))?;
+    let after = total(watchers, Watch::events) - events;
+    report(&format!("{} agents restart: changes of leases that watchers see", leases.len()), "", vec![after as f64]);
+    Ok(())
+}
+
+fn living(load: &Load) -> Result<Vec<Value>> {
+    let mut list = load.get(&format!("{GROUP}/subnetleases"))?;
+    Ok(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+}
+
+/// A tenth of the nodes is replaced within a minute: the old ones go, new ones come, whose agents answer.
+fn churn(load: &Load, operator: &Operator, fleet: &Fleet, watchers: &[Watch], size: usize) -> Result<()> {
     let replaced = size / 10;
     let steps = 20;
     let (events, bytes) = (total(watchers, Watch::events), total(watchers, Watch::bytes));
     let (cpu, requests) = (operator.cpu()?, api_requests(load)?);
+    let agents = fleet.sent();
     let mut own = 0;
     let start = Instant::now();
     for step in 0..steps {
@@ -172,7 +211,10 @@ fn churn(load: &Load, operator: &Operator, watchers: &[Watch], size: usize) -> R
     let used = (operator.cpu()? - cpu) / done * 100.0;
     report("churn: operator, of one processor", "%", vec![used]);
     report("churn: operator, resident", "MB", vec![operator.resident()?]);
-    let requests = api_requests(load)? - requests - own as f64;
+    load.until("the new agents' answers", start, || {
+        fleet.sent() - agents >= WRITES_OF_A_NEW_AGENT * replaced as f64
+    })?;
+    let requests = api_requests(load)? - requests - own as f64 - (fleet.sent() - agents);
     report("churn: the operator's requests for each replaced node", "", vec![requests / replaced as f64]);
     let seen = total(watchers, Watch::events) - events;
     let bytes = total(watchers, Watch::bytes) - bytes;
@@ -201,24 +243,6 @@ fn api_requests(load: &Load) -> Result<f64> {
         .sum())
 }
 
-fn publish(load: &Load, size: usize) -> Result<()> {
-    let statuses = (0..size).map(|number| {
-        let object = lease(number, "", "");
-        let lease = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let (high, low) = (number / 256, number % 256);
-        let body = json!({
-            "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": lease },
-            "status": {
-                "publicIPs": [format!("172.16.{high}.{low}")], "uplinkPrefixes": ["172.16.0.0/16"],
-                "mtu": 1450, "pairingVersion": 1,
-                "endpoints": [{ "type": "vxlan", "vtepMAC": format!("02:00:00:00:{high:02x}:{low:02x}") }],
-            },
-        });
-        Request::apply(format!("{GROUP}/subnetleases/{lease}/status"), body)
-    });
-    load.send(statuses.collect()).map(drop)
-}
-
 fn nodes(numbers: std::ops::Range<usize>) -> Vec<Request> {
     numbers.map(|number| Request::create(NODES, node(&name(number)))).collect()
 }
@@ -234,17 +258,26 @@ fn network() -> Value {
     })
 }
 
-fn prepare_kinds(api: &ApiServer) -> Result<()> {
-    prepare(api)?;
-    api.kubectl(&["delete", "clusternetwork", "default"])?.ok()?;
+/// The chart with its kinds, roles and policies; nobody is there to make pods of it.
+fn install(api: &ApiServer) -> Result<()> {
+    let chart = workspace::chart();
+    let mut helm = Command::new(Program::Helm.path()?);
+    helm.args(["install", "tartan", chart.to_str().context("a path that is no text")?])
+        .args(["--namespace", "tartan-system", "--create-namespace", "--set", "image.registry=localhost"])
+        .env("KUBECONFIG", api.kubeconfig());
+    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        helm.env(variable, api.directory().join("helm"));
+    }
+    tartan_lab::run(&mut helm)?.ok()?;
+    eventually_ok("the new kinds are served", Duration::from_secs(60), || {
+        api.kubectl(&["get", "tartan"])?.ok()
+    })?;
     Ok(())
 }
 
-/// A service account's kubeconfig: as in a cluster, and not the administrator's, whom nothing throttles.
+/// A kubeconfig of the operator's own account: what throttles and limits it in a cluster does so here.
 fn account(api: &ApiServer) -> Result<PathBuf> {
-    let binding = ["create", "clusterrolebinding", "tartan", "--clusterrole=cluster-admin"];
     let user = "system:serviceaccount:tartan-system:tartan-operator";
-    api.kubectl(&[&binding[..], &[&format!("--user={user}")]].concat())?.ok()?;
     let kubeconfig =
         api.kubeconfig_for(user, &["system:serviceaccounts", "system:serviceaccounts:tartan-system"])?;
     eventually_ok("the account has its rights", Duration::from_secs(30), || {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use futures::{AsyncBufReadExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures::{AsyncBufReadExt as _, Stream, StreamExt as _, TryStreamExt as _, future::ready, stream};
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use serde_json::Value;
 use tartan_lab::ApiServer;
@@ -43,8 +43,7 @@ impl Load {
         let sent = stream::iter(requests)
             .map(|request| async move {
                 let what = format!("{} {}", request.method, request.path);
-                let answer: kube::Result<Value> = client.request(request.into_http()?).await;
-                answer.with_context(|| what)
+                request.send(client).await.with_context(|| what)
             })
             .buffer_unordered(CONCURRENCY);
         self.runtime.block_on(sent.try_collect())
@@ -77,20 +76,47 @@ impl Load {
         Ok(self.runtime.block_on(self.client.request_text(request))?)
     }
 
-    /// Follows a path by a connection of its own, from now on.
-    pub fn watch(&self, path: &str) -> Result<Watch> {
-        let client = self.runtime.block_on(connect(&self.kubeconfig))?;
+    /// One that has a connection of its own.
+    pub fn another_client(&self) -> Result<Client> {
+        self.runtime.block_on(connect(&self.kubeconfig))
+    }
+
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(work)
+    }
+
+    /// Sends the requests evenly over `time`, and waits for all answers.
+    pub fn send_over(&self, time: Duration, requests: Vec<Request>) -> Result<()> {
+        let client = &self.client;
+        let gap = time.div_f64(requests.len().max(1) as f64);
+        let start = tokio::time::Instant::now();
+        let due = (0..).zip(requests).map(|(place, request)| async move {
+            tokio::time::sleep_until(start + gap * place).await;
+            let what = format!("{} {}", request.method, request.path);
+            request.send(client).await.with_context(|| what).map(drop)
+        });
+        self.runtime.block_on(futures::future::try_join_all(due)).map(drop)
+    }
+
+    /// Follows a path by a connection of its own, from now on: each event is a line of JSON.
+    pub fn events(&self, path: &str) -> Result<impl Stream<Item = String> + Send + Unpin + 'static> {
+        let client = self.another_client()?;
         let list: Value = self.get(&format!("{path}?limit=1"))?;
         let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
         let request = http::Request::get(format!(
             "{path}?watch=true&resourceVersion={version}&allowWatchBookmarks=false&timeoutSeconds=3600"
         ));
         let lines = self.runtime.block_on(client.request_stream(request.body(vec![])?))?;
+        Ok(lines.lines().scan((), |(), line| ready(line.ok())).boxed())
+    }
+
+    /// Counts what a watch of a path is told from now on.
+    pub fn watch(&self, path: &str) -> Result<Watch> {
+        let mut lines = self.events(path)?;
         let counts = Arc::new(Counts::default());
         let counted = counts.clone();
         let task = self.runtime.spawn(async move {
-            let mut lines = lines.lines();
-            while let Some(Ok(line)) = lines.next().await {
+            while let Some(line) = lines.next().await {
                 counted.events.fetch_add(1, Ordering::Relaxed);
                 counted.bytes.fetch_add(line.len() as u64 + 1, Ordering::Relaxed);
                 if line.starts_with("{\"type\":\"ADDED\"") {
@@ -112,31 +138,57 @@ async fn connect(kubeconfig: &Kubeconfig) -> Result<Client> {
 }
 
 pub struct Request {
-    pub method: &'static str,
     pub path: String,
-    pub kind: &'static str,
-    pub body: Value,
+    method: &'static str,
+    kind: &'static str,
+    body: Value,
+    /// The node whose agent sends it; the administrator's own otherwise.
+    agent_of: Option<String>,
 }
 
 impl Request {
     pub fn create(path: &str, body: Value) -> Self {
-        Self { method: "POST", path: path.to_owned(), kind: "application/json", body }
+        Self::new("POST", path.to_owned(), "application/json", body)
     }
 
     pub fn delete(path: String) -> Self {
-        Self { method: "DELETE", path, kind: "application/json", body: Value::Null }
+        Self::new("DELETE", path, "application/json", Value::Null)
     }
 
     /// Server-side apply as an agent.
     pub fn apply(path: String, body: Value) -> Self {
         let path = format!("{path}?fieldManager=tartan-node-agent&force=true");
-        Self { method: "PATCH", path, kind: "application/apply-patch+yaml", body }
+        Self::new("PATCH", path, "application/apply-patch+yaml", body)
     }
 
-    fn into_http(self) -> kube::Result<http::Request<Vec<u8>>> {
+    /// Strategic merge as an agent.
+    pub fn strategic(path: String, body: Value) -> Self {
+        let path = format!("{path}?fieldManager=tartan-node-agent");
+        Self::new("PATCH", path, "application/strategic-merge-patch+json", body)
+    }
+
+    fn new(method: &'static str, path: String, kind: &'static str, body: Value) -> Self {
+        Self { path, method, kind, body, agent_of: None }
+    }
+
+    /// Sent by the rights of the agent of `node`, as its token would give them.
+    pub fn of_agent(self, node: &str) -> Self {
+        Self { agent_of: Some(node.to_owned()), ..self }
+    }
+
+    pub async fn send(self, client: &Client) -> kube::Result<Value> {
         let body = if self.body.is_null() { vec![] } else { self.body.to_string().into_bytes() };
-        let request = http::Request::builder().method(self.method).uri(self.path);
-        request.header("content-type", self.kind).body(body).map_err(kube::Error::HttpError)
+        let mut request = http::Request::builder().method(self.method).uri(self.path);
+        if let Some(node) = self.agent_of {
+            request = request
+                .header("impersonate-user", "system:serviceaccount:tartan-system:tartan-node-agent")
+                .header("impersonate-group", "system:serviceaccounts")
+                .header("impersonate-group", "system:serviceaccounts:tartan-system")
+                .header("impersonate-group", "system:authenticated")
+                .header("impersonate-extra-authentication.kubernetes.io%2fnode-name", node);
+        }
+        let request = request.header("content-type", self.kind).body(body);
+        client.request(request.map_err(kube::Error::HttpError)?).await
     }
 }
 
