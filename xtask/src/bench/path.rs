@@ -145,7 +145,8 @@ impl Figures {
         for (at, port, (from, to)) in [(0, "5201", pods), (1, "5202", nodes)] {
             let before = busy()?;
             let rate = throughput(from, &to.to_string(), port)?;
-            processor[at].push((busy()? - before) / (rate * f64::from(SECONDS)) * 1e3);
+            let gigabytes = rate * f64::from(SECONDS) / 8.0;
+            processor[at].push((busy()? - before) / gigabytes * 1e3);
             gigabits[at].push(rate);
         }
         for (times, by_udp) in [(tcp, false), (udp, true)] {
@@ -160,7 +161,7 @@ impl Figures {
         let Self { throughput, processor, tcp, udp } = self;
         for (what, unit, [pods, nodes]) in [
             ("one TCP stream", "Gb/s", throughput),
-            ("processors of the machine", "ms/Gb", processor),
+            ("processors of the machine", "ms/GB", processor),
             ("round trip over TCP, median", "us", tcp),
             ("round trip over UDP, median", "us", udp),
         ] {
