@@ -14,26 +14,28 @@
 )]
 
 mod growth;
+mod large;
+mod operators;
 mod plan;
 #[path = "../store/mod.rs"]
 mod store;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
+use operators::Operator;
 use plan::Plan;
 use proptest::prelude::*;
 use serde_json::json;
-use store::{Fault, Store, entry};
-use tartan_operator::{
-    decide::{Action, decide},
-    execute::learn,
-    world::{Delta, World},
-};
+use store::{Store, entry};
+use tartan_operator::decide::Action;
 
 #[derive(Clone, Debug)]
 enum Step {
-    AddNode(u8),
-    RemoveNode(u8),
+    AddNode(u16),
+    RemoveNode(u16),
+    /// From this one on, so many.
+    AddNodes(u16, u8),
+    RemoveNodes(u16, u8),
     /// The node's agent begins to use its leases.
     Use(u8),
     /// It reports its blocks: full or not.
@@ -48,6 +50,8 @@ enum Step {
     Append,
     Drain,
     RemoveDrained,
+    /// A block of the first range is kept back, or no more.
+    Reserve(u8, Option<u16>),
     /// The first entry is drained, removed and appended again, cut into blocks of another size.
     Recut,
     Pass(u16),
@@ -81,8 +85,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let faults = || prop::collection::vec(0u8..12, 0..8);
     prop_oneof![
-        6 => (0u8..7).prop_map(Step::AddNode),
-        3 => (0u8..7).prop_map(Step::RemoveNode),
+        6 => (0u16..7).prop_map(Step::AddNode),
+        3 => (0u16..7).prop_map(Step::RemoveNode),
         2 => (0u8..7).prop_map(Step::Use),
         3 => (0u8..7, any::<bool>()).prop_map(|(node, full)| Step::Report(node, full)),
         2 => (0u8..8).prop_map(Step::Answer),
@@ -92,6 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Append),
         1 => Just(Step::Drain),
         1 => Just(Step::RemoveDrained),
+        1 => (0u8..4, prop::option::of(0u16..7)).prop_map(|(block, node)| Step::Reserve(block, node)),
         2 => Just(Step::Recut),
         3 => (0u16..5000).prop_map(Step::Pass),
         8 => (any::<bool>(), 0u8..6, 1u8..6).prop_map(|(who, kind, count)| Step::Deliver { who, kind, count }),
@@ -102,92 +107,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// An operator: its view, and how far each of its watches has come in the log.
-struct Operator {
-    world: World,
-    seen: [usize; 6],
-    leases_listed_for: Option<(String, Option<i64>)>,
-}
-
-impl Operator {
-    fn start(store: &Store) -> Self {
-        Self { world: store.world(), seen: [store.log.len(); 6], leases_listed_for: None }
-    }
-
-    fn deliver(&mut self, store: &Store, kind: usize, count: usize) {
-        let mut left = count;
-        while left > 0 && self.seen[kind] < store.log.len() {
-            let delta = &store.log[self.seen[kind]];
-            self.seen[kind] += 1;
-            if kind_of(delta) == kind {
-                self.world.apply(delta.clone());
-                left -= 1;
-            }
-        }
-    }
-
-    fn relist(&mut self, store: &Store, kind: usize) {
-        self.world.apply(store.lists().remove(kind));
-        self.seen[kind] = store.log.len();
-    }
-
-    /// What the operator would write now: as in the allocator, creates wait for the current ClusterNetwork
-    /// and for a list of leases that is younger than it.
-    fn decide(&mut self, store: &mut Store) -> Vec<Action> {
-        let decisions = decide(&self.world, store.now);
-        let known = self.world.network().map(|network| (network.meta.uid.clone(), network.generation));
-        let live = store.network.as_ref().map(|network| (network.meta.uid.clone(), network.generation));
-        let current = known == live;
-        if current && let (Some(network), Some(status)) = (&mut store.network, decisions.network_status) {
-            network.status = status;
-        }
-        let mut actions = decisions.actions;
-        let creates = actions.iter().any(|action| matches!(action, Action::CreateLease { .. }));
-        if creates && (!current || self.leases_listed_for != live) {
-            self.relist(store, 1);
-            self.relist(store, 3);
-            self.leases_listed_for = live;
-            actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
-        }
-        for action in &actions {
-            if let Action::CreateLease { spec, .. } = action
-                && spec.primary
-            {
-                self.world.wishes.insert((spec.node_name.clone(), spec.subnet.family()), spec.subnet);
-            }
-        }
-        actions
-    }
-
-    fn write(&mut self, store: &mut Store, action: &Action, fault: u8) {
-        let fault = match fault {
-            0 => Fault::LostBefore,
-            1 => Fault::LostAfter,
-            2 => Fault::Twice,
-            _ => Fault::None,
-        };
-        let before = growth::at_stake(store, action);
-        for news in store.carry_out(action, fault) {
-            learn(&mut self.world, news, Instant::now());
-        }
-        growth::assert_met(store, before);
-    }
-}
-
-fn kind_of(delta: &Delta) -> usize {
-    match delta {
-        Delta::Nodes(_) => 0,
-        Delta::Networks(_) => 1,
-        Delta::Pools(_) => 2,
-        Delta::Leases(_) => 3,
-        Delta::NodeNetworks(_) => 4,
-        Delta::ServiceRanges(_) | Delta::Charts(_) => 5,
-    }
-}
-
 fn run(mode: &'static str, steps: Vec<Step>) {
-    let mut plan = Plan { entries: vec![entry("first", "10.0.0.0/22", 24)], appended: 0, mode };
-    let mut store = Store::default().with_network(plan.spec());
+    let plan = Plan::new(vec![entry("first", "10.0.0.0/22", 24)], mode);
+    let store = Store::default().with_network(plan.spec());
+    run_from(store, plan, steps);
+}
+
+fn run_from(mut store: Store, mut plan: Plan, steps: Vec<Step>) {
     let mut operators = [Operator::start(&store), Operator::start(&store)];
     for step in steps {
         take(step, &mut store, &mut operators, &mut plan);
@@ -197,31 +123,38 @@ fn run(mode: &'static str, steps: Vec<Step>) {
     for _ in 0..30 {
         for operator in &mut operators {
             (0..6).for_each(|kind| operator.relist(&store, kind));
-            let actions = operator.decide(&mut store);
+            let actions = operator.decide(&mut store, &plan);
             actions.iter().for_each(|action| operator.write(&mut store, action, 9));
             store.assert_disjoint();
         }
     }
-    let left: Vec<Action> = operators.iter_mut().flat_map(|operator| operator.decide(&mut store)).collect();
+    let left: Vec<Action> = operators.iter_mut().flat_map(|operator| operator.decide(&mut store, &plan)).collect();
     assert!(left.is_empty(), "not calm: {left:?}\n{}", store.leased());
     assert_calm(&store);
 }
 
+fn add_node(store: &mut Store, number: u16) {
+    let name = format!("n{number}");
+    if !store.nodes.contains_key(&name) {
+        store.add_node_with(&name, |node| {
+            node.labels.insert("odd".into(), (number % 2).to_string());
+        });
+    }
+}
+
 fn take(step: Step, store: &mut Store, operators: &mut [Operator; 2], plan: &mut Plan) {
-    let name = |number: u8| format!("n{number}");
+    let name = |number: u16| format!("n{number}");
     match step {
-        Step::AddNode(number) => {
-            if !store.nodes.contains_key(&name(number)) {
-                store.add_node_with(&name(number), |node| {
-                    node.labels.insert("odd".into(), (number % 2).to_string());
-                });
-            }
-        }
+        Step::AddNode(number) => add_node(store, number),
         Step::RemoveNode(number) => store.remove_node(&name(number)),
-        Step::Use(number) => store.use_leases_of(&name(number)),
-        Step::Report(number, full) => growth::report(store, &name(number), full),
+        Step::AddNodes(first, count) => (first..first + u16::from(count)).for_each(|n| add_node(store, n)),
+        Step::RemoveNodes(first, count) => {
+            (first..first + u16::from(count)).for_each(|number| store.remove_node(&name(number)));
+        }
+        Step::Use(number) => store.use_leases_of(&name(number.into())),
+        Step::Report(number, full) => growth::report(store, &name(number.into()), full),
         Step::Answer(number) => growth::answer(store, number),
-        Step::ForeignPodCidr(number, block) => store.change_node(&name(number), |node| {
+        Step::ForeignPodCidr(number, block) => store.change_node(&name(number.into()), |node| {
             if node.pod_cidrs.is_empty() {
                 node.pod_cidrs = vec![format!("10.0.{block}.0/24")];
             }
@@ -254,6 +187,10 @@ fn take(step: Step, store: &mut Store, operators: &mut [Operator; 2], plan: &mut
             plan.remove_drained();
             store.set_network(plan.spec());
         }
+        Step::Reserve(block, node) => {
+            plan.reserve(block, node);
+            store.set_network(plan.spec());
+        }
         Step::Recut => {
             for spec in plan.recut() {
                 store.set_network(spec);
@@ -266,7 +203,7 @@ fn take(step: Step, store: &mut Store, operators: &mut [Operator; 2], plan: &mut
         Step::Relist { who, kind } => operators[usize::from(who)].relist(store, usize::from(kind)),
         Step::Round { who, writes, faults } => {
             let operator = &mut operators[usize::from(who)];
-            let actions = operator.decide(store);
+            let actions = operator.decide(store, plan);
             let faults = faults.into_iter().chain(std::iter::repeat(9));
             for (action, fault) in actions.iter().take(writes.into()).zip(faults) {
                 operator.write(store, action, fault);
@@ -274,7 +211,7 @@ fn take(step: Step, store: &mut Store, operators: &mut [Operator; 2], plan: &mut
             }
         }
         Step::Race { faults } => {
-            let decided = [0, 1].map(|who| operators[who].decide(store));
+            let decided = [0, 1].map(|who| operators[who].decide(store, plan));
             let mut faults = faults.into_iter().chain(std::iter::repeat(9));
             for turn in 0..decided[0].len().max(decided[1].len()) {
                 for who in [0, 1] {

@@ -1,12 +1,15 @@
 //! What an administrator does to the ClusterNetwork.
 
 use serde_json::{Value, json};
+use tartan_crds::Cidr;
 
 use super::store::entry;
 
 /// The ClusterNetwork as its administrator edits it, within what admission allows.
 pub struct Plan {
     pub entries: Vec<Value>,
+    /// Blocks of the first range that are kept back, for a node or for nobody.
+    pub reserved: Vec<(String, Option<String>)>,
     pub appended: usize,
     pub mode: &'static str,
 }
@@ -22,14 +25,54 @@ const APPENDS: [(&str, u8); 6] = [
 ];
 
 impl Plan {
+    pub fn new(entries: Vec<Value>, mode: &'static str) -> Self {
+        Self { entries, reserved: vec![], appended: 0, mode }
+    }
+
     pub fn spec(&self) -> Value {
-        json!({ "cidrs": self.entries, "podCIDRMode": self.mode })
+        let mut entries = self.entries.clone();
+        for entry in &mut entries {
+            let range: Cidr = entry["cidr"].as_str().unwrap().parse().unwrap();
+            let inside = self.reserved.iter().filter(|(block, _)| range.covers(block.parse().unwrap()));
+            let reserved: Vec<Value> = inside
+                .map(|(block, node)| match node {
+                    Some(node) => json!({ "cidr": block, "nodeName": node }),
+                    None => json!({ "cidr": block }),
+                })
+                .collect();
+            if !reserved.is_empty() {
+                entry["reserved"] = json!(reserved);
+            }
+        }
+        json!({ "cidrs": entries, "podCIDRMode": self.mode })
+    }
+
+    /// Keeps a block back, or gives it free again.
+    pub fn reserve(&mut self, block: u8, node: Option<u16>) {
+        let block = format!("10.0.{block}.0/24");
+        let before = self.reserved.len();
+        self.reserved.retain(|(other, _)| *other != block);
+        if self.reserved.len() == before {
+            self.reserved.push((block, node.map(|number| format!("n{number}"))));
+        }
+    }
+
+    /// Whether what `node` would get meets what is kept from it.
+    pub fn is_kept_from(&self, node: &str, subnet: Cidr) -> bool {
+        let kept = |(block, of): &(String, Option<String>)| {
+            let block: Cidr = block.parse().unwrap();
+            let ranges = self.entries.iter().map(|entry| entry["cidr"].as_str().unwrap().parse::<Cidr>());
+            ranges.flatten().any(|range| range.covers(block))
+                && block.overlaps(subnet)
+                && of.as_deref() != Some(node)
+        };
+        self.reserved.iter().any(kept)
     }
 
     pub fn append(&mut self) {
         let (cidr, mask) = APPENDS[self.appended % APPENDS.len()];
         let overlaps = |other: &Value| {
-            let other: tartan_crds::Cidr = other["cidr"].as_str().unwrap().parse().unwrap();
+            let other: Cidr = other["cidr"].as_str().unwrap().parse().unwrap();
             other.overlaps(cidr.parse().unwrap())
         };
         if !self.entries.iter().any(overlaps) {

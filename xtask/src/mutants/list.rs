@@ -120,6 +120,8 @@ pub const MUTANTS: &[Mutant] = &[
             "leases_never_overlap_when_the_mode_is_auto",
             "leases_never_overlap_when_we_own_pod_cidrs",
             "leases_never_overlap_when_nodes_are_not_told",
+            "large::leases_of_hundreds_of_nodes_never_overlap_when_we_own_pod_cidrs",
+            "large::leases_of_hundreds_of_nodes_never_overlap_when_nodes_are_not_told",
         ],
     ),
     mutant(
