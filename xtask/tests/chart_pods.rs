@@ -76,11 +76,11 @@ fn agents(cluster: &Cluster) {
             ["bridge", "host-local", "loopback", "portmap"]
         );
     }
-    // Bits 12 and 13 of linux/capability.h: NET_ADMIN and NET_RAW.
+    // Bit 12 of linux/capability.h: NET_ADMIN.
     let capabilities = in_agent(cluster, "grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/1/status");
     let words: Vec<&str> = capabilities.split_whitespace().collect();
     let expected =
-        ["CapEff:", "0000000000003000", "CapBnd:", "0000000000003000", "NoNewPrivs:", "1", "Seccomp:", "2"];
+        ["CapEff:", "0000000000001000", "CapBnd:", "0000000000001000", "NoNewPrivs:", "1", "Seccomp:", "2"];
     assert_eq!(words, expected);
     for forbidden in ["touch /usr/x", "echo 1 > /proc/sys/net/ipv4/ip_forward"] {
         in_agent(cluster, &format!("if {forbidden}; then exit 1; fi 2> /dev/null"));

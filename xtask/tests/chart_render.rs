@@ -317,7 +317,7 @@ fn metric_names(text: &str, quote: &str) -> BTreeSet<String> {
 
 #[test]
 fn no_pod_has_more_rights_than_the_readme_says() {
-    let set = "cniPlugins.install=true,forwarder.enabled=true,wireguard.userspace=Auto";
+    let set = "cniPlugins.install=true,forwarder.enabled=true,wireguard.userspace=Auto,ipsec.enabled=true";
     let all = objects(&render(&["--set", set]).unwrap());
     let cleanup = objects(&render(&["--set", "cleanup.enabled=true"]).unwrap());
     let pods = [
@@ -338,25 +338,31 @@ fn no_pod_has_more_rights_than_the_readme_says() {
             assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
             assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
             assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]), "{name}");
+            let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+            let has_token = mounts.iter().any(|mount| mount["name"] == "api-access");
+            assert_eq!(has_token, ["agent", "cleanup"].contains(&name), "{name}");
             let added = &context["capabilities"]["add"];
             match name {
-                "agent" | "cleanup" => {
-                    assert_eq!(added, &serde_json::json!(["NET_ADMIN", "NET_RAW"]), "{name}");
+                "agent" | "cleanup" | "forwarder" | "wireguard" => {
+                    assert_eq!(added, &serde_json::json!(["NET_ADMIN"]), "{name}");
                 }
-                "forwarder" | "wireguard" => assert_eq!(added, &serde_json::json!(["NET_ADMIN"]), "{name}"),
+                "ipsec" => {
+                    assert_eq!(added, &serde_json::json!(["NET_ADMIN", "NET_BIND_SERVICE"]), "{name}");
+                }
                 _ => assert!(added.is_null(), "{name} has {added}"),
             }
         }
     }
     assert_eq!(pods[0]["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pods[0].get("volumes"), None);
-    // The forwarder has a device of the host, no directory and no token.
-    assert_eq!(pods[3]["automountServiceAccountToken"], false);
+    for pod in &pods[1..] {
+        assert_eq!(pod["automountServiceAccountToken"], false);
+    }
+    // The forwarder has a device of the host and no directory.
     let device =
         serde_json::json!([{ "name": "tun", "hostPath": { "path": "/dev/net/tun", "type": "CharDevice" } }]);
     assert_eq!(pods[3]["volumes"], device);
     // The user-space WireGuard has a directory for its sockets beside that, and none with keys.
-    assert_eq!(pods[4]["automountServiceAccountToken"], false);
     let directory = serde_json::json!({ "path": "/run/tartan/wireguard", "type": "DirectoryOrCreate" });
     let sockets = serde_json::json!([device[0], { "name": "sockets", "hostPath": directory }]);
     assert_eq!(pods[4]["volumes"], sockets);

@@ -34,9 +34,12 @@ securityContext:
   allowPrivilegeEscalation: false
   capabilities:
     drop: [ALL]
-    add: [NET_ADMIN, NET_RAW]
+    add: [NET_ADMIN]
   {{- end }}
 volumeMounts:
+  - name: api-access
+    mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+    readOnly: true
   - name: proc-sys-net
     mountPath: /host/proc/sys/net
   - name: run-tartan
