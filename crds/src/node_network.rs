@@ -130,9 +130,9 @@ pub struct NodeNetworkStatus {
     /// Absent where nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wireguard: Option<WireguardPlace>,
-    /// Paths by backend and kind.
+    /// Paths by backend, kind and reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 64))]
     pub paths: Vec<PathCount>,
     /// Other nodes that hold leases.
     #[serde(default)]
@@ -207,6 +207,10 @@ pub struct PathCount {
     /// A plain route although the backend is an overlay.
     #[serde(default)]
     pub direct: bool,
+    /// Why these pairs have this path: a word as in the metric `tartan_agent_peers`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub reason: String,
     pub peers: i64,
 }
 

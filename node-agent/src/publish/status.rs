@@ -205,9 +205,9 @@ fn clear_peers(paths: &[PeerPath]) -> usize {
 
 fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
     let overlay = intent.map(|intent| intent.local.side.backend).filter(|backend| backend.is_overlay());
-    let mut peers: BTreeMap<(BackendType, bool), BTreeSet<&str>> = BTreeMap::new();
+    let mut peers: BTreeMap<(BackendType, bool, &str), BTreeSet<&str>> = BTreeMap::new();
     for path in paths {
-        let key = match path.pairing.path {
+        let (backend, direct) = match path.pairing.path {
             Path::Vxlan { .. } => (BackendType::Vxlan, false),
             Path::Ipip { .. } => (BackendType::Ipip, false),
             Path::Wireguard { .. } => (BackendType::Wireguard, false),
@@ -220,13 +220,14 @@ fn path_counts(paths: &[PeerPath], intent: Option<&Intent>) -> Vec<PathCount> {
             },
             Path::None => continue,
         };
-        peers.entry(key).or_default().insert(&path.node);
+        peers.entry((backend, direct, path.pairing.reason.as_str())).or_default().insert(&path.node);
     }
     peers
         .into_iter()
-        .map(|((backend, direct), peers)| PathCount {
+        .map(|((backend, direct, reason), peers)| PathCount {
             backend,
             direct,
+            reason: reason.to_owned(),
             peers: i64::try_from(peers.len()).unwrap_or(i64::MAX),
         })
         .collect()

@@ -103,7 +103,9 @@ fn figures_may_wait_and_verdicts_may_not() {
     assert!(!write.urgent);
     assert_eq!((write.status.peers, write.status.peers_without_path_count), (2, 1));
     assert_eq!(write.status.peers_without_path[0].node, "node3");
-    assert_eq!(write.status.paths, [PathCount { backend: BackendType::Vxlan, direct: false, peers: 1 }]);
+    let vxlan =
+        PathCount { backend: BackendType::Vxlan, direct: false, reason: "same-backend".into(), peers: 1 };
+    assert_eq!(write.status.paths, [vxlan]);
 }
 
 #[test]
