@@ -99,21 +99,34 @@ fn wait_for_way(node: &Node, to: IpAddr, device: &str) {
 }
 
 #[test]
-fn a_cluster_gains_a_family_while_pods_of_the_other_talk() {
+fn a_cluster_of_ipv4_gains_ipv6_while_pods_talk() {
+    gains([four(), six()], "10.244.0.0/24", "fd00:10:244:");
+}
+
+#[test]
+fn a_cluster_of_ipv6_gains_ipv4_while_pods_talk() {
+    gains([six(), four()], "fd00:10:244::/64", "10.244.");
+}
+
+/// The first entry is there from the beginning, and gives node1 `subnet`; addresses of the second begin with `gained`.
+fn gains([first, second]: [Value; 2], subnet: &str, gained: &str) {
     let options = FabricOptions::with_segments(&[1, 1]);
-    let cluster = started(options, json!({ "cidrs": [four()] }), &[]);
+    let cluster = started(options, json!({ "cidrs": [first] }), &[]);
+    let told = json!([subnet]).to_string();
     let pod_cidrs = || cluster.field("node", "node1", ".spec.podCIDRs");
-    eventually("the Node to be told", PATIENCE, || pod_cidrs() == r#"["10.244.0.0/24"]"#).unwrap();
+    eventually("the Node to be told", PATIENCE, || pod_cidrs() == told).unwrap();
     let old = ["node1", "node2"].map(|node| pod(&cluster, node, "old"));
     let _echo = Echo::start(&old[1], 7000).unwrap();
     let load = flow(&old[0], old[1].ip());
-    let uid = |name| cluster.field("subnetlease", name, ".metadata.uid");
-    let before = uid("10.244.0.0-24");
+    let lease = subnet.replace([':', '/'], "-");
+    let uid = || cluster.field("subnetlease", &lease, ".metadata.uid");
+    let before = uid();
+    assert!(!before.is_empty(), "no lease {lease}");
 
-    cluster.create(&network(json!({ "cidrs": [four(), six()] })));
+    cluster.create(&network(json!({ "cidrs": [first, second] })));
     for node in cluster.fabric.nodes() {
         let took = time_until("new pods to be offered both", PATIENCE, || {
-            node.read("/etc/cni/net.d/05-tartan.conflist").unwrap().contains("fd00:10:244:")
+            node.read("/etc/cni/net.d/05-tartan.conflist").unwrap().contains(gained)
         });
         println!("{}: new pods get both families after {took:?}", node.name());
     }
@@ -131,18 +144,15 @@ fn a_cluster_gains_a_family_while_pods_of_the_other_talk() {
     }
     wait_for_ping(&new[0], old[1].ip());
     let report = load.finish().unwrap();
-    println!("IPv4 meanwhile: {report}");
+    println!("{subnet} meanwhile: {report}");
     assert_whole(&report);
 
-    assert_eq!(uid("10.244.0.0-24"), before);
-    assert_eq!(pod_cidrs(), r#"["10.244.0.0/24"]"#, "they can't be changed");
+    assert_eq!(uid(), before);
+    assert_eq!(pod_cidrs(), told, "they can't be changed");
     assert_eq!(cluster.condition("node1", "Leased"), ("True".to_owned(), "AsExpected".to_owned()));
     assert_eq!(cluster.condition("node1", "Ready").0, "True");
     let env = cluster.node("node1").read("/run/flannel/subnet.env").unwrap();
-    assert!(
-        env.contains("FLANNEL_SUBNET=10.244.0.1/24") && env.contains("FLANNEL_IPV6_SUBNET=fd00:10:244:"),
-        "{env}"
-    );
+    assert!(env.contains("FLANNEL_SUBNET=10.244.") && env.contains("FLANNEL_IPV6_SUBNET=fd00:10:244:"), "{env}");
     let metrics = cluster.http("node1", "/metrics");
     for family in ["IPv4", "IPv6"] {
         let series =
