@@ -5,8 +5,11 @@ use std::{path::Path, time::Duration};
 use anyhow::Context as _;
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
+
+use crate::rewind::RewindLayer;
 
 /// Longer than any answer takes on a server that works.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -39,10 +42,11 @@ pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Clients> {
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT);
     let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let watch = Client::try_from(config.clone()).context("cannot make an API client")?;
+    let watch = ClientBuilder::try_from(config.clone()).context("cannot make an API client")?;
     config.read_timeout = Some(ANSWER);
     config.write_timeout = Some(ANSWER);
     let request = Client::try_from(config).context("cannot make an API client")?;
+    let watch = watch.with_layer(&RewindLayer::new(request.clone())).build();
     Ok(Clients { watch, request, host })
 }
 

@@ -8,6 +8,8 @@ pub mod connection;
 pub mod listen;
 pub mod logging;
 pub mod process;
+#[cfg(feature = "connection")]
+mod rewind;
 
 /// Content type of the text that the metrics library encodes.
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

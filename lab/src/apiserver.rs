@@ -17,6 +17,8 @@
 //! (`kubectl create token`). etcd listens on a Unix socket, the API on one free port, so any number run side by side.
 //! It needs no root unless it is put into a namespace.
 
+mod backup;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
@@ -35,6 +37,8 @@ use crate::prerequisites::{Program, Tool, require};
 use crate::process::Process;
 use crate::run::{Output, run, run_with_input};
 use crate::wait::eventually_ok;
+
+pub use backup::Backup;
 
 /// kube-apiserver is ready in two seconds; a machine that compiles at the same time is slower.
 const READY: Duration = Duration::from_secs(120);
@@ -64,7 +68,7 @@ pub struct ApiServer {
     // Fields are dropped in this order: processes before the directory that they write to.
     controllers: Option<Process>,
     server: Option<Process>,
-    _etcd: Process,
+    etcd: Process,
     settings: Settings,
     home: Arc<Home>,
     _port: Option<Port>,
@@ -98,7 +102,7 @@ impl ApiServer {
         let etcd = start_etcd(&home)?;
         make_identities(&home, &settings)?;
         fs::write(home.join("apiserver.json"), serde_json::to_string(&settings)?)?;
-        let mut api = Self { controllers: None, server: None, _etcd: etcd, settings, home, _port: reserved };
+        let mut api = Self { controllers: None, server: None, etcd, settings, home, _port: reserved };
         api.resume()?;
         if let Some(arguments) = controller_manager {
             api.start_controllers(&arguments)?;
@@ -113,7 +117,7 @@ impl ApiServer {
         Ok(Self {
             controllers: home.find("kube-controller-manager"),
             server: home.find("kube-apiserver"),
-            _etcd: etcd,
+            etcd,
             settings: serde_json::from_str(&text)?,
             home,
             _port: None,

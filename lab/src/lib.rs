@@ -33,7 +33,7 @@ pub mod traffic;
 pub mod vm;
 mod wait;
 
-pub use apiserver::{ApiServer, ApiServerOptions, Place};
+pub use apiserver::{ApiServer, ApiServerOptions, Backup, Place};
 pub use built::{program, test_program};
 pub use cluster::{Cluster, ClusterOptions, Families};
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment, Tapped};

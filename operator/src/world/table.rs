@@ -143,7 +143,11 @@ impl<T: Record> Table<T> {
         for object in objects {
             let name = object.meta().name.clone();
             match old.remove(&name) {
-                Some(known) if object.meta().is_older_than(known.meta()) => {
+                // Only an answer to a write can be newer than a list that was asked for later; where nothing was written,
+                // the store has gone back to an older state, which is the truth now.
+                Some(known)
+                    if self.written.contains_key(&name) && object.meta().is_older_than(known.meta()) =>
+                {
                     self.objects.insert(name, known);
                 }
                 known => {
@@ -241,6 +245,22 @@ mod tests {
         assert_eq!(table.doubtful().collect::<Vec<_>>(), ["new"], "and it is asked for");
         table.apply(Change::Listed { objects: vec![], since: after });
         assert!(table.is_empty(), "a list that was asked for afterwards is the truth");
+    }
+
+    #[test]
+    fn a_list_of_a_store_that_has_gone_back_is_the_truth() {
+        let start = Instant::now();
+        let mut table = Table::default();
+        table.apply(Change::Listed { objects: vec![thing("a", "1", 50, 5)], since: start });
+        table.apply(Change::Seen(thing("a", "1", 60, 6)));
+        assert!(table.apply(Change::Listed { objects: vec![thing("a", "1", 10, 1)], since: start }));
+        assert!(table.apply(Change::Seen(thing("a", "1", 20, 2))));
+        assert_eq!(values(&table), [("a", 2)]);
+        // While an answer to a write that came during the list is newer.
+        table.learn(thing("a", "1", 30, 3), start + Duration::from_secs(2));
+        let since = start + Duration::from_secs(1);
+        assert!(!table.apply(Change::Listed { objects: vec![thing("a", "1", 20, 2)], since }));
+        assert_eq!(values(&table), [("a", 3)]);
     }
 
     #[test]
