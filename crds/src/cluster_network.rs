@@ -24,9 +24,11 @@ use crate::{
     derive = "PartialEq",
     printcolumn(name = "CIDRs", type_ = "string", json_path = ".spec.cidrs[*].cidr"),
     printcolumn(name = "Backend", type_ = "string", json_path = ".spec.defaultBackend.type"),
+    printcolumn(name = "Family", type_ = "string", json_path = ".status.family"),
     printcolumn(name = "Capacity", type_ = "integer", json_path = ".status.capacity"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.used"),
     printcolumn(name = "Held", type_ = "integer", json_path = ".status.held"),
+    printcolumn(name = "Reserved", type_ = "integer", json_path = ".status.reserved", priority = 1),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.free"),
     printcolumn(name = "Exhausted-In", type_ = "string", json_path = ".status.forecast.exhaustedIn"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
@@ -311,16 +313,26 @@ pub struct ClusterNetworkStatus {
     /// Since when it is that one: Nodes of before may have podCIDRs that were written under another.
     #[serde(default, rename = "podCIDRModeSince", skip_serializing_if = "Option::is_none")]
     pub pod_cidr_mode_since: Option<Time>,
-    /// Blocks of all entries together.
+    /// The family that the figures and `forecast` are of: the one that will be the first without a block, or
+    /// else has the least share left. Each entry's figures are in `cidrs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
+    /// Blocks of all entries of the family.
     #[serde(default)]
     pub capacity: i64,
+    /// Those that are leased to Nodes that exist.
     #[serde(default)]
     pub used: i64,
+    /// Those that are held for Nodes that are gone.
     #[serde(default)]
     pub held: i64,
+    /// Those that are kept back by reservations, and not leased.
+    #[serde(default)]
+    pub reserved: i64,
+    /// Those that a Node can get.
     #[serde(default)]
     pub free: i64,
-    /// That of the pool, or of the nodes in no pool, whose blocks are the first to be exhausted.
+    /// That of the pool, or of the nodes in no pool, that will be the first without a block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

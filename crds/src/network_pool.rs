@@ -4,7 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendSelection, Forecast, Growth, TransitionPolicy, TransitionStatus, UplinkSelection};
+use crate::{
+    BackendSelection, Family, Forecast, Growth, TransitionPolicy, TransitionStatus, UplinkSelection,
+};
 
 /// A group of nodes, chosen by their labels.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -23,9 +25,11 @@ use crate::{BackendSelection, Forecast, Growth, TransitionPolicy, TransitionStat
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Leases", type_ = "integer", json_path = ".status.leases"),
+    printcolumn(name = "Family", type_ = "string", json_path = ".status.family"),
     printcolumn(name = "Capacity", type_ = "integer", json_path = ".status.capacity"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.used"),
     printcolumn(name = "Held", type_ = "integer", json_path = ".status.held"),
+    printcolumn(name = "Reserved", type_ = "integer", json_path = ".status.reserved", priority = 1),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.free"),
     printcolumn(name = "Exhausted-In", type_ = "string", json_path = ".status.forecast.exhaustedIn"),
     printcolumn(name = "Changing", type_ = "string", json_path = ".status.transition.phase"),
@@ -89,13 +93,23 @@ pub struct NetworkPoolStatus {
     /// Leases that these hold.
     #[serde(default)]
     pub leases: i64,
-    /// Blocks of the entries that the pool's nodes can get blocks of, also those that other pools use.
+    /// The family that the figures of blocks and `forecast` are of: the one that will be the first without a
+    /// block, or else has the least share left. The other one's are among the operator's metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
+    /// Blocks of the family's entries that the pool's nodes can get blocks of, also those that other pools use.
     #[serde(default)]
     pub capacity: i64,
+    /// Those that are leased to Nodes that exist.
     #[serde(default)]
     pub used: i64,
+    /// Those that are held for Nodes that are gone.
     #[serde(default)]
     pub held: i64,
+    /// Those that are kept back by reservations, and not leased.
+    #[serde(default)]
+    pub reserved: i64,
+    /// Those that a Node can get.
     #[serde(default)]
     pub free: i64,
     #[serde(default)]

@@ -56,21 +56,32 @@ fn tables_show_what_an_administrator_looks_for_first() {
         &api,
         "cnet",
         &object("ClusterNetwork", "default", json!({ "cidrs": cidrs })),
-        &json!({ "capacity": 512, "used": 3, "held": 1, "free": 508, "forecast": { "room": "Low", "exhaustedIn": "3d" }, "conditions": [condition("Accepted", "True", "AsExpected")] }),
+        &json!({
+            "family": "IPv4", "capacity": 512, "used": 3, "held": 1, "reserved": 6, "free": 502,
+            "forecast": { "room": "Low", "exhaustedIn": "3d" }, "conditions": [condition("Accepted", "True", "AsExpected")],
+        }),
     );
     // Of a list of objects kubectl's path shows the first only: the entry that is preferred.
     check(
         &api,
         &["cnet"],
         &[
-            "NAME    CIDRS         BACKEND CAPACITY USED HELD FREE EXHAUSTED-IN ACCEPTED",
-            "default 10.244.0.0/16 vxlan   512      3    1    508  3d           True",
+            "NAME    CIDRS         BACKEND FAMILY CAPACITY USED HELD FREE EXHAUSTED-IN ACCEPTED",
+            "default 10.244.0.0/16 vxlan   IPv4   512      3    1    502  3d           True",
+        ],
+    );
+    check(
+        &api,
+        &["cnet", "-o", "wide"],
+        &[
+            "NAME    CIDRS         BACKEND FAMILY CAPACITY USED HELD RESERVED FREE EXHAUSTED-IN ACCEPTED",
+            "default 10.244.0.0/16 vxlan   IPv4   512      3    1    6        502  3d           True",
         ],
     );
 
     let rack = json!({ "nodeSelector": {}, "backend": { "type": "host-gw" }, "priority": 5 });
     let accepted = json!({
-        "nodes": 2, "leases": 2, "capacity": 512, "used": 3, "held": 1, "free": 508,
+        "nodes": 2, "leases": 2, "family": "IPv6", "capacity": 512, "used": 3, "held": 1, "reserved": 6, "free": 502,
         "forecast": { "room": "Ample", "exhaustedIn": "20w" }, "conditions": [condition("Accepted", "False", "SamePriority")],
         "transition": {
             "to": "host-gw", "since": "2026-01-01T00:00:00Z", "phase": "Moving",
@@ -82,16 +93,16 @@ fn tables_show_what_an_administrator_looks_for_first() {
         &api,
         &["networkpools"],
         &[
-            "NAME BACKEND PRIORITY NODES LEASES CAPACITY USED HELD FREE EXHAUSTED-IN CHANGING ACCEPTED",
-            "rack host-gw 5        2     2      512      3    1    508  20w          Moving   False",
+            "NAME BACKEND PRIORITY NODES LEASES FAMILY CAPACITY USED HELD FREE EXHAUSTED-IN CHANGING ACCEPTED",
+            "rack host-gw 5        2     2      IPv6   512      3    1    502  20w          Moving   False",
         ],
     );
     check(
         &api,
         &["networkpools", "-o", "wide"],
         &[
-            "NAME BACKEND DIRECT PRIORITY NODES LEASES CAPACITY USED HELD FREE EXHAUSTED-IN CHANGING ACCEPTED",
-            "rack host-gw false  5        2     2      512      3    1    508  20w          Moving   False",
+            "NAME BACKEND DIRECT PRIORITY NODES LEASES FAMILY CAPACITY USED HELD RESERVED FREE EXHAUSTED-IN CHANGING ACCEPTED",
+            "rack host-gw false  5        2     2      IPv6   512      3    1    6        502  20w          Moving   False",
         ],
     );
 

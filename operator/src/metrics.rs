@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::decide::{EntryFigures, Figures, PoolFigures};
+use crate::decide::{EntryFigures, FamilyFigures, Figures, PoolFigures};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
@@ -202,6 +202,11 @@ impl Collector for StateCollector {
         let State { figures, incomplete, idle } = &*state;
         let Figures { nodes, leases, node_networks, entries, pools, waiting, violations, further, returning } =
             figures;
+        let families = || {
+            pools.iter().flat_map(|pool| {
+                pool.families.iter().map(move |family| (family_labels(pool, family), family))
+            })
+        };
         let mut gauge = |name: &str, help: &str, series: Vec<(Vec<(&str, String)>, u64)>| {
             let none = ConstGauge::new(0u64);
             let mut family = encoder.encode_descriptor(name, help, None, none.metric_type())?;
@@ -252,11 +257,9 @@ impl Collector for StateCollector {
         )?;
         gauge(
             "tartan_pool_exhaustion_seconds",
-            "Until no block is left for a pool's nodes at the present rate; absent where that is not foreseen",
-            pools
-                .iter()
-                .filter_map(|pool| Some((vec![("pool", pool.pool.clone())], pool.outlook.seconds?)))
-                .collect(),
+            "Until no block of a family is left for a pool's nodes at the present rate; absent where that is not \
+             foreseen",
+            families().filter_map(|(labels, family)| Some((labels, family.outlook.seconds?))).collect(),
         )?;
         gauge(
             "tartan_further_leases",
@@ -274,12 +277,19 @@ impl Collector for StateCollector {
                 pools.iter().map(|pool| (vec![("pool", pool.pool.clone())], figure(pool))).collect(),
             )?;
         }
+        for (name, help, figure) in FAMILY_GAUGES {
+            gauge(name, help, families().map(|(labels, family)| (labels, figure(family))).collect())?;
+        }
         Ok(())
     }
 }
 
 fn entry_labels(entry: &EntryFigures) -> Vec<(&'static str, String)> {
     vec![("entry", entry.entry.clone()), ("cidr", entry.cidr.to_string())]
+}
+
+fn family_labels(pool: &PoolFigures, family: &FamilyFigures) -> Vec<(&'static str, String)> {
+    vec![("pool", pool.pool.clone()), ("family", family.family.to_string())]
 }
 
 type GaugeOf<T> = (&'static str, &'static str, fn(&T) -> u64);
@@ -296,11 +306,19 @@ const ENTRY_GAUGES: [GaugeOf<EntryFigures>; 7] = [
     ("tartan_cidr_draining", "1 where an entry gives out no more blocks", |entry| entry.draining.into()),
 ];
 
-const POOL_GAUGES: [GaugeOf<PoolFigures>; 6] = [
+const POOL_GAUGES: [GaugeOf<PoolFigures>; 2] = [
     ("tartan_pool_nodes", "Nodes in a pool", |pool| pool.nodes),
     ("tartan_pool_leases", "Leases of a pool's nodes", |pool| pool.leases),
-    ("tartan_pool_blocks_capacity", "Blocks of the entries in a pool's reach", |pool| pool.capacity),
-    ("tartan_pool_blocks_used", "Used blocks of these entries, also by other pools", |pool| pool.used),
-    ("tartan_pool_blocks_held", "Held blocks of these entries", |pool| pool.held),
-    ("tartan_pool_blocks_free", "Blocks that a node of the pool can get", |pool| pool.free),
+];
+
+const FAMILY_GAUGES: [GaugeOf<FamilyFigures>; 5] = [
+    ("tartan_pool_blocks_capacity", "Blocks of a family's entries in a pool's reach", |blocks| {
+        blocks.capacity
+    }),
+    ("tartan_pool_blocks_used", "Used blocks of these entries, also by other pools", |blocks| blocks.used),
+    ("tartan_pool_blocks_held", "Held blocks of these entries", |blocks| blocks.held),
+    ("tartan_pool_blocks_reserved", "Blocks of these entries that are kept back and not leased", |blocks| {
+        blocks.reserved
+    }),
+    ("tartan_pool_blocks_free", "Blocks that a node of the pool can get", |blocks| blocks.free),
 ];

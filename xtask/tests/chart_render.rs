@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+#[path = "chart_render/alerts.rs"]
+mod alerts;
 #[path = "support/mod.rs"]
 mod support;
 

@@ -14,7 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
-use tartan_crds::{CidrUsage, Family, Forecast, Room, UsageSample};
+use tartan_crds::{CidrUsage, Forecast, Room, UsageSample};
 
 use super::{
     draft::Draft,
@@ -34,6 +34,8 @@ const YOUNGEST: SignedDuration = SignedDuration::from_hours(6);
 /// Room is low below this, and ample again only above the second, so that it is told once.
 const LOW: f64 = 7.0 * 24.0 * 3600.0;
 const AMPLE_AGAIN: f64 = 10.0 * 24.0 * 3600.0;
+/// Shares are compared in millionths.
+const MILLION: u64 = 1_000_000;
 
 /// How fast use grows, in blocks a day. Negative where it shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -69,22 +71,16 @@ impl Outlook {
         Self::new(figures.free.saturating_add(figures.held), figures.capacity, growth)
     }
 
-    /// The outlook of nodes that get blocks of these entries: that of the family that is exhausted first.
-    pub fn of_entries<'e>(entries: impl Iterator<Item = (&'e EntryFigures, Growth)> + Clone) -> Self {
-        let of_family = |family| {
-            let mut entries =
-                entries.clone().filter(|(entry, _)| !entry.draining && entry.cidr.family() == family);
-            let (first, growth) = entries.next()?;
-            let sum = entries.fold(
-                (first.free.saturating_add(first.held), first.capacity, growth),
-                |(left, capacity, growth), (entry, more)| {
-                    let left = left.saturating_add(entry.free).saturating_add(entry.held);
-                    (left, capacity.saturating_add(entry.capacity), growth.plus(more))
-                },
-            );
-            Some(Self::new(sum.0, sum.1, sum.2))
-        };
-        Family::ALL.into_iter().filter_map(of_family).min_by_key(Self::rank).unwrap_or_default()
+    /// The outlook of nodes that get blocks of these entries, all of one family.
+    pub fn of_entries<'e>(entries: impl Iterator<Item = (&'e EntryFigures, Growth)>) -> Self {
+        let (left, capacity, growth) = entries.filter(|(entry, _)| !entry.draining).fold(
+            (0_u64, 0_u64, Growth::default()),
+            |(left, capacity, growth), (entry, more)| {
+                let left = left.saturating_add(entry.free).saturating_add(entry.held);
+                (left, capacity.saturating_add(entry.capacity), growth.plus(more))
+            },
+        );
+        Self::new(left, capacity, growth)
     }
 
     fn new(left: u64, capacity: u64, growth: Growth) -> Self {
@@ -104,9 +100,10 @@ impl Outlook {
         Self { left, capacity, blocks_per_day: rate, seconds }
     }
 
-    /// The lower, the sooner exhausted.
+    /// The lower, the sooner exhausted; where that is not foreseen, the less is left of all.
     pub fn rank(&self) -> impl Ord + use<> {
-        (self.seconds.is_none(), self.seconds)
+        let share = self.left.saturating_mul(MILLION).checked_div(self.capacity);
+        (self.seconds.is_none(), self.seconds, share.unwrap_or(u64::MAX))
     }
 
     /// As status says it, after what it said before.

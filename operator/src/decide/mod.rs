@@ -47,7 +47,7 @@ pub use explain::{
 pub use forecast::Outlook;
 pub use mode::mode_in_force;
 pub use reclaim::{is_still_free_to_take, is_still_gone};
-pub use usage::{EntryFigures, Figures, PoolFigures};
+pub use usage::{EntryFigures, FamilyFigures, Figures, PoolFigures};
 
 use crate::world::{Meta, World};
 use draft::Draft;

@@ -20,7 +20,7 @@ use super::{
     keys::Keys,
     layout::PoolPlan,
     listed, mode, plural, reservations, room,
-    usage::{PoolFigures, Usage, signed},
+    usage::{EntryFigures, FamilyFigures, PoolFigures, Usage, signed},
 };
 use crate::{
     chart_values,
@@ -79,16 +79,23 @@ pub fn network(
     }
     conditions.extend(sealed(draft, None, draft.layout.spec.default_backend.kind));
     conditions.extend(chart_condition(draft.world, chart_values::NETWORK));
-    let sum = |figure: fn(&CidrUsage) -> i64| cidrs.iter().map(figure).sum();
+    let preferred = || usage.entries.first().map(|entry| entry.cidr.family());
+    let family = first.as_ref().map(|first| first.family).or_else(preferred);
+    let sum = |figure: fn(&EntryFigures) -> u64| {
+        let entries = usage.entries.iter().filter(|entry| Some(entry.cidr.family()) == family);
+        signed(entries.map(figure).sum())
+    };
     let status = ClusterNetworkStatus {
         observed_generation: network.generation,
         pod_cidr_mode: Some(draft.mode),
         pod_cidr_mode_since: Some(Time(mode::in_force_since(draft.mode, &network.status, draft.now))),
+        family,
         capacity: sum(|entry| entry.capacity),
         used: sum(|entry| entry.used),
         held: sum(|entry| entry.held),
+        reserved: sum(|entry| entry.reserved),
         free: sum(|entry| entry.free),
-        forecast: first.map(|(_, forecast)| forecast),
+        forecast: first.map(|first| first.forecast),
         conditions: dated(conditions, &network.status.conditions, network.generation, draft.now),
         cidrs,
         transition: transition(draft, None),
@@ -127,8 +134,10 @@ pub fn pools(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<String, NetworkPo
 fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPlan<'_>) -> NetworkPoolStatus {
     let name = plan.pool.meta.name.as_str();
     let figures = usage.pools.iter().find(|figures| figures.pool == name);
-    let figure = |get: fn(&PoolFigures) -> u64| figures.map_or(0, |figures| signed(get(figures)));
-    let nodes = figure(|figures| figures.nodes);
+    let nodes = figures.map_or(0, |figures| signed(figures.nodes));
+    let scarcest = figures.and_then(PoolFigures::scarcest);
+    let family = scarcest.map(|figures| figures.family);
+    let blocks = |get: fn(&FamilyFigures) -> u64| scarcest.map_or(0, |figures| signed(get(figures)));
     let accepted = match first_of(plan.problems.clone()) {
         Some(problem) => claim(kind::ACCEPTED, Some(problem), ""),
         None if nodes == 0 => Claim {
@@ -160,11 +169,11 @@ fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPl
         let reason = reason.unwrap_or(reason::EXHAUSTED);
         Problem::new(reason, format!("{} without a lease: {}", plural(nodes.len(), "node"), listed(nodes)))
     });
-    let forecast = room::of_pool(figures, &plan.pool.status);
+    let forecast = room::of_pool(scarcest, plan.pool.status.forecast.room);
     let mut conditions = vec![
         accepted,
         claim(kind::ALLOCATED, waiting, "every node of the pool has its leases"),
-        claim(kind::HAS_ROOM, room::pool_problem(&forecast, &plan.spec.cidrs), room::AMPLE),
+        claim(kind::HAS_ROOM, room::pool_problem(&forecast, family, &plan.spec.cidrs), room::AMPLE),
         claim(kind::CONSISTENT, tie, "no other pool of this priority selects its nodes"),
         progressing(draft, Some(place)),
     ];
@@ -173,11 +182,13 @@ fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPl
     NetworkPoolStatus {
         observed_generation: plan.pool.generation,
         nodes,
-        leases: figure(|figures| figures.leases),
-        capacity: figure(|figures| figures.capacity),
-        used: figure(|figures| figures.used),
-        held: figure(|figures| figures.held),
-        free: figure(|figures| figures.free),
+        leases: figures.map_or(0, |figures| signed(figures.leases)),
+        family,
+        capacity: blocks(|figures| figures.capacity),
+        used: blocks(|figures| figures.used),
+        held: blocks(|figures| figures.held),
+        reserved: blocks(|figures| figures.reserved),
+        free: blocks(|figures| figures.free),
         forecast,
         transition: transition(draft, Some(place)),
         conditions: dated(conditions, &plan.pool.status.conditions, plan.pool.generation, draft.now),

@@ -44,15 +44,25 @@ pub struct EntryFigures {
     pub outlook: Outlook,
 }
 
-/// How full the entries in a pool's reach are, in blocks; they may be others' too.
+/// A pool's nodes and leases, and the blocks in its reach.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolFigures {
     pub pool: String,
     pub nodes: u64,
     pub leases: u64,
+    /// One for each family that an entry in reach has.
+    pub families: Vec<FamilyFigures>,
+}
+
+/// How full the entries of one family in a pool's reach are, in blocks; they may be others' too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FamilyFigures {
+    pub family: Family,
     pub capacity: u64,
     pub used: u64,
     pub held: u64,
+    /// Kept back and not leased.
+    pub reserved: u64,
     pub free: u64,
     pub outlook: Outlook,
 }
@@ -71,6 +81,14 @@ pub struct Usage<'a> {
     pub overlaps: Vec<(Cidr, Cidr)>,
     /// Pools of one priority that select one node, by place.
     pub ties: BTreeMap<usize, usize>,
+}
+
+impl PoolFigures {
+    /// The family that will be the first without a block; where that is foreseen of none, the one with the
+    /// least share of its blocks left. A node needs a block of each.
+    pub fn scarcest(&self) -> Option<&FamilyFigures> {
+        self.families.iter().min_by_key(|family| family.outlook.rank())
+    }
 }
 
 impl Figures {
@@ -176,21 +194,34 @@ fn pools(
             let plan = place.and_then(|place| draft.layout.pools.get(place));
             let pool = plan.map_or(NO_POOL, |plan| plan.pool.meta.name.as_str());
             let reach = plan.map_or(draft.layout.unclaimed(), |plan| &plan.reach);
-            let reachable =
-                || reach.iter().filter_map(|place| Some((entries.get(*place)?, *growth.get(*place)?)));
-            let sum = |figure: fn(&EntryFigures) -> u64| reachable().map(|(entry, _)| figure(entry)).sum();
+            let reachable: Vec<(&EntryFigures, Growth)> =
+                reach.iter().filter_map(|place| Some((entries.get(*place)?, *growth.get(*place)?))).collect();
             PoolFigures {
                 pool: pool.to_owned(),
                 nodes: nodes_in.get(&place).copied().unwrap_or_default(),
                 leases: by_pool.get(pool).copied().unwrap_or_default(),
-                capacity: sum(|entry| entry.capacity),
-                used: sum(|entry| entry.used),
-                held: sum(|entry| entry.held),
-                free: sum(|entry| entry.free),
-                outlook: Outlook::of_entries(reachable()),
+                families: Family::ALL
+                    .into_iter()
+                    .filter_map(|family| family_figures(family, &reachable))
+                    .collect(),
             }
         })
         .collect()
+}
+
+fn family_figures(family: Family, reachable: &[(&EntryFigures, Growth)]) -> Option<FamilyFigures> {
+    let entries = || reachable.iter().copied().filter(|(entry, _)| entry.cidr.family() == family);
+    let sum = |figure: fn(&EntryFigures) -> u64| entries().map(|(entry, _)| figure(entry)).sum();
+    entries().next()?;
+    Some(FamilyFigures {
+        family,
+        capacity: sum(|entry| entry.capacity),
+        used: sum(|entry| entry.used),
+        held: sum(|entry| entry.held),
+        reserved: sum(|entry| entry.reserved),
+        free: sum(|entry| entry.free),
+        outlook: Outlook::of_entries(entries()),
+    })
 }
 
 /// Prefixes are nested or disjoint, so in the order of their first address it is enough to remember the one

@@ -38,7 +38,7 @@ fn news(before: Option<&CidrUsage>, entry: &CidrUsage) -> Option<(&'static str, 
         )),
         Room::Exhausted => Some((
             reason::EXHAUSTED,
-            "has no block left; nodes get blocks of other entries, if any".to_owned(),
+            "has no block left; nodes get blocks of other entries of its family, if any".to_owned(),
         )),
     }
 }

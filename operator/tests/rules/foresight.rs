@@ -1,7 +1,7 @@
 //! How long blocks last, as status tells it.
 
-use serde_json::json;
-use tartan_crds::{Forecast, Room};
+use serde_json::{Value, json};
+use tartan_crds::{Family, Forecast, Room};
 
 use super::{
     small,
@@ -133,7 +133,7 @@ fn the_pool_that_is_exhausted_first_is_the_networks_forecast() {
     assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
     let status = &store.network.as_ref().unwrap().status;
     let message = &status.conditions.iter().find(|condition| condition.type_ == "HasRoom").unwrap().message;
-    assert!(message.contains("pool edge"), "{message}");
+    assert!(message.contains("no IPv4 block is left for pool edge"), "{message}");
     assert_eq!(status.forecast.as_ref().unwrap().exhausted_in.as_deref(), Some("now"));
     assert_eq!(entry_forecast(&store, "main").0, Room::Ample);
 }
@@ -145,6 +145,69 @@ fn one_exhausted_family_is_exhaustion() {
     add(&mut store, 0..4);
     assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
     assert_eq!(entry_forecast(&store, "six").0, Room::Ample);
+    let status = &store.network.as_ref().unwrap().status;
+    assert_eq!((status.family, status.capacity, status.free), (Some(Family::V4), 4, 0), "65,532 are no help");
+}
+
+/// Capacity, used, held, reserved and free, of the network and of a pool of all nodes, where one node has its leases.
+#[track_caller]
+fn check(entries: Vec<Value>, family: Family, figures: [i64; 5]) {
+    let mut store = Store::default().with_network(network(entries));
+    store.set_pool("all", json!({ "nodeSelector": {}, "backend": { "type": "vxlan" } }));
+    add(&mut store, 0..1);
+    let of = &store.network.as_ref().unwrap().status;
+    let found = [of.capacity, of.used, of.held, of.reserved, of.free];
+    assert_eq!((of.family, found), (Some(family), figures), "of the network");
+    let of = &store.pools["all"].status;
+    let found = [of.capacity, of.used, of.held, of.reserved, of.free];
+    assert_eq!((of.family, found), (Some(family), figures), "of the pool");
+}
+
+#[test]
+fn figures_are_those_of_the_family_with_the_least_share_left() {
+    let four = || entry("four", "10.0.0.0/26", 28);
+    let six = |cidr| entry("six", cidr, 64);
+    check(vec![four()], Family::V4, [4, 1, 0, 0, 3]);
+    check(vec![six("fd00::/48"), four()], Family::V4, [4, 1, 0, 0, 3]);
+    check(vec![four(), six("fd00::/63")], Family::V6, [2, 1, 0, 0, 1]);
+    check(vec![four(), entry("more", "10.1.0.0/25", 28), six("fd00::/61")], Family::V6, [8, 1, 0, 0, 7]);
+    // What gives out no more blocks is not what new nodes wait for.
+    check(vec![four(), draining("old", "fd00::/63", 64)], Family::V4, [4, 1, 0, 0, 3]);
+    let mut kept = four();
+    kept["reserved"] = json!([{ "cidr": "10.0.0.32/27" }]);
+    check(vec![six("fd00::/62"), kept], Family::V4, [4, 1, 0, 2, 1]);
+}
+
+#[test]
+fn figures_are_those_of_the_family_that_is_exhausted_first_whatever_its_share() {
+    let mut six = entry("six", "fd00::/48", 64);
+    let most = ["fd00:0:0:8000::/49", "fd00:0:0:4000::/50", "fd00:0:0:2000::/51", "fd00:0:0:1000::/52"];
+    six["reserved"] = most.map(|cidr| json!({ "cidr": cidr })).into();
+    let mut store = Store::default().with_network(network(vec![six, entry("four", "10.0.0.0/16", 24)]));
+    add(&mut store, 0..130);
+    store.pass(24 * HOUR);
+    add(&mut store, 130..160);
+    store.pass(2 * HOUR);
+    store.settle();
+    let status = &store.network.as_ref().unwrap().status;
+    assert_eq!(
+        (status.cidrs[0].reserved, status.cidrs[0].free),
+        (61_440, 3_936),
+        "6 % are left for 19 weeks"
+    );
+    assert_eq!((status.family, status.capacity, status.free), (Some(Family::V4), 256, 96));
+    assert_eq!(status.forecast.as_ref().unwrap().exhausted_in.as_deref(), Some("3d"));
+}
+
+#[test]
+fn a_network_that_no_node_gets_blocks_of_shows_its_preferred_family() {
+    let entries = vec![entry("six", "fd00::/62", 64), entry("four", "10.0.0.0/24", 26)];
+    let mut store = Store::default().with_network(network(entries));
+    let claims = json!({ "nodeSelector": { "matchLabels": { "edge": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["four", "six"] });
+    store.set_pool("edge", claims);
+    add(&mut store, 0..1);
+    let status = &store.network.as_ref().unwrap().status;
+    assert_eq!((status.family, status.free, &status.forecast), (Some(Family::V6), 4, &None));
 }
 
 #[test]

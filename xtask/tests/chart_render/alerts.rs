@@ -1,0 +1,103 @@
+//! Which alerts Prometheus raises about the blocks that are left, asked of its own `promtool test rules`.
+
+use std::{fs, process::Command};
+
+use serde_json::{Value, json};
+use tartan_lab::{
+    prerequisites::{Tool, require},
+    run,
+};
+use xtask::workspace::root;
+
+/// A family's blocks that are left (free, held) of its capacity, and the seconds until none is left, where that is
+/// foreseen.
+type Blocks = (&'static str, (u64, u64), u64, Option<u64>);
+
+const DAY: u64 = 24 * 3600;
+
+#[test]
+fn each_familys_blocks_raise_alerts_of_their_own() {
+    require(&[Tool::Prometheus]).unwrap();
+    let roomy = ("IPv6", (65_000, 0), 65_536, None);
+    check("both have room", &[("IPv4", (200, 0), 256, None), roomy], &[]);
+    check("IPv4 is exhausted", &[("IPv4", (0, 0), 256, Some(0)), roomy], &[exhausted("IPv4")]);
+    check(
+        "both are exhausted",
+        &[("IPv4", (0, 0), 256, Some(0)), ("IPv6", (0, 0), 256, Some(0))],
+        &[exhausted("IPv4"), exhausted("IPv6")],
+    );
+    check(
+        "IPv4 runs out beside an IPv6 that has room for a year",
+        &[("IPv4", (30, 10), 256, Some(3 * DAY)), ("IPv6", (65_000, 0), 65_536, Some(300 * DAY))],
+        &[nearly("IPv4", "3d 0h 0m 0s")],
+    );
+    check(
+        "the same, and of IPv6 nothing is foreseen",
+        &[("IPv4", (40, 0), 256, Some(3 * DAY)), roomy],
+        &[nearly("IPv4", "3d 0h 0m 0s")],
+    );
+    check("IPv4 lasts for weeks", &[("IPv4", (40, 0), 256, Some(20 * DAY)), roomy], &[]);
+    check("IPv4 grows fast, and half of it is left", &[("IPv4", (100, 40), 256, Some(2 * DAY)), roomy], &[]);
+    check(
+        "IPv4 is used and does not grow, IPv6 grows and is not used",
+        &[("IPv4", (10, 0), 256, None), ("IPv6", (65_000, 0), 65_536, Some(2 * DAY))],
+        &[],
+    );
+    check("IPv4 alone", &[("IPv4", (40, 0), 256, Some(DAY))], &[nearly("IPv4", "1d 0h 0m 0s")]);
+}
+
+const EXHAUSTED: &str = "TartanSubnetsExhausted";
+const NEARLY: &str = "TartanSubnetsNearlyExhausted";
+
+fn exhausted(family: &str) -> (&'static str, Value) {
+    let summary = format!("No {family} subnet is left for new nodes of pool racks.");
+    (EXHAUSTED, alert("critical", family, &summary))
+}
+
+fn nearly(family: &str, left: &str) -> (&'static str, Value) {
+    let summary = format!("At the present rate pool racks has no {family} subnet left in {left}.");
+    (NEARLY, alert("warning", family, &summary))
+}
+
+fn alert(severity: &str, family: &str, summary: &str) -> Value {
+    let description = format!(
+        "Append an {family} entry to ClusterNetwork.spec.cidrs, and to the pool's cidrs where it claims entries."
+    );
+    json!({
+        "exp_labels": { "severity": severity, "pool": "racks", "family": family },
+        "exp_annotations": { "summary": summary, "description": description },
+    })
+}
+
+/// Both alerts, an hour after a pool's blocks are like this.
+#[track_caller]
+fn check(what: &str, blocks: &[Blocks], expected: &[(&str, Value)]) {
+    let series = |metric: &str, family: &str, value: u64| {
+        let series = format!("tartan_pool_{metric}{{pool=\"racks\",family=\"{family}\"}}");
+        json!({ "series": series, "values": format!("{value}+0x60") })
+    };
+    let mut input = vec![];
+    for (family, (free, held), capacity, seconds) in blocks {
+        input.extend([
+            series("blocks_free", family, *free),
+            series("blocks_held", family, *held),
+            series("blocks_capacity", family, *capacity),
+        ]);
+        input.extend(seconds.map(|seconds| series("exhaustion_seconds", family, seconds)));
+    }
+    let raised = [EXHAUSTED, NEARLY].map(|name| {
+        let alerts = expected.iter().filter(|(of, _)| *of == name).map(|(_, alert)| alert);
+        json!({ "eval_time": "60m", "alertname": name, "exp_alerts": alerts.collect::<Vec<_>>() })
+    });
+    let test = json!({
+        "rule_files": [root().join("charts/tartan/files/alerts.yaml")],
+        "evaluation_interval": "1m",
+        "tests": [{ "interval": "1m", "input_series": input, "alert_rule_test": raised }],
+    });
+    let directory = tempfile::tempdir().unwrap();
+    // JSON is YAML.
+    let file = directory.path().join("test.yaml");
+    fs::write(&file, test.to_string()).unwrap();
+    let said = run(Command::new("promtool").args(["test", "rules"]).arg(&file)).unwrap();
+    assert!(said.success(), "{what}\n{}{}", said.stdout, said.stderr);
+}
