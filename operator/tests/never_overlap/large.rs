@@ -13,7 +13,7 @@ use super::{
 const SETTLED: u16 = 220;
 const NAMES: u16 = 320;
 /// Each takes a second where others take a millisecond.
-const CASES: u32 = 12;
+const CASES: u32 = 8;
 
 fn large_step() -> impl Strategy<Value = Step> {
     let faults = || prop::collection::vec(0u8..12, 0..40);
