@@ -40,6 +40,8 @@ pub mod annotation {
     pub const UPLINK: &str = "tartan.network/uplink";
     /// On a lease: UID and generation of the ClusterNetwork that its block was cut by, `UID/GENERATION`.
     pub const CUT_BY: &str = "tartan.network/cut-by";
+    /// On a lease: why its block was chosen when it was made, in one word.
+    pub const CHOSEN: &str = "tartan.network/chosen";
     /// Written by the operator on a Node whose podCIDRs it set itself (podCIDRMode Mirror).
     pub const MIRRORED: &str = "tartan.network/mirrored-pod-cidrs";
 }

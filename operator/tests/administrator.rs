@@ -213,7 +213,9 @@ fn explain_asks_the_api_server_and_answers_with_words_json_and_an_exit_code() {
         said.contains("pool      none: no nodeSelector of the 1 NetworkPools selects the node"),
         "{said}"
     );
-    assert!(said.contains("lease     10.0.0.0/24 of entry main, primary"), "{said}");
+    let lease =
+        "lease     10.0.0.0/24 of entry main, primary; leased just now as the lowest free block of its entry";
+    assert!(said.contains(lease), "{said}");
     let (code, said, _) = explain(&["b"]);
     assert!(code == 1 && said.contains("\n  Exhausted: no free IPv4 block is left"), "{code} {said}");
     let (code, said, _) = explain(&["b", "--labels", "edge=yes", "-o", "json"]);

@@ -83,11 +83,11 @@ impl Allocator {
         }
         for action in &actions {
             // A further block is no block that the node would want as its first.
-            if let Action::CreateLease { spec, .. } = action
+            if let Action::CreateLease { spec, chosen, .. } = action
                 && spec.primary
             {
-                let wish = (spec.node_name.clone(), spec.subnet.family());
-                self.world.wishes.insert(wish, spec.subnet);
+                let of = (spec.node_name.clone(), spec.subnet.family());
+                self.world.wishes.insert(of, (spec.subnet, *chosen));
             }
         }
         let mut executor = self.executor.clone();

@@ -10,7 +10,7 @@ use super::{
     remarks::leased,
     reservations, restore,
 };
-use crate::world::{Lease, Node};
+use crate::world::{Choice, Lease, Node};
 
 /// What a node has of one family.
 pub(super) enum Share {
@@ -109,7 +109,7 @@ fn move_on<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>
         draft.layout.kept_for(&node.meta.name, membership, family).filter(|kept| *kept != held.subnet)
         && draft.take_kept(kept)
     {
-        draft.create(node, membership, kept, true);
+        draft.create(node, membership, (kept, Choice::Reserved), true);
         return true;
     }
     if stays && !draft.layout.is_kept_from(&node.meta.name, held.subnet) {
@@ -165,7 +165,7 @@ fn obtain<'a>(
         return obtain_kept(draft, node, membership, kept);
     }
     let wish = draft.world.wishes.get(&(node.meta.name.clone(), family)).copied();
-    if wish.is_some_and(|block| draft.is_in_doubt(block)) {
+    if wish.is_some_and(|(block, _)| draft.is_in_doubt(block)) {
         // A create whose answer was lost: a second block now could be one too many.
         return Ok(());
     }
@@ -198,7 +198,7 @@ fn obtain_kept<'a>(
         return Ok(());
     }
     if draft.take_kept(kept) {
-        draft.create(node, membership, kept, true);
+        draft.create(node, membership, (kept, Choice::Reserved), true);
         return Ok(());
     }
     match draft.world.leases.get(&kept.object_name()) {

@@ -19,7 +19,7 @@ use super::{
     takeover::Holders,
     transition::Transitions,
 };
-use crate::world::{Lease, Node, World};
+use crate::world::{Choice, Lease, Node, World};
 
 /// What came out for a node.
 #[derive(Clone, Debug)]
@@ -157,29 +157,30 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// A block of this family for a node of this pool: the wished one, else the lowest free one. It counts
-    /// as taken from now on.
+    /// A block of this family for a node of this pool, and why that one: the wished one, else the lowest free one. It
+    /// counts as taken from now on.
     pub fn free_block(
         &mut self,
         membership: Membership<'_>,
         family: Family,
-        wish: Option<Cidr>,
-    ) -> Option<Cidr> {
+        wish: Option<(Cidr, Choice)>,
+    ) -> Option<(Cidr, Choice)> {
         let layout = self.layout;
-        let wished = wish.filter(|wish| {
+        let wished = wish.filter(|(wish, _)| {
             let in_reach = layout.entry_of(*wish).is_some_and(|(place, entry)| {
                 !entry.drain && membership.reach.contains(&place) && entry.cidr.family() == family
             });
             in_reach && !self.blocked.overlaps(*wish)
         });
-        let block = wished.or_else(|| {
-            layout
+        let found = wished.or_else(|| {
+            let block = layout
                 .reachable(membership)
                 .filter(|(_, entry)| !entry.drain && entry.cidr.family() == family)
-                .find_map(|(place, _)| self.search(place))
+                .find_map(|(place, _)| self.search(place))?;
+            Some((block, Choice::LowestFree))
         })?;
-        self.take(block);
-        Some(block)
+        self.take(found.0);
+        Some(found)
     }
 
     pub fn is_leased(&self, block: Cidr) -> bool {
@@ -225,11 +226,18 @@ impl<'a> Draft<'a> {
         })
     }
 
-    pub fn create(&mut self, node: &Node, membership: Membership<'_>, subnet: Cidr, primary: bool) {
+    /// Leases a block to a node, its first of the family or a further one.
+    pub fn create(
+        &mut self,
+        node: &Node,
+        membership: Membership<'_>,
+        (subnet, chosen): (Cidr, Choice),
+        primary: bool,
+    ) {
         self.take(subnet);
         let spec = self.spec(node, membership, subnet, primary);
         let labels = labels(&spec);
-        self.actions.push(Action::CreateLease { spec: Box::new(spec), labels });
+        self.actions.push(Action::CreateLease { spec: Box::new(spec), labels, chosen });
     }
 
     /// Makes a lease of this node say what it should. `true` where it did already, apart from its pool.

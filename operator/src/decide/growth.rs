@@ -26,7 +26,7 @@ use super::{
     layout::{Layout, Membership},
     restore,
 };
-use crate::world::{Lease, Node, World};
+use crate::world::{Choice, Lease, Node, World};
 
 /// Which leases are asked back, and which nodes need a block.
 #[derive(Debug, Default)]
@@ -42,8 +42,10 @@ pub struct GrowthPlan<'a> {
 
 /// What a node that runs low is to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
+pub(super) enum Need {
     Block,
+    /// When `coolDown` has passed since its newest block.
+    NotBefore(Timestamp),
     /// It has as many as it may have.
     AtMost(i32),
 }
@@ -126,6 +128,11 @@ impl<'a> GrowthPlan<'a> {
         self.emptied.entry(&node.meta.name).or_default().extend(met);
     }
 
+    /// What a node is to get, by family, since its addresses run low.
+    pub fn needs_of(&self, node: &str) -> &[(Family, Need)] {
+        self.needs.get(node).map_or(&[], Vec::as_slice)
+    }
+
     /// Leases whose addresses new pods may get.
     fn active(&self, holding: &Holding<'a, '_>) -> Vec<&'a Lease> {
         let stays = |lease: &&Lease| !self.returning.contains_key(lease.meta.name.as_str());
@@ -142,9 +149,10 @@ impl<'a> GrowthPlan<'a> {
             let due = after(newest, policy.cool_down);
             if due > now {
                 self.wake(due);
-                return;
+                Need::NotBefore(due)
+            } else {
+                Need::Block
             }
-            Need::Block
         };
         self.needs.entry(&node.meta.name).or_default().push((*family, need));
     }
@@ -195,7 +203,7 @@ pub fn extend<'a>(
     membership: Membership<'_>,
     verdict: Verdict,
 ) -> Verdict {
-    let needs = draft.growth.needs.get(node.meta.name.as_str()).cloned().unwrap_or_default();
+    let needs = draft.growth.needs_of(&node.meta.name).to_vec();
     let (mut subnets, mut remark) = match verdict {
         Verdict::Leased { subnets, remark } => (subnets, remark),
         Verdict::Pending => return verdict,
@@ -210,6 +218,7 @@ pub fn extend<'a>(
     for (family, need) in needs {
         let problem = match need {
             Need::AtMost(most) => Some(format!("it has the {most} that growth.maxBlocksPerNode allows")),
+            Need::NotBefore(_) => None,
             Need::Block => grant(draft, node, membership, family).err(),
         };
         if let (Some(why), None) = (problem, &remark) {
@@ -273,7 +282,7 @@ fn grant<'a>(
         .collect();
     match places.into_iter().find_map(|place| draft.free_block_in(place)) {
         Some(block) => {
-            draft.create(node, membership, block, false);
+            draft.create(node, membership, (block, Choice::Further), false);
             Ok(())
         }
         None if adopts => Err(

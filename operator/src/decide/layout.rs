@@ -112,6 +112,11 @@ impl<'a> Layout<'a> {
             .find(|(_, entry)| entry.cidr.block_index(entry.block_len, block).is_some())
     }
 
+    /// The pool that claims an entry, and so has it for its own nodes.
+    pub fn owner(&self, place: usize) -> Option<&PoolPlan<'a>> {
+        self.pools.iter().find(|plan| !plan.spec.cidrs.is_empty() && plan.reach.contains(&place))
+    }
+
     /// Entries that no pool claims.
     pub fn unclaimed(&self) -> &[usize] {
         &self.unclaimed
@@ -129,7 +134,7 @@ impl<'a> Layout<'a> {
 
     /// What nodes are asked to send by: the network's default, and each pool's.
     pub fn selections(&self) -> impl Iterator<Item = BackendSelection> {
-        let pools = self.pools.iter().filter(|plan| plan.selector.is_some()).map(|plan| plan.spec.backend);
+        let pools = self.pools.iter().filter(|plan| plan.is_in_force()).map(|plan| plan.spec.backend);
         std::iter::once(self.spec.default_backend).chain(pools)
     }
 
@@ -152,6 +157,11 @@ impl<'a> Layout<'a> {
 }
 
 impl PoolPlan<'_> {
+    /// Whether nodes can be in the pool.
+    pub fn is_in_force(&self) -> bool {
+        self.selector.is_some()
+    }
+
     pub fn selects(&self, node: &Node) -> bool {
         self.selector.as_ref().is_some_and(|selector| selector.matches(&node.labels))
     }

@@ -36,20 +36,21 @@ mod usage;
 use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use serde::Serialize;
 use tartan_crds::{
     Cidr, ClusterNetworkStatus, NetworkPoolStatus, NodeNetworkSpec, PodCidrModeInForce, SubnetLeaseSpec,
     conditions::reason,
 };
 
 pub use explain::{
-    BackendAnswer, EntryAnswer, Explanation, LeaseAnswer, PoolAnswer, State, Waiting, explain,
+    BackendAnswer, EntryAnswer, Explanation, LeaseAnswer, OtherEntry, PoolAnswer, State, explain,
 };
 pub use forecast::Outlook;
 pub use mode::mode_in_force;
 pub use reclaim::{is_still_free_to_take, is_still_gone};
 pub use usage::{EntryFigures, FamilyFigures, Figures, PoolFigures};
 
-use crate::world::{Meta, World};
+use crate::world::{Choice, Meta, World};
 use draft::Draft;
 use layout::Layout;
 
@@ -57,7 +58,7 @@ use layout::Layout;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Create a lease. The name is the lock.
-    CreateLease { spec: Box<SubnetLeaseSpec>, labels: BTreeMap<String, String> },
+    CreateLease { spec: Box<SubnetLeaseSpec>, labels: BTreeMap<String, String>, chosen: Choice },
     /// Replace a lease's spec, if it is still the version that was decided on.
     UpdateLease {
         lease: Meta,
@@ -167,7 +168,7 @@ impl DeleteReason {
 }
 
 /// A fact for a condition: a reason of the fixed vocabulary and a text for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     pub reason: &'static str,
     pub message: String,
@@ -182,7 +183,7 @@ impl Problem {
 /// How many names a message lists.
 const LISTED: usize = 5;
 
-fn listed(names: &[&str]) -> String {
+pub(crate) fn listed(names: &[&str]) -> String {
     let first: Vec<&str> = names.iter().take(LISTED).copied().collect();
     match names.len().saturating_sub(LISTED) {
         0 => first.join(", "),

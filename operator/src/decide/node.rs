@@ -15,7 +15,7 @@ use super::{
     layout::Membership,
     remarks,
 };
-use crate::world::{Lease, Node};
+use crate::world::{Choice, Lease, Node};
 
 pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
     let layout = draft.layout;
@@ -137,7 +137,7 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
                 ),
             ))
         } else {
-            draft.create(node, membership, cidr, true);
+            draft.create(node, membership, (cidr, Choice::PodCidr), true);
             Share::Pending
         };
     };

@@ -8,7 +8,7 @@
 use tartan_crds::{AddressUse, Cidr, Family, PodCidrModeInForce};
 
 use super::{draft::Draft, growth::pod_cidr_entries};
-use crate::world::{Node, World};
+use crate::world::{Choice, Node, World};
 
 pub fn restore(draft: &mut Draft<'_>) {
     let world = draft.world;
@@ -62,7 +62,7 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) {
     let is_told = bind && pod_cidrs(node).any(|cidr| cidr.family() == family);
     let is_primary = !is_told && before == 0 && !held.contains(&true);
     *draft.restored.entry((&node.meta.name, family)).or_default() += 1;
-    draft.create(node, membership, block, is_primary);
+    draft.create(node, membership, (block, Choice::Restored), is_primary);
 }
 
 /// Those that can be read.

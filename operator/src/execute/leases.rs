@@ -19,7 +19,7 @@ use crate::{
     client::may_have_happened,
     decide::{DeleteGrounds, DeleteReason, UpdateReason, is_still_free_to_take, is_still_gone},
     events,
-    world::{Lease, Meta, Node},
+    world::{Choice, Lease, Meta, Node},
 };
 
 impl Executor {
@@ -27,15 +27,20 @@ impl Executor {
         &self,
         spec: &SubnetLeaseSpec,
         labels: BTreeMap<String, String>,
+        chosen: Choice,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
         let name = spec.subnet.object_name();
+        let annotations = [
+            (annotation::CUT_BY.to_owned(), self.decided_by.to_string()),
+            (annotation::CHOSEN.to_owned(), chosen.as_str().to_owned()),
+        ];
         let object = DynamicObject {
             types: Some(kube::core::TypeMeta::resource::<tartan_crds::SubnetLease>()),
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 labels: Some(labels),
-                annotations: Some([(annotation::CUT_BY.to_owned(), self.decided_by.to_string())].into()),
+                annotations: Some(annotations.into()),
                 ..ObjectMeta::default()
             },
             data: json!({ "spec": spec }),

@@ -119,7 +119,9 @@ impl Executor {
 
     async fn attempt(&self, action: Action, news: &mut Vec<News>) -> kube::Result<Outcome> {
         match action {
-            Action::CreateLease { spec, labels } => self.create_lease(&spec, labels, news).await,
+            Action::CreateLease { spec, labels, chosen } => {
+                self.create_lease(&spec, labels, chosen, news).await
+            }
             Action::UpdateLease { lease, spec, labels, why } => {
                 self.update_lease(&lease, &spec, &labels, why, news).await
             }
@@ -205,7 +207,8 @@ pub fn key(action: &Action) -> (&'static str, String) {
 /// What a write makes an object say, apart from versions and times: the same for what is written once more.
 pub fn said(action: &Action) -> Option<String> {
     Some(match action {
-        Action::CreateLease { spec, labels } => json!([spec, labels]).to_string(),
+        // A block is the same, whyever it is chosen once more.
+        Action::CreateLease { spec, labels, chosen: _ } => json!([spec, labels]).to_string(),
         Action::UpdateLease { spec, labels, .. } => json!([spec, labels]).to_string(),
         Action::ReleaseLease { lease, .. } | Action::DeleteLease { lease, .. } => lease.uid.clone(),
         Action::RereadLease { .. } => return None,

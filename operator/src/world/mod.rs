@@ -3,6 +3,7 @@
 //! The allocator task owns it and feeds it with what the watches and its own writes tell. Deciding reads it
 //! and nothing else.
 
+mod choice;
 mod node_net;
 mod objects;
 mod table;
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use tartan_crds::{Cidr, Family, wellknown};
 
+pub use choice::Choice;
 pub use node_net::{NodeNet, UsedAddresses};
 pub use objects::{ChartValues, Lease, Network, Node, Pool, PoolValues, ServiceRange, Traces, Unreadable};
 pub use table::{Change, Meta, Record, Table};
@@ -42,9 +44,9 @@ pub struct World {
     pub charts: Table<ChartValues>,
     /// What came of the chart's values, by object: `ClusterNetwork/default`, `NetworkPool/gpu`.
     pub chart_outcomes: BTreeMap<String, ChartOutcome>,
-    /// The block that a node last had or was about to get. A wish, for retries of a create whose answer was
-    /// lost and for leases that somebody deleted; nothing rests on it.
-    pub wishes: BTreeMap<(String, Family), Cidr>,
+    /// The block that a node last had or was about to get, and why it is to get that. A wish, for retries of a create
+    /// whose answer was lost and for leases that somebody deleted; nothing rests on it.
+    pub wishes: BTreeMap<(String, Family), (Cidr, Choice)>,
 }
 
 impl World {
@@ -112,6 +114,7 @@ impl World {
         if !spec.primary || spec.released_at.is_some() {
             return;
         }
-        self.wishes.insert((spec.node_name.clone(), lease.subnet.family()), lease.subnet);
+        let wish = (lease.subnet, Choice::HadBefore);
+        self.wishes.insert((spec.node_name.clone(), lease.subnet.family()), wish);
     }
 }

@@ -26,6 +26,7 @@ use tartan_crds::{
 };
 
 use super::{
+    choice::Choice,
     node_net::NodeNet,
     table::{Meta, Record},
 };
@@ -154,6 +155,8 @@ pub struct Lease {
     pub subnet: Cidr,
     pub spec: Result<SubnetLeaseSpec, Unreadable>,
     pub labels: BTreeMap<String, String>,
+    /// Why its block was chosen, where that was written.
+    pub chosen: Option<Choice>,
     /// The node's agent has written what peers need: pods may have addresses of this block.
     pub in_use: bool,
     /// The WireGuard public keys that the agent published, by generation.
@@ -202,6 +205,7 @@ impl Lease {
         let status = status.unwrap_or_default();
         let name_locks = Cidr::from_object_name(&meta.name).ok().filter(|locked| *locked != subnet);
         let traces = Traces { name_locks, edited_by, bad_status };
+        let annotations = object.metadata.annotations.unwrap_or_default();
         let mut labels = object.metadata.labels.unwrap_or_default();
         labels.retain(|name, _| [label::NODE, label::POOL, label::FAMILY].contains(&name.as_str()));
         Some(Self {
@@ -209,6 +213,7 @@ impl Lease {
             subnet,
             spec,
             labels,
+            chosen: annotations.get(annotation::CHOSEN).and_then(|word| Choice::parse(word)),
             // What nobody can read may say that it is.
             in_use: traces.bad_status.is_some()
                 || !status.public_ips.is_empty()

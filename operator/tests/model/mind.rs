@@ -11,7 +11,7 @@ use tartan_crds::Family;
 use tartan_operator::{
     decide::decide,
     execute::{NetworkVersion, News, learn},
-    world::{Change, Delta, World},
+    world::{Change, Choice, Delta, World},
 };
 
 use super::{
@@ -153,7 +153,9 @@ impl Mind {
         }
         world.wishes = (0..)
             .zip(view.wishes)
-            .filter_map(|(node, wish)| Some(((objects::node_name(node), Family::V4), objects::subnet(wish?))))
+            .filter_map(|(node, wish)| {
+                Some(((objects::node_name(node), Family::V4), (objects::subnet(wish?), Choice::HadBefore)))
+            })
             .collect();
         for block in &view.doubts {
             world.leases.doubt(&objects::subnet(*block).object_name());
@@ -178,7 +180,7 @@ impl Mind {
             let (block, lease) = objects::small_lease(lease);
             view.leases[usize::from(block)] = Some(lease);
         }
-        for ((node, _), wish) in &world.wishes {
+        for ((node, _), (wish, _)) in &world.wishes {
             view.wishes[usize::from(objects::number(node))] = Some(objects::block_of(&wish.to_string()));
         }
         view

@@ -15,7 +15,7 @@ use tartan_crds::{
 use tartan_operator::{
     decide::{Action, DeleteGrounds, DeleteReason, UpdateReason},
     execute::NetworkVersion,
-    world::{self, Meta, Network},
+    world::{self, Choice, Meta, Network},
 };
 
 use super::state::{Act, Block, Known, Lease, Node, SUBNETS, Set, Stage, Time};
@@ -275,7 +275,8 @@ pub fn action(act: Act) -> Action {
     };
     match act {
         Act::Create { block, node, node_uid, primary, .. } => {
-            Action::CreateLease { spec: Box::new(spec(block, node, node_uid, primary)), labels: labels(node) }
+            let spec = Box::new(spec(block, node, node_uid, primary));
+            Action::CreateLease { spec, labels: labels(node), chosen: Choice::LowestFree }
         }
         Act::Update { lease, node, node_uid, primary, returned } => Action::UpdateLease {
             lease: meta(lease),

@@ -62,11 +62,12 @@ impl Operator {
             actions.retain(|action| !matches!(action, Action::CreateLease { .. }));
         }
         for action in &actions {
-            let Action::CreateLease { spec, .. } = action else { continue };
+            let Action::CreateLease { spec, chosen, .. } = action else { continue };
             let (node, subnet) = (&spec.node_name, spec.subnet);
             assert!(!plan.is_kept_from(node, subnet), "{subnet} is kept back and given to {node}");
             if spec.primary {
-                self.world.wishes.insert((spec.node_name.clone(), spec.subnet.family()), spec.subnet);
+                let of = (spec.node_name.clone(), spec.subnet.family());
+                self.world.wishes.insert(of, (spec.subnet, *chosen));
             }
         }
         actions

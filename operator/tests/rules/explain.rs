@@ -12,18 +12,18 @@ use super::{
 };
 
 #[track_caller]
-fn says(store: &Store, node: &str, expected: &str) {
+pub fn says(store: &Store, node: &str, expected: &str) {
     let explanation = explain(&store.world(), node, false, store.now).unwrap();
     assert_eq!(text(&explanation), expected.trim_start_matches('\n'));
 }
 
-fn labelled(store: &mut Store, name: &str, labels: &[(&str, &str)]) {
+pub fn labelled(store: &mut Store, name: &str, labels: &[(&str, &str)]) {
     store.add_node_with(name, |node| {
         node.labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     });
 }
 
-fn pools() -> Store {
+pub fn pools() -> Store {
     let entries = vec![
         draining("old", "10.9.0.0/24", 26),
         entry("main", "10.0.0.0/22", 24),
@@ -53,9 +53,9 @@ fn a_node_in_no_pool() {
         "
 node a holds 10.0.0.0/24
   pool      none: there are no NetworkPools
-  entries   main: 10.0.0.0/22 in blocks of /24, 3 of 4 free
+  entries   main: 10.0.0.0/22 in blocks of /24, 3 of 4 free (1 used)
   podCIDRs  mode Mirror; the Node has 10.0.0.0/24
-  lease     10.0.0.0/24 of entry main, primary; leased just now, and then written into the Node's podCIDRs
+  lease     10.0.0.0/24 of entry main, primary; leased just now as the lowest free block of its entry, and then written into the Node's podCIDRs
   backend   vxlan: the network's defaultBackend: the node is in no pool
   accepts   vxlan
 ",
@@ -75,9 +75,10 @@ fn the_pool_that_wins_and_those_that_would_have() {
         "
 node a holds 10.1.0.0/26
   pool      edge: it selects the node with priority 10, before rack (5)
-  entries   edge: 10.1.0.0/24 in blocks of /26, 3 of 4 free
+  entries   edge: 10.1.0.0/24 in blocks of /26, 3 of 4 free (1 used)
+            not for this node: old (for pools that claim none), main (for pools that claim none)
   podCIDRs  mode Mirror; the Node has 10.1.0.0/26
-  lease     10.1.0.0/26 of entry edge, primary; leased 3h ago, and then written into the Node's podCIDRs
+  lease     10.1.0.0/26 of entry edge, primary; leased 3h ago as the lowest free block of its entry, and then written into the Node's podCIDRs
   backend   wireguard: pool edge asks for it
   accepts   wireguard, vxlan
 ",
@@ -89,9 +90,10 @@ node a holds 10.1.0.0/26
 node b holds 10.0.0.0/24
   pool      rack: the only one that selects the node
   entries   old: 10.9.0.0/24 in blocks of /26, draining, no block of it is given out
-            main: 10.0.0.0/22 in blocks of /24, 3 of 4 free
+            main: 10.0.0.0/22 in blocks of /24, 3 of 4 free (1 used)
+            not for this node: edge (claimed by pool edge)
   podCIDRs  mode Mirror; the Node has 10.0.0.0/24
-  lease     10.0.0.0/24 of entry main, primary; leased 3h ago, and then written into the Node's podCIDRs
+  lease     10.0.0.0/24 of entry main, primary; leased 3h ago as the lowest free block of its entry, and then written into the Node's podCIDRs
   backend   host-gw: pool rack asks for it
   accepts   host-gw, vxlan, wireguard
 ",
@@ -112,7 +114,7 @@ fn a_node_that_gets_none_and_why() {
 node b holds no subnet
   Exhausted: no free IPv4 block is left for pool default: append an entry to the ClusterNetwork's spec.cidrs
   pool      none: there are no NetworkPools
-  entries   main: 10.0.0.0/24 in blocks of /24, 0 of 1 free
+  entries   main: 10.0.0.0/24 in blocks of /24, 0 of 1 free (1 used)
   podCIDRs  mode Mirror; the Node has none
   backend   vxlan: the network's defaultBackend: the node is in no pool
   accepts   vxlan
@@ -167,7 +169,8 @@ fn blocks_that_another_ipam_gave() {
     store.settle();
     let of_a = text(&explain(&store.world(), "a", false, store.now).unwrap());
     assert!(of_a.contains("mode Adopt; the Node has 10.0.3.0/24"), "{of_a}");
-    assert!(of_a.contains("another IPAM wrote it into the Node's podCIDRs"), "{of_a}");
+    let why = "leased just now because it was in the Node's podCIDRs, which another IPAM wrote\n";
+    assert!(of_a.contains(why), "{of_a}");
     let explanation = explain(&store.world(), "b", false, store.now).unwrap();
     assert_eq!(explanation.state, State::Waiting);
     assert_eq!(explanation.waiting.unwrap().reason, "WaitingForPodCIDR");
@@ -202,7 +205,9 @@ fn a_node_that_is_only_supposed() {
     assert!(said.contains("next      lease 10.1.0.0/26: the lowest free block of entry edge"), "{said}");
     let json = serde_json::to_value(&explanation).unwrap();
     assert_eq!(json["state"], "pending");
-    assert_eq!(json["pools"][0], json!({ "name": "edge", "priority": 10, "selects": true, "hasIt": true }));
+    let edge = json!({ "name": "edge", "priority": 10, "inForce": true, "selects": true, "hasIt": true });
+    assert_eq!(json["pools"][0], edge);
+    assert_eq!(json["otherEntries"], json!([{ "name": "old" }, { "name": "main" }]));
 }
 
 #[test]

@@ -11,6 +11,9 @@
 
 mod edits;
 mod explain;
+mod explain_blocks;
+mod explain_choices;
+mod explain_pools;
 mod families;
 mod foresight;
 mod growth;

@@ -5,8 +5,8 @@ use super::*;
 impl Store {
     pub(super) fn attempt(&mut self, action: &Action) -> Vec<News> {
         match action {
-            Action::CreateLease { spec, labels } => {
-                self.insert_lease((**spec).clone(), labels.clone());
+            Action::CreateLease { spec, labels, chosen } => {
+                self.create_lease((**spec).clone(), labels.clone(), Some(*chosen));
                 vec![self.lease_news(&spec.subnet.object_name())]
             }
             Action::UpdateLease { lease, spec, labels, why } => {

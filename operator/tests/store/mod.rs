@@ -17,7 +17,7 @@ use tartan_crds::{Cidr, Family, SubnetLeaseSpec};
 use tartan_operator::{
     decide::{Action, Decisions, UpdateReason, decide, is_still_free_to_take, is_still_gone},
     execute::{News, learn},
-    world::{Change, Delta, Lease, Meta, Network, Node, NodeNet, Pool, ServiceRange, Traces, World},
+    world::{Change, Choice, Delta, Lease, Meta, Network, Node, NodeNet, Pool, ServiceRange, Traces, World},
 };
 
 pub struct Store {
@@ -161,7 +161,17 @@ impl Store {
         }
     }
 
+    /// Creates a lease by hand.
     pub fn insert_lease(&mut self, spec: SubnetLeaseSpec, labels: BTreeMap<String, String>) -> bool {
+        self.create_lease(spec, labels, None)
+    }
+
+    fn create_lease(
+        &mut self,
+        spec: SubnetLeaseSpec,
+        labels: BTreeMap<String, String>,
+        chosen: Option<Choice>,
+    ) -> bool {
         let name = spec.subnet.object_name();
         if self.leases.contains_key(&name) {
             return false;
@@ -171,6 +181,7 @@ impl Store {
             subnet: spec.subnet,
             spec: Ok(spec),
             labels,
+            chosen,
             in_use: false,
             wireguard_keys: BTreeMap::new(),
             public_ips: vec![],

@@ -88,8 +88,8 @@ pub const MUTANTS: &[Mutant] = &[
         "a create does not say by which ClusterNetwork it was cut",
         &[edit(
             LEASES,
-            "annotations: Some([(annotation::CUT_BY.to_owned(), self.decided_by.to_string())].into()),",
-            "annotations: None,",
+            "            (annotation::CUT_BY.to_owned(), self.decided_by.to_string()),\n",
+            "",
         )],
         "model",
         &[CUT_ANEW],

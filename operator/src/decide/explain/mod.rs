@@ -1,20 +1,22 @@
 //! Why a node has what it has: the same decisions as ever, told instead of carried out.
 //!
-//! It knows no more than the objects say. Why a block was chosen when it was leased can't be seen from them any
-//! more, except where a Node's podCIDRs name it; what will be chosen next can.
+//! It knows no more than the objects say. Why a block was chosen when it was leased can't be seen from the objects of
+//! today, so the lease itself tells it ([`crate::world::Choice`]).
+
+mod blocks;
+mod reach;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use tartan_crds::{BackendType, Cidr, Family, PodCidrModeInForce, TransitionPhase, conditions::reason};
 
 use super::{
-    Action, Problem, deliberate,
+    Problem, deliberate,
     draft::{Draft, Verdict},
-    forecast::coarse_age,
     layout::{Layout, Membership},
-    mode_in_force, node_networks, usage,
+    mode_in_force, node_networks,
 };
-use crate::world::{Lease, Node, World};
+use crate::world::{Choice, Node, World};
 
 /// What is known of a node, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,21 +28,25 @@ pub struct Explanation {
     pub state: State,
     /// For `waiting`: why.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub waiting: Option<Waiting>,
+    pub waiting: Option<Problem>,
     /// What else is to be known, as in the condition `Leased`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub remark: Option<Waiting>,
+    pub remark: Option<Problem>,
     #[serde(rename = "podCIDRMode", skip_serializing_if = "Option::is_none")]
     pub pod_cidr_mode: Option<PodCidrModeInForce>,
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Vec<String>,
     pub pool: String,
-    /// Every pool, in the order in which they are asked.
+    /// Every pool, in the order in which they are asked; then those that can't be read.
     pub pools: Vec<PoolAnswer>,
     /// Where its blocks come from, the preferred first.
     pub entries: Vec<EntryAnswer>,
+    /// Entries that are there for other nodes.
+    pub other_entries: Vec<OtherEntry>,
     pub families: Vec<Family>,
     pub leases: Vec<LeaseAnswer>,
+    /// What delays or refuses a further block although addresses run low.
+    pub growth: Vec<String>,
     pub backend: Option<BackendAnswer>,
     /// What the operator is about to do for it.
     pub next: Vec<String>,
@@ -58,21 +64,22 @@ pub enum State {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Waiting {
-    pub reason: &'static str,
-    pub message: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolAnswer {
     pub name: String,
-    pub priority: i32,
+    /// `None` where the pool can't be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Nodes can be in it: it can be read, and so can its selector.
+    pub in_force: bool,
     pub selects: bool,
     /// The node is in it.
     pub has_it: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
+/// An entry in the node's reach; counts are of blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryAnswer {
@@ -81,7 +88,23 @@ pub struct EntryAnswer {
     pub node_mask_size: u8,
     pub draining: bool,
     pub capacity: u64,
+    /// May be leased; none of an entry that is drained.
     pub free: u64,
+    pub used: u64,
+    pub held: u64,
+    /// Kept back and not leased.
+    pub reserved: u64,
+    /// Meet an address of a Service or a Node, or a lease of another size. Not counted while the entry is drained.
+    pub unfit: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherEntry {
+    pub name: String,
+    /// The pool whose nodes alone get blocks of it; `None`: nodes whose pool claims no entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -91,6 +114,11 @@ pub struct LeaseAnswer {
     pub entry: Option<String>,
     pub primary: bool,
     pub backend: BackendType,
+    /// Its Node was gone: it is held for its return, and not in force.
+    pub released: bool,
+    /// Why its block was chosen, where that was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Choice>,
     pub why: String,
 }
 
@@ -134,22 +162,23 @@ pub fn explain(world: &World, name: &str, supposed: bool, now: Timestamp) -> Opt
         Some(Verdict::Pending) | None => (State::Pending, None, None),
     };
     let remark = node_networks::annotation_problem(&draft, node).or(remark);
-    let told = |Problem { reason, message }| Waiting { reason, message };
     Some(Explanation {
         node: name.to_owned(),
         exists: !supposed,
         state,
-        waiting: waiting.map(told),
-        remark: remark.map(told),
+        waiting,
+        remark,
         pod_cidr_mode: Some(mode),
         pod_cidrs: node.pod_cidrs.clone(),
         pool: membership.pool.to_owned(),
-        pools: pools(&layout, node, membership),
-        entries: entries(&draft, membership),
+        pools: reach::pools(&draft, node, membership),
+        entries: reach::entries(&draft, membership),
+        other_entries: reach::other_entries(&layout, membership),
         families: layout.wanted_families(membership),
-        leases: leases(&draft, node),
+        leases: blocks::leases(&draft, node),
+        growth: blocks::growth(&draft, node),
         backend: Some(backend(&draft, membership, node)),
-        next: draft.actions().filter_map(|action| next(&draft, node, action)).collect(),
+        next: draft.actions().filter_map(|action| blocks::next(&draft, node, action)).collect(),
     })
 }
 
@@ -158,77 +187,19 @@ fn nothing(node: &Node, supposed: bool, reason: &'static str, message: String) -
         node: node.meta.name.clone(),
         exists: !supposed,
         state: State::Waiting,
-        waiting: Some(Waiting { reason, message }),
+        waiting: Some(Problem { reason, message }),
         remark: None,
         pod_cidr_mode: None,
         pod_cidrs: node.pod_cidrs.clone(),
         pool: String::new(),
         pools: vec![],
         entries: vec![],
+        other_entries: vec![],
         families: vec![],
         leases: vec![],
+        growth: vec![],
         backend: None,
         next: vec![],
-    }
-}
-
-fn pools(layout: &Layout<'_>, node: &Node, membership: Membership<'_>) -> Vec<PoolAnswer> {
-    let answer = |(place, plan): (usize, &super::layout::PoolPlan<'_>)| PoolAnswer {
-        name: plan.pool.meta.name.clone(),
-        priority: plan.spec.priority,
-        selects: plan.selects(node),
-        has_it: membership.place == Some(place),
-    };
-    layout.pools.iter().enumerate().map(answer).collect()
-}
-
-fn entries(draft: &Draft<'_>, membership: Membership<'_>) -> Vec<EntryAnswer> {
-    let usage = usage::count(draft);
-    let answer = |(place, entry): (usize, super::layout::Entry<'_>)| {
-        let figures = usage.entries.get(place);
-        EntryAnswer {
-            name: entry.name.to_owned(),
-            cidr: entry.cidr,
-            node_mask_size: entry.block_len,
-            draining: entry.drain,
-            capacity: figures.map_or(0, |figures| figures.capacity),
-            free: figures.map_or(0, |figures| figures.free),
-        }
-    };
-    draft.layout.reachable(membership).map(answer).collect()
-}
-
-fn leases(draft: &Draft<'_>, node: &Node) -> Vec<LeaseAnswer> {
-    let answer = |lease: &Lease| {
-        let spec = lease.spec.as_ref().ok()?;
-        Some(LeaseAnswer {
-            subnet: lease.subnet,
-            entry: draft.layout.entry_of(lease.subnet).map(|(_, entry)| entry.name.to_owned()),
-            primary: spec.primary,
-            backend: spec.backend.kind,
-            why: why(draft, node, lease),
-        })
-    };
-    draft.leases_of(&node.meta.name).into_iter().filter_map(answer).collect()
-}
-
-fn why(draft: &Draft<'_>, node: &Node, lease: &Lease) -> String {
-    let age = coarse_age(draft.now, lease.created);
-    let is_named = node.pod_cidrs.iter().any(|text| text.parse::<Cidr>() == Ok(lease.subnet));
-    if let Some(released) = lease.released_at() {
-        return format!("held for the node, whose Node went {}", coarse_age(draft.now, released));
-    }
-    if lease.spec.as_ref().is_ok_and(|spec| !spec.primary) {
-        return match lease.spec.as_ref().ok().and_then(|spec| spec.returning.as_ref()) {
-            Some(since) => format!("a further block, asked back {}", coarse_age(draft.now, since.0)),
-            None => format!("a further block, leased {age}"),
-        };
-    }
-    let follows = draft.mode != PodCidrModeInForce::Ignore && is_named;
-    match (follows, node.has_foreign_pod_cidrs()) {
-        (true, true) => format!("leased {age}: another IPAM wrote it into the Node's podCIDRs"),
-        (true, false) => format!("leased {age}, and then written into the Node's podCIDRs"),
-        (false, _) => format!("leased {age}"),
     }
 }
 
@@ -253,46 +224,5 @@ fn backend(draft: &Draft<'_>, membership: Membership<'_>, node: &Node) -> Backen
             }
             _ => whose,
         },
-    }
-}
-
-/// What an action means for this node.
-fn next(draft: &Draft<'_>, node: &Node, action: &Action) -> Option<String> {
-    let name = &node.meta.name;
-    match action {
-        Action::CreateLease { spec, .. } if spec.node_name == *name => {
-            let entry = draft.layout.entry_of(spec.subnet).map_or("?", |(_, entry)| entry.name);
-            let kept = draft.layout.kept_for(name, draft.layout.membership(node), spec.subnet.family());
-            let wish = draft.world.wishes.get(&(name.clone(), spec.subnet.family()));
-            let why = if node.pod_cidrs.iter().any(|text| text.parse::<Cidr>() == Ok(spec.subnet)) {
-                "which the Node's podCIDRs name".to_owned()
-            } else if kept == Some(spec.subnet) {
-                format!("which entry {entry} reserves for it")
-            } else if wish == Some(&spec.subnet) {
-                "which it had before".to_owned()
-            } else {
-                format!("the lowest free block of entry {entry}")
-            };
-            Some(format!("lease {}: {why}", spec.subnet))
-        }
-        Action::UpdateLease { spec, why, .. } if spec.node_name == *name => {
-            Some(format!("write lease {} again: {}", spec.subnet, why.as_str()))
-        }
-        Action::ReleaseLease { subnet, node, .. } if node == name => {
-            Some(format!("release {subnet}: it was another machine's under this name"))
-        }
-        Action::DeleteLease { subnet, node, grounds, .. } if node == name => {
-            Some(format!("delete lease {subnet}: {}", grounds.why.as_str()))
-        }
-        Action::DeleteLease { lease, subnet, node: holder, .. }
-            if draft.taken_for.get(lease.name.as_str()) == Some(&name.as_str()) =>
-        {
-            Some(format!("take {subnet} back early, which is held for {holder}: no block is free"))
-        }
-        Action::MirrorPodCidrs { node: told, cidrs } if told.name == *name => {
-            let cidrs: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
-            Some(format!("write {} into the Node's podCIDRs", cidrs.join(", ")))
-        }
-        _ => None,
     }
 }
