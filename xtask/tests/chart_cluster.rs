@@ -101,6 +101,17 @@ fn story(cluster: &Cluster, images: &image::Images) {
         );
     }
     assert_eq!(list(cluster, "networkpools").len(), 2);
+    let program = ["deploy/tartan-operator", "--", "tartan-operator"];
+    let explain = [&["-n", NAMESPACE, "exec"][..], &program, &["explain", "node3"]].concat();
+    let said = kubectl(cluster, &explain);
+    let of_node3 = leases.iter().find(|lease| lease["spec"]["nodeName"] == "node3").unwrap();
+    let subnet = of_node3["spec"]["subnet"].as_str().unwrap();
+    assert!(said.starts_with(&format!("node node3 holds {subnet}\n")), "{said}");
+    assert!(said.contains("\n  pool      remote: the only one that selects the node\n"), "{said}");
+    assert!(
+        said.contains("as the lowest free block of its entry"),
+        "the lease says why it was chosen: {said}"
+    );
 
     chapter("an agent that is killed comes back, and pods talk all the time");
     let before: Vec<String> =
