@@ -115,11 +115,13 @@ pub struct CidrEntry {
     /// Prefix length of a node's block: 24 gives a node 254 pod addresses.
     #[schemars(range(min = 1, max = 126))]
     pub node_mask_size: i32,
-    /// Give out no more blocks of this entry. Leases that exist stay.
+    /// Give out no more blocks of this entry. A node's first block stays until its Node goes; a further one is asked
+    /// back, and goes when no pod has an address of it.
     #[serde(default)]
     pub drain: bool,
-    /// Ranges that are kept back, and blocks that are kept for one node each. May be changed at any time: a lease
-    /// that is there stays, and is reported.
+    /// Ranges that are kept back, and blocks that are kept for one node each. May be changed at any time. Leases that
+    /// are there are reported: a node's first block stays until its Node goes; a further one is asked back, and goes
+    /// when no pod has an address of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(

@@ -89,7 +89,7 @@ impl<'a> GrowthPlan<'a> {
     fn settle(&mut self, layout: &Layout<'_>, holding: &Holding<'a, '_>, now: Timestamp) {
         let Holding { node, membership, policy, report, .. } = holding;
         let further = || holding.leases.iter().copied().filter(|lease| !is_primary(lease));
-        // New pods belong elsewhere: not to wait until it is empty is what gets it empty.
+        // New pods belong elsewhere: not to wait until it is empty is what gets it empty. No pod loses its address.
         let must_go = |lease: &Lease| {
             layout.is_kept_from(&node.meta.name, lease.subnet)
                 || layout

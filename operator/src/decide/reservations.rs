@@ -1,7 +1,8 @@
 //! Ranges of an entry that are kept back, and blocks that are kept for one node each.
 //!
-//! A reservation takes nothing from anybody: a lease that it covers stays, and is told of. It only keeps what is
-//! free from being given out.
+//! A reservation takes nothing from pods. It keeps what is free from being given out, and of the leases that it covers
+//! it tells: a first block stays until its Node goes; a further one is asked back (`growth.rs`), and goes when no pod
+//! uses it.
 
 use tartan_crds::{Cidr, Family, Reservation, conditions::reason};
 
@@ -42,6 +43,36 @@ impl<'a> Layout<'a> {
     }
 }
 
+/// How a lease that a reservation covers comes to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Covered {
+    First,
+    Further,
+    Held,
+}
+
+impl Covered {
+    const ALL: [Self; 3] = [Self::First, Self::Further, Self::Held];
+
+    fn of(lease: &Lease) -> Self {
+        if lease.released_at().is_some() {
+            Self::Held
+        } else if lease.spec.as_ref().is_ok_and(|spec| !spec.primary) {
+            Self::Further
+        } else {
+            Self::First
+        }
+    }
+
+    fn what_becomes_of_it(self) -> &'static str {
+        match self {
+            Self::First => "a node's first block stays until the node is drained and its Node deleted",
+            Self::Further => "a further block is asked back, and goes when no pod has an address of it",
+            Self::Held => "a block of a Node that is gone is held no longer than reclaimAfter",
+        }
+    }
+}
+
 fn kept_in<'a>(entry: &Entry<'a>) -> impl Iterator<Item = &'a Reservation> + use<'a> {
     let cidr = entry.cidr;
     entry.reserved.iter().filter(move |kept| cidr.covers(kept.cidr))
@@ -66,15 +97,18 @@ pub fn covered_leases(draft: &Draft<'_>) -> Option<Problem> {
         .map(|(lease, ..)| format!("{} of node {}", lease.subnet, lease.node().unwrap_or("(unreadable)")))
         .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let there = |kind: &Covered| covered.iter().any(|(lease, ..)| Covered::of(lease) == *kind);
+    let outlook: Vec<&str> =
+        Covered::ALL.into_iter().filter(there).map(Covered::what_becomes_of_it).collect();
     Some(Problem::new(
         reason::RESERVED_IN_USE,
         format!(
-            "spec.cidrs: entry {}: reserved range {} covers {}: {}; they stay as they are: drain those nodes and \
-             delete their Nodes, or take the range out of reserved",
+            "spec.cidrs: entry {}: reserved range {} covers {}: {}; {}; or take the range out of reserved",
             entry.name,
             kept.cidr,
             plural(covered.len(), "lease"),
-            listed(&names)
+            listed(&names),
+            outlook.join("; ")
         ),
     ))
 }
@@ -108,16 +142,17 @@ pub fn taken(draft: &Draft<'_>, node: &str, block: Cidr) -> Problem {
     let holder = draft.world.leases.iter().find(|lease| lease.subnet.overlaps(block));
     let what = match holder {
         Some(lease) => format!(
-            "is taken by lease {} of node {}: drain that node and delete its Node",
+            "is taken by lease {} of node {}: {}",
             lease.meta.name,
-            lease.node().unwrap_or("(unreadable)")
+            lease.node().unwrap_or("(unreadable)"),
+            Covered::of(lease).what_becomes_of_it()
         ),
         None => "contains an address of a Node or of a Service: choose another block".to_owned(),
     };
     Problem::new(
         reason::RESERVED_BLOCK_TAKEN,
         format!(
-            "{block}, reserved for node {node}, {what}, or take the reservation out of the ClusterNetwork"
+            "{block}, reserved for node {node}, {what}; or take the reservation out of the ClusterNetwork"
         ),
     )
 }

@@ -7,10 +7,14 @@ use super::*;
 
 /// Blocks of 13 pod addresses; a further one from the first pod address too few, at most 3, a minute apart.
 fn growing(entries: Vec<serde_json::Value>) -> Store {
-    Store::default().with_network(json!({
+    Store::default().with_network(spec(entries))
+}
+
+pub fn spec(entries: Vec<serde_json::Value>) -> serde_json::Value {
+    json!({
         "cidrs": entries,
         "growth": { "maxBlocksPerNode": 3, "grantBelowFree": 20, "coolDown": "1m", "returnEmptyAfter": "1h" },
-    }))
+    })
 }
 
 fn one_node() -> Store {
@@ -34,13 +38,13 @@ pub fn report(store: &mut Store, node: &str, uses: &[(&str, i64, Option<i64>)]) 
         tartan_operator::world::UsedAddresses(figures.collect());
 }
 
-fn asked_back(store: &Store) -> Vec<&str> {
+pub fn asked_back(store: &Store) -> Vec<&str> {
     let asked = |lease: &&tartan_operator::world::Lease| lease.spec.as_ref().unwrap().returning.is_some();
     store.leases.values().filter(asked).map(|lease| lease.meta.name.as_str()).collect()
 }
 
 /// The agent meets the request for a block.
-fn meet(store: &mut Store, name: &str) {
+pub fn meet(store: &mut Store, name: &str) {
     store.change_lease(name, |lease| lease.emptied = lease.spec.as_ref().unwrap().returning.clone());
 }
 
@@ -143,7 +147,8 @@ fn where_another_ipam_gives_out_podcidrs_further_blocks_come_from_entries_that_i
     assert_eq!(store.leased_condition("a"), "True AsExpected");
 }
 
-fn two_blocks() -> Store {
+/// A node with two blocks of the entry main, 10.0.0.0/24.
+pub fn two_blocks() -> Store {
     let mut store = one_node();
     report(&mut store, "a", &[("10.0.0.0/28", 13, None)]);
     check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");

@@ -13,6 +13,15 @@ fn kept(reserved: serde_json::Value) -> Store {
 }
 
 #[track_caller]
+fn network_says(store: &Store, parts: &[&str]) {
+    let status = &store.network.as_ref().unwrap().status;
+    let said = &status.conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
+    for part in parts {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+}
+
+#[track_caller]
 fn says(store: &Store, node: &str, part: &str) {
     let said = &store.node_networks[node].leased.as_ref().unwrap().message;
     assert!(said.contains(part), "{said}");
@@ -62,17 +71,10 @@ fn a_reservation_that_covers_a_living_lease_takes_nothing_and_says_so() {
     store.set_network(network(vec![reserving("10.0.0.0/22", 24, range)]));
     check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
     assert_eq!(store.network_condition("Consistent"), "False ReservedRangeInUse");
-    let status = &store.network.as_ref().unwrap().status;
-    let said = &status.conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
-    for part in [
-        "entry main",
-        "reserved range 10.0.0.0/24",
-        "10.0.0.0/24 of node a",
-        "10.0.1.0/24 of node b",
-        "drain",
-    ] {
-        assert!(said.contains(part), "{said}");
-    }
+    let parts =
+        ["entry main", "reserved range 10.0.0.0/24", "10.0.0.0/24 of node a", "10.0.1.0/24 of node b"];
+    network_says(&store, &parts);
+    network_says(&store, &["2 leases", "a node's first block stays until the node is drained"]);
     // The node that it is kept for waits for its block, and is told who has it.
     store.add_node("z");
     check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
@@ -86,6 +88,41 @@ fn a_reservation_that_covers_a_living_lease_takes_nothing_and_says_so() {
     store.settle();
     store.add_node("a");
     check(&mut store, "a: ~10.0.0.0/24 10.0.2.0/24\nz: 10.0.1.0/24");
+}
+
+#[test]
+fn a_further_block_in_a_reserved_range_is_asked_back_and_stays_while_pods_use_it() {
+    let mut store = growth::two_blocks();
+    growth::report(&mut store, "a", &[("10.0.0.0/28", 5, None), ("10.0.0.16/28", 3, None)]);
+    let range = json!([{ "cidr": "10.0.0.0/28" }, { "cidr": "10.0.0.16/28", "nodeName": "z" }]);
+    store.set_network(growth::spec(vec![reserving("10.0.0.0/24", 28, range)]));
+    store.add_node("z");
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    assert_eq!(growth::asked_back(&store), ["10.0.0.16-28"], "a first block never is");
+    assert_eq!(store.network_condition("Consistent"), "False ReservedRangeInUse");
+    let (first, further) =
+        ("a node's first block stays", "a further block is asked back, and goes when no pod");
+    network_says(&store, &["10.0.0.0/28 of node a, 10.0.0.16/28 of node a", first, further]);
+    assert_eq!(store.leased_condition("z"), "False ReservedBlockTaken");
+    says(&store, "z", "taken by lease 10.0.0.16-28 of node a: a further block is asked back");
+    store.pass(100_000);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    growth::report(&mut store, "a", &[("10.0.0.0/28", 5, None), ("10.0.0.16/28", 0, Some(0))]);
+    growth::meet(&mut store, "10.0.0.16-28");
+    check(&mut store, "a: 10.0.0.0/28\nz: 10.0.0.16/28");
+    network_says(&store, &["covers 1 lease: 10.0.0.0/28 of node a; a node's first block stays"]);
+}
+
+/// It is kept for nobody else.
+#[test]
+fn a_further_block_that_is_reserved_for_its_own_node_is_not_asked_back() {
+    let mut store = growth::two_blocks();
+    growth::report(&mut store, "a", &[("10.0.0.0/28", 5, None), ("10.0.0.16/28", 3, None)]);
+    let range = json!([{ "cidr": "10.0.0.16/28", "nodeName": "a" }]);
+    store.set_network(growth::spec(vec![reserving("10.0.0.0/24", 28, range)]));
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    assert!(growth::asked_back(&store).is_empty());
+    assert_eq!(store.network_condition("Consistent"), "True AsExpected");
 }
 
 #[test]
