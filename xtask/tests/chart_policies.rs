@@ -23,6 +23,7 @@ use tartan_lab::{ApiServer, ApiServerOptions, eventually, eventually_ok};
 const LEASES: &str = "/apis/tartan.network/v1alpha1/subnetleases";
 const NODE_NETWORKS: &str = "/apis/tartan.network/v1alpha1/nodenetworks";
 const NODES: &str = "/api/v1/nodes";
+const ASKED_BACK: &str = "2026-01-01T00:00:00Z";
 
 fn server(options: ApiServerOptions) -> ApiServer {
     let api = ApiServer::start(options).unwrap();
@@ -104,6 +105,13 @@ fn lease_status(node: &str) -> Value {
     json!({ "apiVersion": apply, "kind": kind, "metadata": { "name": name }, "status": { "publicIPs": ["192.0.2.1"] } })
 }
 
+/// The agent's word that no pod has an address of a further block which was asked back.
+fn emptied(lease: &str) -> Ask {
+    let status = json!({ "emptied": ASKED_BACK });
+    let body = json!({ "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease", "metadata": { "name": lease }, "status": status });
+    patch(LEASES, lease, Kind::Apply, body)
+}
+
 fn network_unavailable(status: &str) -> Value {
     json!({ "status": { "conditions": [condition("NetworkUnavailable", status)] } })
 }
@@ -140,6 +148,13 @@ fn an_agents_token_writes_about_its_own_node_and_nothing_else() {
     );
     for (subnet, node) in [("10.244.1.0/24", "node1"), ("10.244.2.0/24", "node2")] {
         apply(&api, &lease(subnet, node));
+    }
+    let (further, further_of_two) = ("10.244.11.0-24", "10.244.12.0-24");
+    for (subnet, node) in [("10.244.11.0/24", "node1"), ("10.244.12.0/24", "node2")] {
+        let mut lease = lease(subnet, node);
+        lease["spec"]["primary"] = json!(false);
+        lease["spec"]["returning"] = json!(ASKED_BACK);
+        apply(&api, &lease);
     }
     let runtime = Rc::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
     let caller =
@@ -187,6 +202,11 @@ fn an_agents_token_writes_about_its_own_node_and_nothing_else() {
         ("a lease's end", &one, main_resource(LEASES, mine, How::Delete), &NO_RIGHT),
         ("a lease replaced", &one, main_resource(LEASES, mine, How::Replace(lease("10.244.1.0/24", "node1"))), &NO_RIGHT),
         ("its lease read", &one, main_resource(LEASES, mine, How::Get), &Allowed),
+        ("the answer that a block is empty", &one, emptied(further), &Allowed),
+        ("the answer for another node's block", &one, emptied(further_of_two), &Refused("may not write the status of 10.244.12.0-24, a lease of node node2")),
+        ("the answer for another node's block, token bound to the Node", &node_bound, emptied(further_of_two), &Refused("a lease of node node2")),
+        ("the answer, no token of a node", &unbound, emptied(further), &UNBOUND),
+        ("the request for a block withdrawn", &one, main_resource(LEASES, further, How::Patch(Kind::Merge, json!({ "spec": { "returning": null } }))), &NO_RIGHT),
         // NodeNetworks.
         ("its NodeNetwork's status", &one, health("node1", json!({ "status": { "peers": 3 } })), &Allowed),
         ("its NodeNetwork's status by server-side apply", &one, patch(NODE_NETWORKS, "node1", Kind::Apply, apply_health("node1", json!([condition("Ready", "True")]))), &Allowed),
@@ -242,6 +262,9 @@ fn an_agents_token_writes_about_its_own_node_and_nothing_else() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), table.len(), wrong.join("\n"));
+
+    let answer = |lease: &str| get(&api, &["sl", lease])["status"].get("emptied").cloned();
+    assert_eq!((answer(further), answer(further_of_two)), (Some(json!(ASKED_BACK)), None));
 
     // The role alone would let an agent relabel any Node: what refuses that is the policy, and nothing else.
     let relabel = node("node2", Kind::Strategic, metadata(json!({ "labels": { "x": "y" } })));
