@@ -31,6 +31,27 @@ pub struct Events {
     metrics: Metrics,
 }
 
+/// What an event is about: an object, and what else has a part in it.
+///
+/// Of events within some minutes that differ in nothing but their notes, only the first is kept, with a count. Where
+/// each is to be read, `related` tells them apart.
+pub struct About {
+    object: ObjectReference,
+    related: Option<ObjectReference>,
+}
+
+impl About {
+    pub fn with_related(object: ObjectReference, related: ObjectReference) -> Self {
+        Self { object, related: Some(related) }
+    }
+}
+
+impl From<ObjectReference> for About {
+    fn from(object: ObjectReference) -> Self {
+        Self { object, related: None }
+    }
+}
+
 impl Events {
     /// Starts the task that writes events. It ends when every sender is gone.
     pub fn start(client: Client, instance: String, metrics: Metrics) -> (Self, JoinHandle<()>) {
@@ -41,22 +62,22 @@ impl Events {
         (Self { to, metrics }, task)
     }
 
-    pub fn warn(&self, about: ObjectReference, reason: &str, action: &str, note: String) {
-        self.send(about, EventType::Warning, reason, action, note);
+    pub fn warn(&self, about: impl Into<About>, reason: &str, action: &str, note: String) {
+        self.send(about.into(), EventType::Warning, reason, action, note);
     }
 
-    pub fn note(&self, about: ObjectReference, reason: &str, action: &str, note: String) {
-        self.send(about, EventType::Normal, reason, action, note);
+    pub fn note(&self, about: impl Into<About>, reason: &str, action: &str, note: String) {
+        self.send(about.into(), EventType::Normal, reason, action, note);
     }
 
     /// The event of a condition: a warning unless it holds, or says that all is well.
     pub fn publish(&self, about: ObjectReference, condition: &Condition, note: String) {
         let well = condition.status == "True" || condition.reason == reason::OK;
         let kind = if well { EventType::Normal } else { EventType::Warning };
-        self.send(about, kind, &condition.reason, &condition.type_, note);
+        self.send(about.into(), kind, &condition.reason, &condition.type_, note);
     }
 
-    fn send(&self, about: ObjectReference, kind: EventType, reason: &str, action: &str, mut note: String) {
+    fn send(&self, about: About, kind: EventType, reason: &str, action: &str, mut note: String) {
         let end = note.floor_char_boundary(LONGEST_NOTE);
         note.truncate(end);
         let event = Event {
@@ -64,9 +85,9 @@ impl Events {
             reason: reason.to_owned(),
             note: Some(note),
             action: action.to_owned(),
-            secondary: None,
+            secondary: about.related,
         };
-        if self.to.try_send((about, event)).is_err() {
+        if self.to.try_send((about.object, event)).is_err() {
             self.metrics.event_dropped();
         }
     }

@@ -18,7 +18,7 @@ use super::{Executor, NetworkVersion, News, Outcome, Overtaken, unless_overtaken
 use crate::{
     client::may_have_happened,
     decide::{DeleteGrounds, DeleteReason, UpdateReason, is_still_free_to_take, is_still_gone},
-    events,
+    events::{self, About},
     world::{Choice, Lease, Meta, Node},
 };
 
@@ -196,22 +196,29 @@ impl Executor {
 
     fn tell_of_deletion(&self, lease: &Lease, node: &str, live: Option<&Node>, why: DeleteReason) {
         let subnet = lease.subnet;
+        let about = |object| {
+            About::with_related(object, events::ours("SubnetLease", &lease.meta.name, &lease.meta.uid))
+        };
+        let about_node = || about(events::node(node, live.map_or("", |node| &node.meta.uid)));
         match why {
             DeleteReason::Expired | DeleteReason::Reassigned => {}
             DeleteReason::Emptied => self.events.note(
-                events::node(node, live.map_or("", |node| &node.meta.uid)),
+                about_node(),
                 "BlockReturned",
                 "Return",
                 format!("no pod had an address of {subnet} any more: the node gave it back"),
             ),
-            DeleteReason::TakenEarly => self.events.warn(
-                events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, &self.decided_by.uid),
-                reason::EXHAUSTED,
-                "Reclaim",
-                format!("{subnet}, held for node {node} that is gone, was needed before its time"),
-            ),
+            DeleteReason::TakenEarly => {
+                let uid = &self.decided_by.uid;
+                self.events.warn(
+                    about(events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, uid)),
+                    reason::EXHAUSTED,
+                    "Reclaim",
+                    format!("{subnet}, held for node {node} that is gone, was needed before its time"),
+                );
+            }
             DeleteReason::BackedOut | DeleteReason::Duplicate => self.events.warn(
-                events::node(node, live.map_or("", |node| &node.meta.uid)),
+                about_node(),
                 if why == DeleteReason::BackedOut { reason::SECOND_IPAM } else { reason::POD_CIDR_MISMATCH },
                 "BackOut",
                 match why {

@@ -1,6 +1,9 @@
 //! What the level-3 tests share: a real API server with our CRDs, and operators as real processes.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+mod agent;
+mod policies;
+
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
@@ -183,7 +186,7 @@ impl Lab {
         self.leases().get(node).and_then(|leases| leases.first().cloned())
     }
 
-    /// `status reason` of a condition.
+    /// `status reason` of a condition; nothing where it or the object is not there.
     pub fn condition<K>(&self, name: &str, kind: &str) -> String
     where
         K: kube::Resource<DynamicType = ()>
@@ -192,16 +195,34 @@ impl Lab {
             + Clone
             + std::fmt::Debug,
     {
-        let Some(object) = self.get::<K>(name) else { return "no object".into() };
-        let object = serde_json::to_value(object).unwrap();
-        let conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned();
-        conditions
-            .unwrap_or_default()
-            .iter()
-            .find(|condition| condition["type"] == kind)
-            .map_or_else(String::new, |c| {
-                format!("{} {}", c["status"].as_str().unwrap(), c["reason"].as_str().unwrap())
-            })
+        let text = |c: Value| format!("{} {}", c["status"].as_str().unwrap(), c["reason"].as_str().unwrap());
+        self.find_condition::<K>(name, kind).map_or_else(String::new, text)
+    }
+
+    /// What a condition says; nothing where it or the object is not there.
+    pub fn condition_message<K>(&self, name: &str, kind: &str) -> String
+    where
+        K: kube::Resource<DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + serde::Serialize
+            + Clone
+            + std::fmt::Debug,
+    {
+        let text = |c: Value| c["message"].as_str().unwrap().to_owned();
+        self.find_condition::<K>(name, kind).map_or_else(String::new, text)
+    }
+
+    fn find_condition<K>(&self, name: &str, kind: &str) -> Option<Value>
+    where
+        K: kube::Resource<DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + serde::Serialize
+            + Clone
+            + std::fmt::Debug,
+    {
+        let object = serde_json::to_value(self.get::<K>(name)?).unwrap();
+        let conditions = object.pointer("/status/conditions")?.as_array()?;
+        conditions.iter().find(|condition| condition["type"] == kind).cloned()
     }
 
     pub fn events_about(&self, kind: &str, name: &str) -> Vec<String> {
@@ -211,6 +232,17 @@ impl Lab {
         };
         let events = self.list::<Event>();
         events.into_iter().filter(about).filter_map(|event| event.reason).collect()
+    }
+
+    /// `reason: message` of each event about the network.
+    pub fn network_events(&self) -> Vec<String> {
+        let events = self.list::<Event>().into_iter();
+        events
+            .filter(|event| event.involved_object.kind.as_deref() == Some("ClusterNetwork"))
+            .map(|event| {
+                format!("{}: {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default())
+            })
+            .collect()
     }
 
     #[track_caller]
