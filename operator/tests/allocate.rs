@@ -13,12 +13,7 @@ mod lab;
 
 use std::time::Instant;
 
-use k8s_openapi::{
-    api::core::v1::{Event, Node},
-    apimachinery::pkg::apis::meta::v1::Time,
-    jiff::{SignedDuration, Timestamp},
-};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Node;
 use lab::{Lab, assert_disjoint, entry, node_networks};
 use serde_json::json;
 use tartan_crds::{BackendType, ClusterNetwork, NetworkPool, NodeNetwork, PodCidrModeInForce, SubnetLease};
@@ -152,169 +147,109 @@ fn an_exhausted_network_says_so_and_uses_an_appended_entry_at_once() {
 }
 
 #[test]
-fn the_family_that_runs_out_is_foreseen_told_and_shown() {
+fn a_node_that_moves_to_a_pool_with_smaller_blocks_keeps_its_own_until_its_node_is_made_anew() {
     let lab = Lab::start();
-    let (six, four) = (entry("six", "fd00:9::/48", 64), entry("four", "10.9.0.0/21", 24));
-    lab.network(json!({ "cidrs": [six, four] }));
-    lab.pool("all", json!({ "nodeSelector": {}, "backend": { "type": "vxlan" } }));
-    unused_a_day_ago(&lab, &[("six", "fd00:9::/48"), ("four", "10.9.0.0/21")]);
-    let operator = lab.operator();
-    lab.until("the operator has counted too", || {
+    lab.network(json!({ "cidrs": [entry("main", "10.244.0.0/22", 24), entry("edge", "10.8.0.0/24", 26)] }));
+    lab.pool("edge", json!({
+        "nodeSelector": { "matchLabels": { "site": "edge" } }, "cidrs": ["edge"], "backend": { "type": "vxlan" },
+    }));
+    let _operator = lab.operator();
+    let at_the_edge = json!({ "metadata": { "labels": { "site": "edge" } } });
+    let told = |node: &str| lab.get::<Node>(node).unwrap().spec.and_then(|spec| spec.pod_cidr);
+    lab.node("far", at_the_edge.clone());
+    lab.node("near", json!({}));
+    for (node, block) in [("far", "10.8.0.0/26"), ("near", "10.244.0.0/24")] {
+        lab.until_leased(node, block);
+        lab.until("its Node is told", || told(node).as_deref() == Some(block));
+    }
+    lab.until("each entry counts blocks of its own size", || {
         let status = lab.get::<ClusterNetwork>("default").unwrap().status.unwrap_or_default();
-        status.cidrs.iter().all(|usage| usage.samples.len() == 2)
+        let figures: Vec<_> = status.cidrs.iter().map(|usage| (usage.capacity, usage.used)).collect();
+        figures == [(4, 1), (4, 1)]
     });
-    let seconds = |family| {
-        operator.metric(&format!("tartan_pool_exhaustion_seconds{{pool=\"all\",family=\"{family}\"}}"))
-    };
 
-    for node in ["a", "b", "c", "d", "e"] {
-        lab.node(node, json!({}));
-    }
-    // Three are left, at the rate of five in an hour.
-    shows(&lab, "10 IPv4 8 5 0 3 30m", "False NearlyExhausted");
-    lab.until("the metric says so", || seconds("IPv4").is_some_and(|s| (2159.0..=2160.0).contains(&s)));
-    assert_eq!(seconds("IPv6"), None);
-    assert_eq!(operator.metric("tartan_pool_blocks_free{pool=\"all\",family=\"IPv6\"}"), Some(65_531.0));
-    tells(
-        &lab,
-        "NearlyExhausted",
-        &[
-            "HasRoom: the IPv4 blocks for pool all last",
-            "HasRoom: the IPv4 blocks for the pool last",
-            "entry four (10.9.0.0/21) lasts",
-        ],
-    );
+    lab.patch::<Node>("near", at_the_edge.clone());
+    lab.until("it is told what a drain would change", || {
+        lab.condition::<NodeNetwork>("near", "Leased") == "True OutsidePool"
+    });
+    let said = lab.condition_message::<NodeNetwork>("near", "Leased");
+    assert!(said.contains("then it gets a /26 of entry edge (10.8.0.0/24)"), "{said}");
+    assert_eq!(lab.get::<SubnetLease>("10.244.0.0-24").unwrap().spec.pool, "edge");
+    assert_eq!(lab.leases()["near"], ["10.244.0.0/24"]);
 
-    for node in ["f", "g", "h"] {
-        lab.node(node, json!({}));
-    }
-    shows(&lab, "16 IPv4 8 8 0 0 now", "False Exhausted");
-    lab.until("the metric says so", || seconds("IPv4") == Some(0.0));
-    assert_eq!(seconds("IPv6"), None);
-    tells(
-        &lab,
-        "Exhausted",
-        &[
-            "HasRoom: no IPv4 block is left for pool all",
-            "HasRoom: no IPv4 block is left for the pool",
-            "entry four (10.9.0.0/21) has no block left",
-        ],
-    );
-
-    let entries = [
-        entry("six", "fd00:9::/48", 64),
-        entry("four", "10.9.0.0/21", 24),
-        entry("more", "10.10.0.0/16", 24),
-    ];
-    lab.patch::<ClusterNetwork>("default", json!({ "spec": { "cidrs": entries } }));
-    shows(&lab, "16 IPv4 264 8 0 256 4w", "True AsExpected");
-}
-
-/// What the operator would have written into the status a day ago. Without it an hour must pass before growth counts:
-/// in the first one a cluster is set up.
-fn unused_a_day_ago(lab: &Lab, entries: &[(&str, &str)]) {
-    let yesterday = Time(Timestamp::now() - SignedDuration::from_hours(24));
-    let usage: Vec<_> = entries
-        .iter()
-        .map(|(name, cidr)| {
-            json!({
-                "name": name, "cidr": cidr, "capacity": 0, "used": 0, "held": 0, "free": 0,
-                "samples": [{ "at": yesterday, "used": 0 }],
-            })
-        })
-        .collect();
-    let networks = lab.all::<ClusterNetwork>();
-    let patch = Patch::Merge(json!({ "status": { "cidrs": usage } }));
-    lab.runtime.block_on(networks.patch_status("default", &PatchParams::default(), &patch)).unwrap();
-}
-
-/// Waits for the tables of a network and its pool `all`. `figures` are the columns from LEASES, which a network has not,
-/// to EXHAUSTED-IN; `room` is the condition of both.
-#[track_caller]
-fn shows(lab: &Lab, figures: &str, room: &str) {
-    let (leases, of_network) = figures.split_once(' ').unwrap();
-    let nodes = leases.parse::<u32>().unwrap() / 2;
-    let expected = [
-        "NAME CIDRS BACKEND FAMILY CAPACITY USED HELD FREE EXHAUSTED-IN ACCEPTED".to_owned(),
-        format!("default fd00:9::/48 vxlan {of_network} True"),
-        "NAME BACKEND PRIORITY NODES LEASES FAMILY CAPACITY USED HELD FREE EXHAUSTED-IN CHANGING ACCEPTED"
-            .to_owned(),
-        format!("all vxlan 0 {nodes} {figures} True"),
-    ];
-    let table = |kind: &str| {
-        let said = lab.api.kubectl(&["get", kind])?.ok()?.stdout;
-        // Without AGE, which is the last.
-        let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().split_last().unwrap().1.join(" ");
-        anyhow::Ok(said.lines().map(line).collect::<Vec<String>>())
-    };
-    tartan_lab::eventually_ok("the tables", lab::PATIENCE, || {
-        let found = [table("clusternetworks")?, table("networkpools")?].concat();
-        anyhow::ensure!(found == expected, "{found:#?} is not {expected:#?}");
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(lab.condition::<ClusterNetwork>("default", "HasRoom"), room);
-    assert_eq!(lab.condition::<NetworkPool>("all", "HasRoom"), room);
-}
-
-/// Waits until the events of a reason begin with these words, and are no others.
-#[track_caller]
-fn tells(lab: &Lab, reason: &str, expected: &[&str]) {
-    tartan_lab::eventually_ok("the events", lab::PATIENCE, || {
-        let events = lab.list::<Event>().into_iter();
-        let of_reason = events.filter(|event| event.reason.as_deref() == Some(reason));
-        let mut notes: Vec<String> = of_reason.filter_map(|event| event.message).collect();
-        notes.sort();
-        let mut pairs = notes.iter().zip(expected);
-        let good = notes.len() == expected.len() && pairs.all(|(note, begin)| note.starts_with(begin));
-        anyhow::ensure!(good, "{reason}: {notes:#?} is not {expected:#?}");
-        Ok(())
-    })
-    .unwrap();
+    lab.delete::<Node>("near");
+    lab.until_leased("near", "~10.244.0.0/24");
+    lab.node("near", at_the_edge);
+    lab.until("it has a block of its pool", || lab.leases()["near"] == ["~10.244.0.0/24", "10.8.0.64/26"]);
+    lab.until("its Node is told that one", || told("near").as_deref() == Some("10.8.0.64/26"));
+    lab.until("nothing is left to say", || {
+        lab.condition::<NodeNetwork>("near", "Leased") == "True AsExpected"
+    });
 }
 
 #[test]
-fn an_entry_is_drained_and_removed_while_nodes_move_on() {
+fn an_entry_is_drained_while_nodes_move_on_and_removed_when_it_is_empty_and_not_before() {
     let lab = Lab::start();
-    lab.network(json!({ "reclaimAfter": "1s", "cidrs": [entry("old", "10.9.0.0/22", 24)] }));
+    lab.protect_network();
+    let (old, new) = (entry("old", "10.9.0.0/22", 24), entry("new", "10.10.0.0/22", 24));
+    lab.network(json!({ "reclaimAfter": "1h", "cidrs": [old] }));
     let operator = lab.operator();
+    let draining = || lab.condition::<ClusterNetwork>("default", "Draining");
+    let usage = || {
+        let status = lab.get::<ClusterNetwork>("default").unwrap().status.unwrap_or_default();
+        let usage = status.cidrs.into_iter().find(|usage| usage.name == "old");
+        usage.map(|usage| (usage.used, usage.held, usage.used_by))
+    };
+    let by_a = || vec!["a".to_owned()];
     lab.node("a", json!({}));
     lab.until_leased("a", "10.9.0.0/24");
-    let mut old = entry("old", "10.9.0.0/22", 24);
-    old["drain"] = json!(true);
-    lab.patch::<ClusterNetwork>(
-        "default",
-        json!({ "spec": { "cidrs": [old, entry("new", "10.10.0.0/22", 24)] } }),
-    );
+    let mut drained = old;
+    drained["drain"] = json!(true);
+    lab.patch::<ClusterNetwork>("default", json!({ "spec": { "cidrs": [drained, new] } }));
+    lab.until("it is in use", || draining() == "True EntryInUse" && usage() == Some((1, 0, by_a())));
     lab.node("b", json!({}));
     lab.until_leased("b", "10.10.0.0/24");
     assert_eq!(lab.lease_of("a").as_deref(), Some("10.9.0.0/24"));
+    let removal = json!({ "spec": { "cidrs": [new] } });
+    let is_refused = || lab.refusal(&removal).is_some_and(|said| said.contains("leases are left in old"));
+    lab.until("the policy is in force", is_refused);
+
     lab.delete::<Node>("a");
+    lab.until("it is held", || draining() == "True EntryInUse" && usage() == Some((0, 1, by_a())));
+    let said = lab.condition_message::<ClusterNetwork>("default", "Draining");
+    assert!(said.contains("1 block held for nodes that are gone (a)"), "{said}");
+    assert!(is_refused(), "{:?}", lab.refusal(&removal));
+
+    lab.patch::<ClusterNetwork>("default", json!({ "spec": { "reclaimAfter": "1s" } }));
     lab.until("the lease is reclaimed", || lab.lease_of("a").is_none());
+    lab.until("it is empty", || draining() == "True EntryEmpty" && usage() == Some((0, 0, vec![])));
     lab.node("a", json!({}));
     lab.until_leased("a", "10.10.1.0/24");
-    lab.patch::<ClusterNetwork>(
-        "default",
-        json!({ "spec": { "cidrs": [entry("new", "10.10.0.0/22", 24)] } }),
-    );
+    assert_eq!(lab.refusal(&removal), None);
+    lab.patch::<ClusterNetwork>("default", removal);
     lab.until("its figures are gone", || {
         operator.page("/metrics").is_some_and(|page| !page.contains("entry=\"old\""))
     });
+    lab.until("nothing is drained", || draining() == "False AsExpected");
     assert_eq!(lab.condition::<ClusterNetwork>("default", "Consistent"), "True AsExpected");
 }
 
 #[test]
 fn auto_adopts_what_another_ipam_wrote_and_stays_so() {
     let lab = Lab::start();
-    lab.network(json!({ "cidrs": [entry("main", "10.244.0.0/16", 24)] }));
+    let mut main = entry("main", "10.244.0.0/16", 24);
+    main["reserved"] = json!([{ "cidr": "10.244.9.0/24" }]);
+    lab.network(json!({ "cidrs": [main] }));
     lab.node("has", json!({ "spec": { "podCIDR": "10.244.7.0/24", "podCIDRs": ["10.244.7.0/24"] } }));
     lab.node("waits", json!({}));
     lab.node("odd", json!({ "spec": { "podCIDR": "172.16.0.0/24", "podCIDRs": ["172.16.0.0/24"] } }));
+    lab.node("kept", json!({ "spec": { "podCIDR": "10.244.9.0/24", "podCIDRs": ["10.244.9.0/24"] } }));
     let _operator = lab.operator();
     lab.until_leased("has", "10.244.7.0/24");
     lab.until("each node knows why it waits", || {
         lab.condition::<NodeNetwork>("waits", "Leased") == "False WaitingForPodCIDR"
             && lab.condition::<NodeNetwork>("odd", "Leased") == "False PodCIDROutsideEntries"
+            && lab.condition::<NodeNetwork>("kept", "Leased") == "False PodCIDRReserved"
             && lab.events_about("Node", "odd") == ["PodCIDROutsideEntries"]
     });
     let mode =
