@@ -226,7 +226,7 @@ pub struct SubnetLeaseStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 576, max = 65535))]
     pub mtu: Option<i32>,
-    /// Version of the rules by which the agent chooses the path of a pair; the lower one of both rules.
+    /// Version of the rules by which the agent chooses the path of a pair. There is one so far.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub pairing_version: i32,

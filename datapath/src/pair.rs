@@ -41,8 +41,8 @@ use crate::{
     rotation,
 };
 
-/// Version of the rules in this file, published in the lease. Where two nodes differ, the lower one's
-/// rules hold for the pair; this is the first version, so there is nothing to choose yet.
+/// Version of the rules in this file. There is one, and no verdict depends on it: it is published in the lease so that
+/// agents with other rules can tell, and keep these for pairs with nodes that have no others.
 pub const PAIRING_VERSION: u32 = 1;
 
 /// How packets go to a peer.

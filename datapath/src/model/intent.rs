@@ -237,7 +237,7 @@ pub struct Side {
     pub tunnel_sources: Vec<IpAddr>,
     /// Prefixes on the uplink.
     pub uplink_prefixes: Vec<IpNetwork>,
-    /// Rules by which this node's agent chooses; the lower one of both rules.
+    /// Version of the rules by which this node's agent chooses. There is one so far.
     pub pairing_version: u32,
     /// Encrypting backends: every node of its pool sends encrypted, so nothing of its pairs may come in clear.
     pub sealed: bool,
