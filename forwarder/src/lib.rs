@@ -27,4 +27,4 @@ pub mod queue;
 mod socket;
 pub mod split;
 pub mod table;
-mod workers;
+pub mod workers;

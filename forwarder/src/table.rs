@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    iter::successors,
     net::Ipv4Addr,
 };
 
@@ -75,16 +76,18 @@ impl Table {
 
     /// The number of the peer that has `address`.
     pub fn look_up(&self, address: Ipv4Addr) -> Option<u32> {
+        self.walk(address).last()?.checked_sub(1)
+    }
+
+    /// The entries on the way down to `address`, of which the last one is its own.
+    fn walk(&self, address: Ipv4Addr) -> impl Iterator<Item = u32> {
         let [a, b, c, d] = address.octets();
-        let mut entry = self.root.get(usize::from(u16::from_be_bytes([a, b]))).copied().unwrap_or(NONE);
-        for byte in [c, d] {
-            if entry & BELOW == 0 {
-                break;
-            }
-            let level = self.levels.get((entry & !BELOW) as usize);
-            entry = level.and_then(|level| level.get(usize::from(byte))).copied().unwrap_or(NONE);
-        }
-        entry.checked_sub(1)
+        let mut below = [c, d].into_iter();
+        let top = self.root.get(usize::from(u16::from_be_bytes([a, b]))).copied();
+        successors(top, move |entry| {
+            let number = (entry & BELOW != 0).then_some((entry & !BELOW) as usize)?;
+            self.levels.get(number)?.get(usize::from(below.next()?)).copied()
+        })
     }
 
     pub fn peer(&self, number: u32) -> Option<Peer> {
@@ -218,7 +221,57 @@ mod tests {
         assert_eq!(table.peer_at("192.0.2.9".parse().unwrap()), table.peer_at("192.0.2.1".parse().unwrap()));
     }
 
+    /// So many peers, each with a /24 of pods and a further address of its own.
+    fn routes(count: u32) -> Vec<UdpRoute> {
+        let of = |subnet: u32, length, gateway: u32| UdpRoute {
+            subnet: Ipv4Network::new(subnet.into(), length).unwrap(),
+            gateway: gateway.into(),
+            source: None,
+        };
+        let (pods, nodes, further) = (0x0a00_0000, 0xac10_0000, 0xc0a8_0000);
+        (0..count)
+            .flat_map(|number| {
+                let node = nodes + number;
+                [of(pods + (number << 8), 24, node), of(further + number, 32, node)]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_look_up_reads_as_much_among_ten_thousand_peers_as_among_ten() {
+        for count in [10, 1_000, 10_000] {
+            let routes = routes(count);
+            let table = Table::new(&routes);
+            assert_eq!((table.peers(), table.subnets()), (count as usize, 2 * count as usize));
+            for route in &routes {
+                let last = route.subnet.broadcast();
+                let found = table.look_up(last).and_then(|number| table.peer(number));
+                assert_eq!(found.map(|peer| peer.address), Some(route.gateway), "{last} of {count}");
+                let deep = if route.subnet.prefix() <= 24 { 2 } else { 3 };
+                assert_eq!(table.walk(last).count(), deep, "{last} of {count}");
+            }
+            // As deep as the last one, without a route; and what is no peer's at all.
+            assert_eq!(table.walk("192.168.255.254".parse().unwrap()).count(), 2, "{count}");
+            assert_eq!(table.walk("203.0.113.1".parse().unwrap()).count(), 1, "{count}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_look_up_reads_more_than_three_entries(
+            prefixes in prop::collection::vec((any::<u32>(), 0u8..=32), 0..40), more: [u32; 4],
+        ) {
+            let routes: Vec<UdpRoute> = prefixes.iter().map(|(address, length)| {
+                let subnet = Ipv4Network::new((*address).into(), *length).unwrap();
+                let subnet = Ipv4Network::new(subnet.network(), *length).unwrap();
+                UdpRoute { subnet, gateway: Ipv4Addr::LOCALHOST, source: None }
+            }).collect();
+            let table = Table::new(&routes);
+            for address in prefixes.iter().map(|(address, _)| *address).chain(more) {
+                prop_assert!(table.walk(address.into()).count() <= 3);
+            }
+        }
+
         #[test]
         fn it_says_what_a_search_through_all_routes_says(
             // Few bits, so that prefixes contain each other.
