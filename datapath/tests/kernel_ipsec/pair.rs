@@ -25,7 +25,7 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         write_key(folder, KEY);
         let mut daemon = Daemon::start(folder, None);
         let mut kernel = open(folder);
-        let intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
+        let mut intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
         settle(&mut kernel, &intent).await;
         until("the first answer", || answered(2) == 2);
         until("the capture to see ESP", || capture.lines("ESP(spi=") > 0);
@@ -71,6 +71,19 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         assert_eq!(answered(10), 0);
         settle(&mut kernel, &intent).await;
         until("packets after all that", || answered(4) == 4);
+
+        // ESP in UDP, though no translation of addresses is on the way. The daemons talk on the same port: what is not ESP
+        // there begins with four zeroes (RFC 3948 section 2.2), which tcpdump calls `NONESP-encap`.
+        let bare = || capture.lines("192.0.2.11 > 192.0.2.21: ESP(spi=");
+        let in_udp = || capture.lines("192.0.2.11.4500 > 192.0.2.21.4500: UDP-encap: ESP(spi=");
+        assert!(bare() > 0 && in_udp() == 0, "before it is asked for");
+        intent.ipsec.udp_encapsulation = true;
+        settle(&mut kernel, &intent).await;
+        until("the capture to see ESP in UDP", || answered(2) == 2 && in_udp() > 0);
+        let (bare_before, begun) = (bare(), in_udp());
+        assert_eq!(answered(20), 20);
+        until("the capture to see all of it", || in_udp() >= begun + 20);
+        assert_eq!(bare(), bare_before, "ESP that is not in UDP");
 
         // The peer is gone from the leases.
         let mut alone = intent.clone();
