@@ -289,10 +289,15 @@ impl Session {
 
     /// A request that is answered by success or failure.
     async fn order<T: Serialize>(&mut self, command: &'static str, message: T) -> Result<(), IkeError> {
+        self.demand(command, message).await.map(drop)
+    }
+
+    /// The same, and what else the answer says.
+    async fn demand<T: Serialize>(&mut self, command: &'static str, message: T) -> Result<Answer, IkeError> {
         let answer: Answer = self.ask(command, message).await?;
         if answer.success || command == "terminate" {
             // One that has ended by itself has ended.
-            return Ok(());
+            return Ok(answer);
         }
         Err(IkeError::Refused { command, message: answer.errmsg })
     }

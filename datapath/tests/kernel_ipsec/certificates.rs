@@ -136,6 +136,17 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
         assert!(found.len() == 1 && found[0].contains("ike-renewal-unfit"), "{found:?}");
         anew(&daemon, &other);
         until("packets by the one of before", || answered(2) == 2);
+        // So is one whose key is of before, as while both are being written.
+        install("here", folder);
+        settle(&mut kernel, &intent).await;
+        fs::remove_file(folder.join("tls.crt")).unwrap();
+        fs::copy(made("renewed").join("tls.crt"), folder.join("tls.crt")).unwrap();
+        for _ in 0..2 {
+            let found = failures(&mut kernel, &intent).await;
+            assert!(found.len() == 1 && found[0].contains("ike-renewal-unfit"), "{found:?}");
+        }
+        anew(&daemon, &other);
+        until("packets by the one of before", || answered(2) == 2);
         // Nor does a key that the daemon refuses take away what it has.
         install("here", folder);
         fs::set_permissions(folder.join("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();

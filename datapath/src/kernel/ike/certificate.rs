@@ -30,6 +30,9 @@ pub(super) struct Certificates {
     pub(super) trusted: Vec<String>,
     /// The node's first.
     pub(super) own: Vec<String>,
+    /// By which the daemon calls the key that belongs to the node's certificate: the SHA-1 of its public key, in
+    /// hexadecimal.
+    pub(super) key_id: String,
     pub(super) key: Secret,
 }
 
@@ -49,14 +52,35 @@ pub(super) fn certificates(
     }
     let trusted = chain(directory.join(TRUSTED), &trusted)?;
     let own = chain(directory.join(OWN), &own)?;
-    if let Some(leaf) = own.first() {
-        check(&directory.join(OWN), leaf, node, now)?;
-    }
+    let Some(leaf) = own.first() else { return Err(unfit(directory.join(OWN), NO_CERTIFICATE)) };
+    check(&directory.join(OWN), leaf, node, now)?;
+    let key_id = key_id(leaf);
     let texts = |chain: Vec<Certificate>, file: &str| {
         let text = chain.iter().map(|one| one.to_pem(LineEnding::LF)).collect::<Result<Vec<_>, _>>();
         text.map_err(|_| unfit(directory.join(file), NO_CERTIFICATE))
     };
-    Ok(Certificates { name, trusted: texts(trusted, TRUSTED)?, own: texts(own, OWN)?, key: Secret(key) })
+    let (trusted, own) = (texts(trusted, TRUSTED)?, texts(own, OWN)?);
+    Ok(Certificates { name, trusted, own, key_id, key: Secret(key) })
+}
+
+impl Certificates {
+    /// `loaded` is what the daemon calls the key in `directory`, if it tells.
+    pub(super) fn check_key(&self, directory: &Path, loaded: Option<&str>) -> Result<(), IkeKeyError> {
+        if loaded.is_some_and(|loaded| !loaded.eq_ignore_ascii_case(&self.key_id)) {
+            return Err(unfit(
+                directory.join(KEY),
+                format!("must be the private key of the certificate in {OWN}"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A name, as in RFC 5280 section 4.2.1.2 (1): no security hangs on it.
+fn key_id(leaf: &Certificate) -> String {
+    let key = leaf.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, key);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Until when the node's certificate is valid, where one can be read.
@@ -170,6 +194,24 @@ mod tests {
         fs::write(folder.join(OWN), "no certificate").unwrap();
         fs::write(&path, "-----BEGIN PRIVATE KEY-----\n").unwrap();
         says("node1", 0, "tls.crt must hold certificates in PEM");
+    }
+
+    /// openssl gives a certificate its key's identifier, made in the same way.
+    #[test]
+    fn a_key_must_be_its_certificates() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write(folder, "subjectAltName=DNS:node1", "1");
+        let words = ["x509", "-in", OWN, "-noout", "-ext", "subjectKeyIdentifier"];
+        let output = Command::new("openssl").args(words).current_dir(folder).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        let id = told.lines().nth(1).unwrap().trim().replace(':', "");
+        let found = certificates(folder, "node1", SystemTime::now()).unwrap();
+        for (loaded, fits) in [(Some(id.as_str()), true), (Some(&"0".repeat(40)), false), (None, true)] {
+            let fault = found.check_key(folder, loaded).err().map(|error| error.to_string());
+            assert_eq!(fault.is_none(), fits, "{loaded:?}: {fault:?}");
+            assert!(fault.is_none_or(|fault| fault.contains("tls.key must be the private key")));
+        }
     }
 
     #[test]

@@ -72,10 +72,13 @@ impl Session {
             }
             IkeCredentials::Certificate { node } => {
                 let found = certificates(&files.certificates, node, SystemTime::now()).map_err(unfit)?;
+                let key = self.load_key(&found).await?;
+                found.check_key(&files.certificates, key.as_deref()).map_err(unfit)?;
                 if renews {
                     // What the daemon refuses costs nothing that it has.
                     self.load_certificates(&found).await?;
                     self.forget_certificates().await?;
+                    self.load_key(&found).await?;
                 }
                 self.load_certificates(&found).await?;
                 self.order("load-shared", LoadShared::note(&found.name)).await?;
@@ -85,6 +88,11 @@ impl Session {
         self.unload_keys(Some(&name)).await
     }
 
+    /// What the daemon calls it. A key without its certificate proves nothing, so one that is not taken may stay.
+    async fn load_key(&mut self, found: &Certificates) -> Result<Option<String>, IkeError> {
+        Ok(self.demand("load-key", LoadKey::of(&found.key.0)).await?.id)
+    }
+
     async fn load_certificates(&mut self, found: &Certificates) -> Result<(), IkeError> {
         for text in &found.trusted {
             self.order("load-cert", LoadCertificate::trusted(text)).await?;
@@ -92,7 +100,7 @@ impl Session {
         for text in &found.own {
             self.order("load-cert", LoadCertificate::own(text)).await?;
         }
-        self.order("load-key", LoadKey::of(&found.key.0)).await
+        Ok(())
     }
 
     pub(super) async fn unload_credentials(&mut self) -> Result<(), IkeError> {

@@ -22,6 +22,9 @@ pub(super) struct Answer {
     pub(super) success: bool,
     #[serde(default)]
     pub(super) errmsg: String,
+    /// Of a private key that was loaded: the SHA-1 of its public key, in hexadecimal.
+    #[serde(default)]
+    pub(super) id: Option<String>,
 }
 
 fn yes() -> bool {
