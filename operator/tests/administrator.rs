@@ -110,7 +110,9 @@ fn what_is_edited_in_a_lease_without_another_holder_is_put_back_with_an_event() 
     lab.node("a", json!({}));
     lab.until_leased("a", "10.0.0.0/24");
     let before = lab.get::<SubnetLease>(OF_A).unwrap().spec;
-    kubectl_patch(&lab, OF_A, json!({ "spec": { "mtu": 9000, "primary": false, "nodeUID": "nonsense" } }));
+    let keys = ["hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="];
+    let edit = json!({ "mtu": 9000, "primary": false, "nodeUID": "nonsense", "wireguardKeys": keys });
+    kubectl_patch(&lab, OF_A, json!({ "spec": edit }));
     lab.until("it says again what was decided", || lab.get::<SubnetLease>(OF_A).unwrap().spec == before);
     kubectl_patch(&lab, OF_A, json!({ "spec": { "pool": "nowhere" } }));
     lab.until("the pool too", || lab.get::<SubnetLease>(OF_A).unwrap().spec == before);

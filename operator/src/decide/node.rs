@@ -13,7 +13,7 @@ use super::{
     draft::{Draft, Verdict},
     growth,
     layout::Membership,
-    remarks,
+    remarks, restore,
 };
 use crate::world::{Choice, Lease, Node};
 
@@ -114,7 +114,10 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
         return if draft.is_leased(cidr) {
             Share::Refused(Problem::new(
                 reason::POD_CIDR_TAKEN,
-                format!("the Node's podCIDR {cidr} overlaps a lease of another size"),
+                format!(
+                    "the Node's podCIDR {cidr} overlaps a lease of another size: two IPAMs give out one range; turn one off, \
+                     delete this Node and let it join again"
+                ),
             ))
         } else if draft.layout.entry_of(cidr).is_none() {
             Share::Refused(Problem::new(
@@ -137,7 +140,8 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
                 ),
             ))
         } else {
-            draft.create(node, membership, (cidr, Choice::PodCidr), true);
+            let chosen = if has_had(draft, node, cidr) { Choice::Restored } else { Choice::PodCidr };
+            draft.create(node, membership, (cidr, chosen), true);
             Share::Pending
         };
     };
@@ -162,11 +166,19 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
         (holder, _) => Share::Refused(Problem::new(
             reason::POD_CIDR_TAKEN,
             format!(
-                "the Node's podCIDR {cidr} is leased to node {}: two IPAMs give out one range",
+                "the Node's podCIDR {cidr} is leased to node {}: two IPAMs give out one range; turn one off, delete this Node \
+                 and let it join again",
                 holder.unwrap_or("(unreadable)")
             ),
         )),
     }
+}
+
+/// Whether the node held a block that its podCIDRs name: podCIDRs of ours were written after the lease, and its agent
+/// reports the blocks that it has.
+fn has_had(draft: &Draft<'_>, node: &Node, block: Cidr) -> bool {
+    !node.has_foreign_pod_cidrs()
+        || restore::report(draft.world, node).iter().any(|figures| figures.subnet == block)
 }
 
 /// Leases of this node that its podCIDRs do not name: gone where nothing uses them.

@@ -50,6 +50,9 @@ impl Executor {
         match self.leases.create(&params, &object).await {
             Ok(created) => {
                 tracing::info!(node = spec.node_name, subnet = %spec.subnet, pool = spec.pool, "leased");
+                if chosen == Choice::Restored {
+                    self.tell_of_restoration(spec, created.metadata.uid.as_deref().unwrap_or_default());
+                }
                 news.extend(read(created));
                 Ok(Outcome::Done)
             }
@@ -89,19 +92,12 @@ impl Executor {
                 return Ok(Outcome::Overtaken);
             }
         }
-        let mut wanted = json!(spec);
-        for optional in ["mtu", "nodeAddresses", "returning", "releasedAt"] {
-            // A merge patch removes what is null and keeps what is absent.
-            if let Some(fields) = wanted.as_object_mut() {
-                fields.entry(optional).or_insert(Value::Null);
-            }
-        }
         // The label of a pool whose name is too long for one is null: that of the pool before goes.
         let labels: Map<String, Value> = [label::NODE, label::POOL, label::FAMILY]
             .into_iter()
             .map(|name| (name.to_owned(), json!(labels.get(name))))
             .collect();
-        let outcome = self.patch_lease(lease, &labels, &wanted, news).await?;
+        let outcome = self.patch_lease(lease, &labels, &whole(spec), news).await?;
         if outcome == Outcome::Done {
             tracing::info!(
                 node = spec.node_name,
@@ -113,7 +109,10 @@ impl Executor {
         }
         if outcome == Outcome::Done && why == UpdateReason::Edited {
             let about = events::ours("SubnetLease", &lease.name, &lease.uid);
-            let note = format!("the spec of {} was edited; it says again what was decided", spec.subnet);
+            let note = format!(
+                "the spec of {} was edited; it says again what was decided by ClusterNetwork and NetworkPools: change these",
+                spec.subnet
+            );
             self.events.warn(about, reason::LEASE_EDITED, "Restore", note);
         }
         Ok(outcome)
@@ -192,6 +191,16 @@ impl Executor {
                 Err(error)
             }
         }
+    }
+
+    fn tell_of_restoration(&self, spec: &SubnetLeaseSpec, uid: &str) {
+        let SubnetLeaseSpec { subnet, node_name, .. } = spec;
+        let note = format!(
+            "the lease of {subnet} was deleted while node {node_name} has the block, and was made again; others have no path \
+             there until its agent has published itself anew; to take a block from a node, drain it and delete its Node"
+        );
+        let about = events::ours("SubnetLease", &subnet.object_name(), uid);
+        self.events.warn(about, reason::LEASE_RESTORED, "Restore", note);
     }
 
     fn tell_of_deletion(&self, lease: &Lease, node: &str, live: Option<&Node>, why: DeleteReason) {
@@ -283,6 +292,20 @@ impl Executor {
     }
 }
 
+/// Fields that are left out of a spec where there is nothing to say.
+const OPTIONAL: [&str; 5] = ["mtu", "nodeAddresses", "wireguardKeys", "returning", "releasedAt"];
+
+/// A spec as a merge patch that leaves nothing of the one before: that removes what is null and keeps what is absent.
+fn whole(spec: &SubnetLeaseSpec) -> Value {
+    let mut wanted = json!(spec);
+    if let Some(fields) = wanted.as_object_mut() {
+        for optional in OPTIONAL {
+            fields.entry(optional).or_insert(Value::Null);
+        }
+    }
+    wanted
+}
+
 fn overtaken_news(name: String, overtaken: Overtaken) -> News {
     match overtaken {
         Overtaken::Gone => News::NoLease(name),
@@ -292,4 +315,39 @@ fn overtaken_news(name: String, overtaken: Overtaken) -> News {
 
 fn read(object: DynamicObject) -> Option<News> {
     Lease::parse(object).map(|lease| News::Lease(Box::new(lease)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tartan_crds::LeaseBackend;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_names_every_field_of_a_spec_so_that_none_is_left_of_the_one_before() {
+        let time = Some(Time(Timestamp::UNIX_EPOCH));
+        let full = SubnetLeaseSpec {
+            node_name: "a".into(),
+            node_uid: "u".into(),
+            subnet: "10.0.0.0/24".parse().unwrap(),
+            pool: "default".into(),
+            primary: true,
+            backend: LeaseBackend::default(),
+            node_addresses: vec!["192.0.2.1".parse().unwrap()],
+            wireguard_keys: vec!["key".into()],
+            mtu: Some(1400),
+            returning: time.clone(),
+            released_at: time,
+        };
+        let bare = SubnetLeaseSpec {
+            node_addresses: vec![],
+            wireguard_keys: vec![],
+            mtu: None,
+            returning: None,
+            released_at: None,
+            ..full.clone()
+        };
+        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&whole(&bare)), names(&json!(full)));
+    }
 }

@@ -17,7 +17,7 @@ pub enum Choice {
     Reserved,
     /// The node had it before, and lost its lease.
     HadBefore,
-    /// Pods of the node used it although its lease was gone.
+    /// The node had it, and somebody deleted its lease.
     Restored,
     /// A further block, since the node's addresses ran low.
     Further,

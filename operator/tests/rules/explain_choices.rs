@@ -49,8 +49,10 @@ fn a_lease_that_was_deleted_is_made_again_as_the_pod_cidrs_that_we_wrote_say() {
     store.add_node("a");
     store.settle();
     store.remove_lease("10.0.0.0-24");
-    let next = "lease 10.0.0.0/24: which the Node's podCIDRs name";
-    check(store, next, Choice::PodCidr, "leased just now because it was in the Node's podCIDRs");
+    let next = "lease 10.0.0.0/24: which it has already, and whose lease was deleted";
+    let why =
+        format!("leased just now because the node had it already, and its lease had been deleted{WRITTEN}");
+    check(store, next, Choice::Restored, &why);
 }
 
 #[test]
@@ -74,8 +76,8 @@ fn the_block_that_pods_use_although_its_lease_is_gone() {
     growth::report(&mut store, "b", &[("10.0.0.16/28", 0, None)]);
     growth::report(&mut store, "a", &[("10.0.0.0/28", 5, None)]);
     store.remove_lease("10.0.0.0-28");
-    let next = "lease 10.0.0.0/28: which pods of it use although its lease is gone";
-    let why = "leased just now because pods of the node used it although its lease was gone";
+    let next = "lease 10.0.0.0/28: which it has already, and whose lease was deleted";
+    let why = "leased just now because the node had it already, and its lease had been deleted";
     check(store, next, Choice::Restored, why);
 }
 

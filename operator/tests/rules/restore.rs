@@ -1,5 +1,7 @@
 //! Leases that are gone while pods have addresses of their blocks: deleted by hand, or younger than the backup.
 
+use tartan_operator::world::Choice;
+
 use super::*;
 
 /// Node a with two blocks, which says how many addresses of each pods have.
@@ -46,6 +48,35 @@ fn a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses() {
             assert!(store.settle().actions.is_empty(), "{mode} {gone:?}");
         }
     }
+}
+
+#[test]
+fn only_a_block_that_its_node_had_is_said_to_be_restored() {
+    let restored = |store: &Store| -> Vec<(String, bool)> {
+        let actions = decide(&store.world(), store.now).actions.into_iter();
+        actions
+            .filter_map(|action| match action {
+                Action::CreateLease { spec, chosen, .. } => {
+                    Some((spec.subnet.to_string(), chosen == Choice::Restored))
+                }
+                _ => None,
+            })
+            .collect()
+    };
+    let block = || "10.0.0.0/28".to_owned();
+    for (mode, pod_cidrs) in [("Mirror", None), ("Adopt", Some("10.0.0.0/28"))] {
+        let mut store = Store::default()
+            .with_network(json!({ "cidrs": [entry("main", "10.0.0.0/24", 28)], "podCIDRMode": mode }));
+        store.add_node_with("a", |node| node.pod_cidrs.extend(pod_cidrs.map(str::to_owned)));
+        assert_eq!(restored(&store), [(block(), false)], "{mode}");
+        check(&mut store, "a: 10.0.0.0/28");
+        report(&mut store, "a", &[("10.0.0.0/28", 0)]);
+        store.remove_lease("10.0.0.0-28");
+        assert_eq!(restored(&store), [(block(), true)], "{mode}");
+    }
+    let mut store = grown("Ignore");
+    store.remove_lease("10.0.0.16-28");
+    assert_eq!(restored(&store), [("10.0.0.16/28".to_owned(), true)]);
 }
 
 #[test]

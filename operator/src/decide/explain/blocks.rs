@@ -52,7 +52,7 @@ fn because(chosen: Choice) -> &'static str {
         Choice::PodCidr => " because it was in the Node's podCIDRs",
         Choice::Reserved => " because it was reserved for the node",
         Choice::HadBefore => " because the node had it before",
-        Choice::Restored => " because pods of the node used it although its lease was gone",
+        Choice::Restored => " because the node had it already, and its lease had been deleted",
         Choice::Further => " because the node's addresses ran low",
     }
 }
@@ -82,7 +82,7 @@ pub fn next(draft: &Draft<'_>, node: &Node, action: &Action) -> Option<String> {
                 Choice::PodCidr => "which the Node's podCIDRs name".to_owned(),
                 Choice::Reserved => format!("which entry {entry} reserves for it"),
                 Choice::HadBefore => "which it had before".to_owned(),
-                Choice::Restored => "which pods of it use although its lease is gone".to_owned(),
+                Choice::Restored => "which it has already, and whose lease was deleted".to_owned(),
                 Choice::Further => format!("a further block, of entry {entry}: its addresses run low"),
             };
             Some(format!("lease {}: {why}", spec.subnet))
