@@ -1,6 +1,6 @@
 //! Bad input, one table: what somebody does wrong, where the answer is, what it names, and the remedy.
 //!
-//! The real API server, the real operator and a real agent on each of two nodes. Every row is provoked while
+//! The real API server with the chart's admission policies, the real operator and a real agent on each of two nodes. Every row is provoked while
 //! packets flow between two pods, and not one may be lost; then the row is mended, and its answer must go away. What
 //! takes a kernel with IPsec is provoked in a virtual machine, by tests/transitions/unfit.rs.
 //! docs/bad-input.md is made from the same rows: `TARTAN_BLESS=1 cargo test -p tartan-node-agent --test bad_input`.
@@ -18,7 +18,10 @@
 mod cluster;
 mod host;
 mod in_a_machine;
+mod ipam;
+mod leases;
 mod objects;
+mod policies;
 mod programs;
 mod scene;
 mod statuses;
@@ -33,7 +36,7 @@ use tartan_lab::traffic::{Echo, Load, LoadOptions};
 
 /// What an administrator does to objects and hosts.
 fn of_administrators() -> Vec<Row> {
-    [objects::rows(), host::rows()].into_iter().flatten().collect()
+    [objects::rows(), leases::rows(), ipam::rows(), host::rows()].into_iter().flatten().collect()
 }
 
 /// What becomes of the backends' programs and keys, and what other nodes publish.

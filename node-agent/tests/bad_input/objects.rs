@@ -3,21 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    scene::{Scene, entry, nothing, pods_entry},
-    table::{Answer, Row},
+    scene::{Scene, entry, pods_entry},
+    table::{Answer, Row, refused},
 };
 
-const NETWORK: &str = "refused by the API server";
-
-/// A change of the ClusterNetwork that is refused.
-const fn refused(
-    input: &'static str,
-    names: &'static str,
-    remedy: &'static str,
-    provoke: fn(&mut Scene) -> String,
-) -> Row {
-    Row { input, at: NETWORK, answer: Answer::Refused, reason: "", names, remedy, provoke, mend: nothing }
-}
+const NO_PODS: &str =
+    "must not meet a range that no pod can have an address of: loopback, link-local, multicast";
 
 fn cidrs(scene: &Scene, entries: &[Value]) -> String {
     scene.network_refusal(&json!({ "cidrs": entries }))
@@ -84,6 +75,33 @@ fn admission() -> Vec<Row> {
             "nodeMaskSize must lie between the entry's own length and 30 (IPv4) or 126 (IPv6)",
             |scene| cidrs(scene, &[pods_entry(), entry("six", "fd00:10:244::/48", 24)]),
         ),
+        refused(
+            "IPv6 blocks without room for a pod",
+            "spec.cidrs[1].nodeMaskSize",
+            "should be less than or equal to 126",
+            |scene| cidrs(scene, &[pods_entry(), entry("six", "fd00:10:244::/120", 127)]),
+        ),
+        refused(
+            "a range of which no pod can have an address (loopback)",
+            "spec.cidrs[1]",
+            NO_PODS,
+            |scene| cidrs(scene, &[pods_entry(), entry("more", "127.16.0.0/16", 24)]),
+        ),
+        refused(
+            "a range of which no pod can have an address (link-local)",
+            "spec.cidrs[1]",
+            NO_PODS,
+            |scene| cidrs(scene, &[pods_entry(), entry("more", "fe80::/64", 80)]),
+        ),
+        refused("a range in which some addresses are multicast", "spec.cidrs[1]", NO_PODS, |scene| {
+            cidrs(scene, &[pods_entry(), entry("more", "192.0.0.0/2", 22)])
+        }),
+        refused(
+            "an entry of more blocks than can be kept count of",
+            "spec.cidrs[1]",
+            "an entry may hold at most 2^20 blocks: choose a smaller nodeMaskSize",
+            |scene| cidrs(scene, &[pods_entry(), entry("more", "fd00:10:244::/48", 69)]),
+        ),
         refused("an entry is changed", "spec.cidrs", "append a new entry, and drain the old one", |scene| {
             cidrs(scene, &[entry("pods", "10.244.0.0/16", 25)])
         }),
@@ -104,15 +122,6 @@ fn admission() -> Vec<Row> {
             "spec.cidrs[0]",
             "its length must be the entry's nodeMaskSize",
             |scene| cidrs(scene, &[reserving(json!([{ "cidr": "10.244.9.0/25", "nodeName": "node9" }]))]),
-        ),
-        refused(
-            "a lease is given to another node by hand",
-            "spec.nodeName",
-            "drain that one and delete its Node, and the block is given to others",
-            |scene| {
-                let patch = json!({ "spec": { "nodeName": "node1" } }).to_string();
-                scene.refusal(&["patch", &scene.lease_of("node2"), "--type=merge", "-p", &patch])
-            },
         ),
         refused(
             "an unknown backend",
@@ -195,6 +204,19 @@ fn pools() -> Vec<Row> {
             },
         ),
         pool(
+            "a pool of a higher priority takes all nodes of another",
+            "first",
+            ("Accepted", "True", "NoNodesMatch"),
+            ("no node is in the pool", "see spec.nodeSelector and priority"),
+            |scene| {
+                let linux = json!({ "matchLabels": { "kubernetes.io/os": "linux" } });
+                scene.kubectl(&["label", "node", "node2", "kubernetes.io/os=linux", "--overwrite"]);
+                scene.pool("first", &rack(json!({ "nodeSelector": linux })));
+                scene.pool("greedy", &rack(json!({ "nodeSelector": linux, "priority": 5 })));
+                String::new()
+            },
+        ),
+        pool(
             "two pools claim one entry",
             "second",
             ("Accepted", "False", "EntryClaimedTwice"),
@@ -262,48 +284,6 @@ fn operator() -> Vec<Row> {
             },
         },
         Row {
-            input: "another IPAM gives a Node a podCIDR that is no block of an entry",
-            at: "condition of the NodeNetwork",
-            answer: Answer::Condition("nodenetwork", "node9", "Leased", "False"),
-            reason: "PodCIDROutsideEntries",
-            names: "the Node's podCIDR 10.99.0.0/24 is not a block of any entry",
-            remedy: "append an entry that has it as one of its blocks",
-            provoke: |scene| {
-                scene.patch_network(&json!({ "podCIDRMode": "Adopt" }));
-                scene.add_node(
-                    "node9",
-                    &json!({}),
-                    &json!({ "podCIDR": "10.99.0.0/24", "podCIDRs": ["10.99.0.0/24"] }),
-                );
-                String::new()
-            },
-            mend: |scene| {
-                scene.kubectl(&["delete", "node", "node9"]);
-                scene.patch_network(&json!({ "podCIDRMode": "Mirror" }));
-            },
-        },
-        Row {
-            input: "an entry is drained and removed while leases are in it",
-            at: "condition of the ClusterNetwork; Degraded of each NodeNetwork concerned",
-            answer: network("Consistent"),
-            reason: "EntryInUse",
-            names: "lie in no entry",
-            remedy: "put the removed entry back with drain: true",
-            provoke: |scene| {
-                let mut drained = pods_entry();
-                drained["drain"] = true.into();
-                let spare = entry("spare", "10.245.0.0/16", 24);
-                scene.patch_network(&json!({ "cidrs": [drained, spare] }));
-                scene.patch_network(&json!({ "cidrs": [spare] }));
-                scene.cluster.wait_for_condition("node2", "Degraded", "True", "EntryInUse");
-                String::new()
-            },
-            mend: |scene| {
-                scene.entries(&[]);
-                scene.cluster.wait_for_condition("node2", "Degraded", "False", "AsExpected");
-            },
-        },
-        Row {
             input: "a reservation covers a living lease",
             at: "condition of the ClusterNetwork",
             answer: network("Consistent"),
@@ -335,6 +315,20 @@ fn operator() -> Vec<Row> {
                 scene.delete_pools();
                 scene.entries(&[]);
             },
+        },
+        Row {
+            input: "a pool claims the entry that nodes outside of it have leases of",
+            at: "condition of the NodeNetwork",
+            answer: Answer::Condition("nodenetwork", "node2", "Leased", "True"),
+            reason: "OutsidePool",
+            names: "does not belong to the entries of pool default",
+            remedy: "until it is drained and its Node deleted; then it gets no IPv4 addresses, since the pool has no entry of them",
+            provoke: |scene| {
+                let nobody = json!({ "matchLabels": { "no": "one" } });
+                scene.pool("claimer", &rack(json!({ "nodeSelector": nobody, "cidrs": ["pods"] })));
+                String::new()
+            },
+            mend: |scene| scene.delete_pools(),
         },
         Row {
             input: "an annotation that can't be read",

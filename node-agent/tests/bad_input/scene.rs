@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tartan_lab::{ApiServer, Node, Pod, Process, eventually_ok, traffic::Echo};
+use tartan_lab::{ApiServer, Node, Output, Pod, Process, eventually_ok, traffic::Echo};
 
 use super::{
     cluster::{Cluster, PATIENCE, wait_until_reaches},
@@ -40,7 +40,9 @@ impl Scene {
         assert!(!subnet("node1").is_empty());
         let pods = (cluster.node("node1").pod("a").unwrap(), cluster.node("node2").pod("b").unwrap());
         wait_until_reaches(&pods.0, &pods.1);
-        Self { _operator: operator, holders: vec![], beside: vec![], cluster, pods }
+        let scene = Self { _operator: operator, holders: vec![], beside: vec![], cluster, pods };
+        scene.apply_policies();
+        scene
     }
 
     pub fn api(&self) -> &ApiServer {
@@ -53,25 +55,34 @@ impl Scene {
 
     /// `kubectl` with these words, which must succeed.
     pub fn kubectl(&self, arguments: &[&str]) {
-        self.api().kubectl(arguments).unwrap().ok().unwrap();
+        self.try_kubectl(arguments).ok().unwrap();
+    }
+
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        self.api().kubectl(arguments).unwrap()
     }
 
     /// What the API server says against a patch of the ClusterNetwork's spec; panics where it says nothing.
     pub fn network_refusal(&self, spec: &Value) -> String {
-        let patch = json!({ "spec": spec }).to_string();
-        self.refusal(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])
+        let said = self.try_patch_network(spec);
+        assert!(!said.success(), "{spec} was accepted");
+        said.stderr
     }
 
     /// The same of any `kubectl`.
     pub fn refusal(&self, arguments: &[&str]) -> String {
-        let said = self.api().kubectl(arguments).unwrap();
+        let said = self.try_kubectl(arguments);
         assert!(!said.success(), "{arguments:?} was accepted");
         said.stderr
     }
 
     pub fn patch_network(&self, spec: &Value) {
+        self.try_patch_network(spec).ok().unwrap();
+    }
+
+    pub fn try_patch_network(&self, spec: &Value) -> Output {
         let patch = json!({ "spec": spec }).to_string();
-        self.kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch]);
+        self.try_kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])
     }
 
     /// Entries beside that of the pods. What goes is drained first.
@@ -188,6 +199,12 @@ impl Scene {
         let said = (row.provoke)(self);
         let found = match row.answer {
             Answer::Refused => Self::is_answer(row, "", &said),
+            Answer::Event(kind) => eventually_ok(row.input, PATIENCE, || {
+                let these = format!("--field-selector=reason={},involvedObject.kind={kind}", row.reason);
+                let words =
+                    ["get", "events", "--all-namespaces", &these, "-o", "jsonpath={.items[*].message}"];
+                Self::is_answer(row, row.reason, &self.try_kubectl(&words).ok()?.stdout)
+            }),
             Answer::Log => {
                 eventually_ok(row.input, PATIENCE, || Self::is_answer(row, "", &self.cluster.log("node2")))
             }
@@ -207,7 +224,7 @@ impl Scene {
                 );
                 Ok(())
             }),
-            Answer::Refused | Answer::Log => Ok(()),
+            Answer::Refused | Answer::Event(_) | Answer::Log => Ok(()),
         };
         self.cluster.wait_until_joined();
         [found, mended]

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use super::{in_a_machine::Told, scene::Scene};
+use super::{
+    in_a_machine::Told,
+    scene::{Scene, nothing},
+};
 
 /// Where the answer is.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +14,8 @@ pub enum Answer {
     Refused,
     /// A condition of this object: kind, name, type, status.
     Condition(&'static str, &'static str, &'static str, &'static str),
+    /// An event about an object of this kind, where there is no condition, since what was done was undone.
+    Event(&'static str),
     /// The agent of node2 says so in its log.
     Log,
 }
@@ -23,7 +28,7 @@ pub struct Row {
     /// The object that the answer stands on, for people.
     pub at: &'static str,
     pub answer: Answer,
-    /// The condition's reason; empty where there is none.
+    /// The reason of the condition or event; empty where there is none.
     pub reason: &'static str,
     /// What the answer names: the field or the object.
     pub names: &'static str,
@@ -35,6 +40,25 @@ pub struct Row {
     pub mend: fn(&mut Scene),
 }
 
+/// A request that the API server refuses: `provoke` returns what it says.
+pub const fn refused(
+    input: &'static str,
+    names: &'static str,
+    remedy: &'static str,
+    provoke: fn(&mut Scene) -> String,
+) -> Row {
+    Row {
+        input,
+        at: "refused by the API server",
+        answer: Answer::Refused,
+        reason: "",
+        names,
+        remedy,
+        provoke,
+        mend: nothing,
+    }
+}
+
 fn page() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/bad-input.md")
 }
@@ -42,8 +66,8 @@ fn page() -> PathBuf {
 /// Asserts that the page shows these rows, or writes it where `TARTAN_BLESS` is set.
 pub fn check_page(rows: &[Row], in_a_machine: &[&Told]) {
     let mut text = "# Bad input: where the answer is, and what to do\n\n\
-        Made from the rows of `node-agent/tests/bad_input`, which provokes each of them on a running cluster while packets flow, \
-        and asserts that none is lost; the last ones in a virtual machine (`node-agent/tests/transitions/unfit.rs`). Of a message, the part that names the field or object and the part that says what to do are quoted.\n\n\
+        Made from the rows of `node-agent/tests/bad_input`, which provokes each of them on a running cluster with the chart's \
+        admission policies while packets flow, and asserts that none is lost; the last ones in a virtual machine (`node-agent/tests/transitions/unfit.rs`). Of a message, the part that names the field or object and the part that says what to do are quoted.\n\n\
         | what is wrong | where it is answered | reason | names | what to do |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     for row in rows {

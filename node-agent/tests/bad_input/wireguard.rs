@@ -7,7 +7,7 @@ use tartan_lab::eventually;
 use super::{
     cluster::PATIENCE,
     scene::Scene,
-    table::{Answer, Row},
+    table::{Answer, Row, refused},
 };
 
 const DEGRADED: &str = "condition Degraded of the NodeNetwork";
@@ -24,16 +24,6 @@ fn publish_key(scene: &Scene, node: &str) {
 }
 
 pub fn rows() -> Vec<Row> {
-    let refused = |input, names, remedy, provoke| Row {
-        input,
-        at: "refused by the API server",
-        answer: Answer::Refused,
-        reason: "",
-        names,
-        remedy,
-        provoke,
-        mend: super::scene::nothing,
-    };
     let key = |input, names, remedy, provoke| Row {
         input,
         at: DEGRADED,
