@@ -8,7 +8,7 @@
 //! 2. the agent takes the range out of the CNI configuration, waits for every pod start that may have read the old
 //!    one, and looks into the CNI's store under its lock; while a pod has an address there, nothing more happens;
 //! 3. it answers with the time of the request in `status.emptied`, and takes the answer back if an address turns up;
-//! 4. the operator deletes that version of the lease, and no other.
+//! 4. the operator deletes that version of the lease, and no other, once the agent's report says the same.
 //!
 //! A request that is withdrawn (the node needs the block after all) makes an answer to it void.
 
@@ -119,8 +119,11 @@ impl<'a> GrowthPlan<'a> {
             }
         }
         let met = further().filter(|lease| {
+            // A report that is older than the answer would have the block leased again.
+            let reported_in_use = of(lease, report).is_some_and(|figures| figures.used > 0);
             let asked = lease.spec.as_ref().ok().and_then(|spec| spec.returning.as_ref());
-            asked.is_some()
+            !reported_in_use
+                && asked.is_some()
                 && asked == lease.emptied.as_ref()
                 && asked == self.returning.get(lease.meta.name.as_str())
         });

@@ -238,8 +238,39 @@ fn a_further_block_in_a_draining_entry_is_asked_back_at_once_and_replaced_when_n
     store.set_network(spec);
     check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.5.0.0/28");
     assert_eq!(asked_back(&store), ["10.0.0.16-28"]);
+    report(&mut store, "a", &[("10.0.0.0/28", 13, None), ("10.0.0.16/28", 0, Some(0))]);
     meet(&mut store, "10.0.0.16-28");
     check(&mut store, "a: 10.0.0.0/28 10.5.0.0/28");
+}
+
+#[test]
+fn after_a_move_to_another_pool_a_further_block_is_asked_back_and_the_next_comes_from_there() {
+    let mut store = growing(vec![entry("main", "10.0.0.0/24", 28), entry("own", "10.9.0.0/24", 27)]);
+    store.set_pool(
+        "p",
+        json!({ "nodeSelector": { "matchLabels": { "p": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["own"] }),
+    );
+    store.add_node("a");
+    store.settle();
+    store.pass(60);
+    report(&mut store, "a", &[("10.0.0.0/28", 13, None)]);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    store.pass(60);
+    report(&mut store, "a", &[("10.0.0.0/28", 13, None), ("10.0.0.16/28", 4, None)]);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    assert!(asked_back(&store).is_empty());
+    store.change_node("a", |node| drop(node.labels.insert("p".into(), String::new())));
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.9.0.0/27");
+    assert_eq!(asked_back(&store), ["10.0.0.16-28"], "not the first one, which stays");
+    assert_eq!(store.leased_condition("a"), "True OutsidePool");
+    store.pass(100_000);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.9.0.0/27");
+    // The answer is there before the report that agrees with it.
+    meet(&mut store, "10.0.0.16-28");
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.9.0.0/27");
+    report(&mut store, "a", &[("10.0.0.0/28", 13, None), ("10.0.0.16/28", 0, Some(0))]);
+    check(&mut store, "a: 10.0.0.0/28 10.9.0.0/27");
+    assert_eq!(primaries(&store), ["10.0.0.0-28"]);
 }
 
 #[test]

@@ -270,6 +270,12 @@ pub const MUTANTS: &[Mutant] = &[
         &["growth::an_answer_to_an_earlier_request_or_one_that_is_taken_back_releases_nothing"],
     ),
     mutant(
+        "a block that goes back by an answer which is newer than the report is leased again",
+        &[edit(GROWTH, "            !reported_in_use\n                && asked.is_some()", "            asked.is_some()")],
+        "rules",
+        &["growth::after_a_move_to_another_pool_a_further_block_is_asked_back_and_the_next_comes_from_there"],
+    ),
+    mutant(
         "a node that waits for one family does not grow in the other",
         &[edit(GROWTH, "let _ = grant(draft, node, membership, family);", "let _ = family;")],
         "rules",
