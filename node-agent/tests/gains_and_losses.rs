@@ -152,7 +152,10 @@ fn gains([first, second]: [Value; 2], subnet: &str, gained: &str) {
     assert_eq!(cluster.condition("node1", "Leased"), ("True".to_owned(), "AsExpected".to_owned()));
     assert_eq!(cluster.condition("node1", "Ready").0, "True");
     let env = cluster.node("node1").read("/run/flannel/subnet.env").unwrap();
-    assert!(env.contains("FLANNEL_SUBNET=10.244.") && env.contains("FLANNEL_IPV6_SUBNET=fd00:10:244:"), "{env}");
+    assert!(
+        env.contains("FLANNEL_SUBNET=10.244.") && env.contains("FLANNEL_IPV6_SUBNET=fd00:10:244:"),
+        "{env}"
+    );
     let metrics = cluster.http("node1", "/metrics");
     for family in ["IPv4", "IPv6"] {
         let series =

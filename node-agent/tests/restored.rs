@@ -58,7 +58,9 @@ fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
     wait_until_reaches(&one, &three);
     // Versions that the backup knows nothing of.
     let object = |number: usize| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": format!("c{number}"), "namespace": "default" } });
-    cluster.create(&json!({ "apiVersion": "v1", "kind": "List", "items": (0..300).map(object).collect::<Vec<_>>() }));
+    cluster.create(
+        &json!({ "apiVersion": "v1", "kind": "List", "items": (0..300).map(object).collect::<Vec<_>>() }),
+    );
 
     cluster.api.restore(&backup).unwrap();
     let nodes = cluster.api.kubectl(&["get", "nodes", "-oname"]).unwrap().ok().unwrap().stdout;

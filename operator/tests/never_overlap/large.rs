@@ -2,12 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{
-    Step, add_node, entry,
-    plan::Plan,
-    run_from, step,
-    store::Store,
-};
+use super::{Step, add_node, entry, plan::Plan, run_from, step, store::Store};
 
 /// Of 256 blocks.
 const SETTLED: u16 = 220;

@@ -128,7 +128,8 @@ fn run_from(mut store: Store, mut plan: Plan, steps: Vec<Step>) {
             store.assert_disjoint();
         }
     }
-    let left: Vec<Action> = operators.iter_mut().flat_map(|operator| operator.decide(&mut store, &plan)).collect();
+    let left: Vec<Action> =
+        operators.iter_mut().flat_map(|operator| operator.decide(&mut store, &plan)).collect();
     assert!(left.is_empty(), "not calm: {left:?}\n{}", store.leased());
     assert_calm(&store);
 }

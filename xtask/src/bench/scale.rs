@@ -16,10 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::workspace;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tartan_lab::{ApiServer, ApiServerOptions, eventually_ok, prerequisites::Program};
-use crate::workspace;
 
 use super::{Options, Programs, lease, node, prepare, report};
 use api::{GROUP, Load, Request, Watch};
@@ -162,7 +162,11 @@ fn figures(load: &Load, operator: &Operator, watchers: &[Watch]) -> Result<()> {
     let start = Instant::now();
     load.send_over(REST, requests)?;
     let used = (operator.cpu()? - cpu) / start.elapsed().as_secs_f64() * 100.0;
-    report(&format!("{WRITES_OF_FIGURES} figures written a second: operator, of one processor"), "%", vec![used]);
+    report(
+        &format!("{WRITES_OF_FIGURES} figures written a second: operator, of one processor"),
+        "%",
+        vec![used],
+    );
     let seen = total(watchers, Watch::events) - events;
     report("the same: changes of leases that watchers see", "", vec![seen as f64]);
     Ok(())
@@ -174,7 +178,11 @@ fn agents_restart(load: &Load, watchers: &[Watch]) -> Result<()> {
     let events = total(watchers, Watch::events);
     load.send(fleet::say_again(&leases))?;
     let after = total(watchers, Watch::events) - events;
-    report(&format!("{} agents restart: changes of leases that watchers see", leases.len()), "", vec![after as f64]);
+    report(
+        &format!("{} agents restart: changes of leases that watchers see", leases.len()),
+        "",
+        vec![after as f64],
+    );
     Ok(())
 }
 
