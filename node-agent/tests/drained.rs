@@ -40,7 +40,7 @@ fn wait_until_draining_is(cluster: &Cluster, reason: &str, words: &[&str]) {
 /// The pods of a node are gone; its Node is deleted and registers anew.
 fn join_again(cluster: &Cluster, node: &str) {
     cluster.api.kubectl(&["delete", "node", node]).unwrap().ok().unwrap();
-    cluster.create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node } }));
+    cluster.register(node);
 }
 
 fn pod_of_block(cluster: &Cluster, node: &str, prefix: &str) -> Pod {
@@ -61,10 +61,7 @@ fn nodes_of_a_drained_entry_join_again_with_blocks_of_another_size_and_the_entry
     set_network(&cluster, json!([old]));
     cluster.start_operator();
     NODES.iter().for_each(|node| cluster.start_agent(node));
-    for node in NODES {
-        eventually(&format!("{node} is ready"), PATIENCE, || cluster.condition(node, "Ready").0 == "True")
-            .unwrap();
-    }
+    NODES.iter().for_each(|node| cluster.wait_until_ready(node));
     let mut pods: Vec<Pod> = NODES.iter().map(|node| cluster.node(node).pod("old").unwrap()).collect();
 
     set_network(&cluster, json!([drained, new]));

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use cluster::{Cluster, PATIENCE, time_until};
 use serde_json::{Value, json};
 use tartan_lab::{
-    FabricOptions, Namespace, Node, Pod, eventually, eventually_ok,
+    FabricOptions, Namespace, Node, Pod, eventually,
     traffic::{Echo, Load, LoadOptions, Report},
 };
 
@@ -46,14 +46,7 @@ fn started(options: FabricOptions, spec: Value, environment: &[(&str, &str)]) ->
         command.envs(environment.iter().copied());
         cluster.start_command(&name, &command);
     }
-    for name in cluster.names() {
-        eventually_ok(&format!("{name} is ready"), PATIENCE, || {
-            let found = cluster.condition(&name, "Ready");
-            anyhow::ensure!(found.0 == "True", "{found:?}\n{}", cluster.log(&name));
-            Ok(())
-        })
-        .unwrap();
-    }
+    cluster.names().iter().for_each(|name| cluster.wait_until_ready(name));
     cluster
 }
 
@@ -100,16 +93,17 @@ fn wait_for_way(node: &Node, to: IpAddr, device: &str) {
 
 #[test]
 fn a_cluster_of_ipv4_gains_ipv6_while_pods_talk() {
-    gains([four(), six()], "10.244.0.0/24", "fd00:10:244:");
+    gains([four(), six()], "10.244.0.0/24", "FLANNEL_SUBNET=10.244.0.1/24", "fd00:10:244:");
 }
 
 #[test]
 fn a_cluster_of_ipv6_gains_ipv4_while_pods_talk() {
-    gains([six(), four()], "fd00:10:244::/64", "10.244.");
+    gains([six(), four()], "fd00:10:244::/64", "FLANNEL_IPV6_SUBNET=fd00:10:244::1/64", "10.244.");
 }
 
-/// The first entry is there from the beginning, and gives node1 `subnet`; addresses of the second begin with `gained`.
-fn gains([first, second]: [Value; 2], subnet: &str, gained: &str) {
+/// The first entry is there from the beginning, and gives node1 `subnet`, which its subnet.env goes on to name so;
+/// addresses of the second begin with `gained`.
+fn gains([first, second]: [Value; 2], subnet: &str, named: &str, gained: &str) {
     let options = FabricOptions::with_segments(&[1, 1]);
     let cluster = started(options, json!({ "cidrs": [first] }), &[]);
     let told = json!([subnet]).to_string();
@@ -152,6 +146,7 @@ fn gains([first, second]: [Value; 2], subnet: &str, gained: &str) {
     assert_eq!(cluster.condition("node1", "Leased"), ("True".to_owned(), "AsExpected".to_owned()));
     assert_eq!(cluster.condition("node1", "Ready").0, "True");
     let env = cluster.node("node1").read("/run/flannel/subnet.env").unwrap();
+    assert!(env.contains(named), "{env}");
     assert!(
         env.contains("FLANNEL_SUBNET=10.244.") && env.contains("FLANNEL_IPV6_SUBNET=fd00:10:244:"),
         "{env}"

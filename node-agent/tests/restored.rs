@@ -15,22 +15,9 @@ mod cluster;
 use cluster::{Cluster, PATIENCE, wait_until_reaches};
 use serde_json::json;
 use tartan_lab::{
-    eventually, eventually_ok,
+    eventually,
     traffic::{Echo, Load, LoadOptions},
 };
-
-fn register(cluster: &Cluster, node: &str) {
-    cluster.create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node } }));
-}
-
-fn wait_until_ready(cluster: &Cluster, node: &str) {
-    eventually_ok(&format!("{node} is ready"), PATIENCE, || {
-        let found = cluster.condition(node, "Ready");
-        anyhow::ensure!(found.0 == "True", "{found:?}\n{}", cluster.log(node));
-        Ok(())
-    })
-    .unwrap();
-}
 
 #[test]
 fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
@@ -43,7 +30,7 @@ fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
         cluster.start_agent(name);
     }
     for name in ["node1", "node2"] {
-        wait_until_ready(&cluster, name);
+        cluster.wait_until_ready(name);
     }
     let [one, two] = ["node1", "node2"].map(|name| cluster.node(name).pod("a").unwrap());
     let _echo = Echo::start(&two, 7000).unwrap();
@@ -52,8 +39,8 @@ fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
     let load = Load::start(&one, "kept", (two.ip(), 7000), &options).unwrap();
 
     let backup = cluster.api.back_up().unwrap();
-    register(&cluster, "node3");
-    wait_until_ready(&cluster, "node3");
+    cluster.register("node3");
+    cluster.wait_until_ready("node3");
     let three = cluster.node("node3").pod("a").unwrap();
     wait_until_reaches(&one, &three);
     // Versions that the backup knows nothing of.
@@ -66,8 +53,8 @@ fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
     let nodes = cluster.api.kubectl(&["get", "nodes", "-oname"]).unwrap().ok().unwrap().stdout;
     assert!(!nodes.contains("node3"), "{nodes}");
     // The kubelet registers it again. Its pods have addresses of a block that no lease names any more.
-    register(&cluster, "node3");
-    wait_until_ready(&cluster, "node3");
+    cluster.register("node3");
+    cluster.wait_until_ready("node3");
     let again = cluster.node("node3").pod("b").unwrap();
     for pod in [&one, &two] {
         wait_until_reaches(pod, &again);

@@ -45,10 +45,14 @@ impl Cluster {
             .unwrap();
         let cluster = Self { agents: BTreeMap::new(), operator: None, api, fabric, started: 0 };
         for node in cluster.fabric.nodes() {
-            cluster
-                .create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() } }));
+            cluster.register(node.name());
         }
         cluster
+    }
+
+    /// Makes the Node object, as its kubelet would.
+    pub fn register(&self, node: &str) {
+        self.create(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node } }));
     }
 
     /// The same with a network, and a lease and NodeNetwork for each node N: 10.244.N.0/24 by `backend(N)`.
@@ -123,6 +127,15 @@ impl Cluster {
         let mut parts = said.splitn(3, '\n').map(str::to_owned);
         let mut part = || parts.next().unwrap_or_default();
         (part(), part(), part())
+    }
+
+    pub fn wait_until_ready(&self, node: &str) {
+        eventually_ok(&format!("{node} is ready"), PATIENCE, || {
+            let found = self.condition(node, "Ready");
+            anyhow::ensure!(found.0 == "True", "{found:?}\n{}", self.log(node));
+            Ok(())
+        })
+        .unwrap();
     }
 
     pub fn wait_for_condition(&self, node: &str, kind: &str, status: &str, reason: &str) {
