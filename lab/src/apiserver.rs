@@ -18,6 +18,7 @@
 //! It needs no root unless it is put into a namespace.
 
 mod backup;
+mod helm;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

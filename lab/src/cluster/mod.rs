@@ -25,7 +25,6 @@ pub use families::Families;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ use crate::fabric::{Fabric, FabricOptions, Node};
 use crate::home::{Home, Lifetime, demolish_named};
 use crate::images;
 use crate::namespace::Namespace;
-use crate::prerequisites::{Program, Tool, require};
+use crate::prerequisites::{Tool, require};
 use crate::process::Process;
 use crate::progress::Step;
 use crate::run::{Output, run};
@@ -228,15 +227,7 @@ impl Cluster {
 
     /// Runs Helm as the administrator, with settings of its own.
     pub fn helm(&self, arguments: &[&str]) -> Result<Output> {
-        let mut helm = Command::new(Program::Helm.path()?);
-        let own = self.directory().join("helm");
-        helm.env("KUBECONFIG", self.api.kubeconfig());
-        for (variable, directory) in
-            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
-        {
-            helm.env(variable, own.join(directory));
-        }
-        run(helm.args(arguments))
+        self.api.helm(arguments)
     }
 
     /// Gives every node the images of a docker or OCI archive.

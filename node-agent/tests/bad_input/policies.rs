@@ -1,13 +1,9 @@
 //! The chart's admission policies, as an installation has them.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use tartan_lab::{
-    Output, eventually,
-    prerequisites::{KUBERNETES_VERSION, Program},
-    run,
-};
+use tartan_lab::{Output, eventually, prerequisites::KUBERNETES_VERSION};
 
 use super::{cluster::PATIENCE, scene::Scene};
 
@@ -20,11 +16,10 @@ impl Scene {
     /// Brings all of them into force.
     pub fn apply_policies(&self) {
         let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tartan");
-        let mut helm = Command::new(Program::Helm.path().unwrap());
-        helm.args(["template", "tartan", chart.to_str().unwrap(), "--namespace", "tartan-system"]);
-        helm.args(["--kube-version", KUBERNETES_VERSION, "--set", "image.registry=localhost"]);
-        helm.args(["--show-only", "templates/policies/*.yaml"]);
-        let rendered = run(&mut helm).unwrap().ok().unwrap().stdout;
+        let render = ["template", "tartan", chart.to_str().unwrap(), "--namespace", "tartan-system"];
+        let only = ["--kube-version", KUBERNETES_VERSION, "--show-only", "templates/policies/*.yaml"];
+        let words = [&render[..], &only, &["--set", "image.registry=localhost"]].concat();
+        let rendered = self.api().helm(&words).unwrap().ok().unwrap().stdout;
         self.api().apply(&rendered).unwrap().ok().unwrap();
         // The API server takes in a policy within a second, and learns what kind its parameter is within half a minute.
         eventually("the policies are in force", 2 * PATIENCE, || {

@@ -12,16 +12,15 @@ mod process;
 
 use std::{
     path::PathBuf,
-    process::Command,
     time::{Duration, Instant},
 };
 
-use crate::workspace;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tartan_lab::{ApiServer, ApiServerOptions, eventually_ok, prerequisites::Program};
+use tartan_lab::{ApiServer, ApiServerOptions, eventually_ok};
 
 use super::{Options, Programs, lease, node, prepare, report};
+use crate::workspace;
 use api::{GROUP, Load, Request, Watch};
 use fleet::Fleet;
 use process::{Operator, sum};
@@ -269,14 +268,10 @@ fn network() -> Value {
 /// The chart with its kinds, roles and policies; nobody is there to make pods of it.
 fn install(api: &ApiServer) -> Result<()> {
     let chart = workspace::chart();
-    let mut helm = Command::new(Program::Helm.path()?);
-    helm.args(["install", "tartan", chart.to_str().context("a path that is no text")?])
-        .args(["--namespace", "tartan-system", "--create-namespace", "--set", "image.registry=localhost"])
-        .env("KUBECONFIG", api.kubeconfig());
-    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-        helm.env(variable, api.directory().join("helm"));
-    }
-    tartan_lab::run(&mut helm)?.ok()?;
+    let chart = chart.to_str().context("a path that is no text")?;
+    let place = ["--namespace", "tartan-system", "--create-namespace"];
+    let words = [&["install", "tartan", chart][..], &place, &["--set", "image.registry=localhost"]].concat();
+    api.helm(&words)?.ok()?;
     // The operator would make a network of it at once: the clock starts with ours.
     api.kubectl(&["delete", "configmap", "tartan-config", "--namespace", "tartan-system"])?.ok()?;
     eventually_ok("the new kinds are served", Duration::from_secs(60), || {
