@@ -159,7 +159,7 @@ fn an_uplink_too_small_for_ipv6_in_a_tunnel_is_named() {
     let mut intent = intent(vec![]);
     intent.local.uplink.mtu = 1320;
     assert!(desired(&intent).problems.is_empty(), "IPv4 takes less");
-    intent.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true });
+    intent.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true, regular: true });
     let said =
         |intent: &Intent| desired(intent).problems.iter().map(|p| p.message.clone()).collect::<Vec<_>>();
     assert_eq!(
@@ -271,7 +271,7 @@ fn the_table_of_a_node_with_a_sealed_peer_is_the_committed_one() {
 #[test]
 fn what_no_sealed_peer_may_hold_is_in_no_set() {
     let mut thief = sealed(remote(1));
-    thief.subnets = vec![Subnet { prefix: net("10.251.1.0/25"), primary: true }];
+    thief.subnets = vec![Subnet { prefix: net("10.251.1.0/25"), primary: true, regular: true }];
     let mut unmanaged = sealed(remote(2));
     unmanaged.side.backend = Backend::Alloc;
     let mut other = sealed(remote(3));
@@ -285,7 +285,7 @@ fn what_no_sealed_peer_may_hold_is_in_no_set() {
 fn nft_takes_the_table_of_every_kind_of_node() {
     let mut six = intent(vec![neighbour(12)]);
     six.entries.push(net("fd00:10::/32"));
-    six.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true });
+    six.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true, regular: true });
     let mut plain = intent(vec![]);
     plain.masquerade = None;
     let mut encrypted = six.clone();
@@ -338,12 +338,30 @@ fn a_peer_that_claims_what_is_anothers_costs_only_itself() {
 }
 
 #[test]
+fn a_lease_by_hand_that_covers_others_blocks_gets_no_route_wherever_it_sorts() {
+    for (wide, node) in [("10.64.0.0/16", "aa-bad"), ("10.64.2.0/23", "zz-bad"), ("10.64.1.0/24", "aa-bad")] {
+        let mut bad = remote(9);
+        bad.node = node.into();
+        bad.subnets = vec![Subnet { prefix: net(wide), primary: true, regular: false }];
+        let peers = vec![bad, remote(1), remote(2)];
+        let expected = vec![("subnet-overlap", node.to_owned())];
+        assert_eq!(problems(peers.clone()), expected, "{wide}");
+        let whole = intent(peers);
+        for block in ["10.64.1.0/24", "10.64.2.0/24"] {
+            let alone = route_of(&intent(vec![remote(1), remote(2)]), block);
+            assert_eq!(route_of(&whole, block), alone, "{wide}: {block}");
+        }
+    }
+}
+
+#[test]
 fn a_peer_with_ten_thousand_subnets_is_no_trouble() {
     let mut huge = remote(1);
     huge.subnets = (0..10_000u32)
         .map(|i| Subnet {
             prefix: format!("10.128.{}.{}/32", i >> 8, i & 255).parse().unwrap(),
             primary: i == 0,
+            regular: true,
         })
         .collect();
     let whole = intent(vec![huge, remote(2)]);

@@ -42,14 +42,14 @@ fn advertise() -> bool {
 fn dual() -> Intent {
     let mut intent = intent(vec![by_vxlan(1), by_vxlan(2)]);
     intent.entries.push(net("fd00:10::/32"));
-    intent.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true });
+    intent.local.subnets.push(Subnet { prefix: net("fd00:10:1::/64"), primary: true, regular: true });
     intent
 }
 
 fn by_vxlan(number: u32) -> Peer {
     let mut peer = remote(number);
     let prefix = net(&format!("fd00:10:6{number}::/64"));
-    peer.subnets.push(Subnet { prefix, primary: true });
+    peer.subnets.push(Subnet { prefix, primary: true, regular: true });
     peer
 }
 

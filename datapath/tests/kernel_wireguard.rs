@@ -174,7 +174,7 @@ fn a_preshared_key_is_set_beside_the_rest_and_a_missing_one_takes_nothing_away()
         // Another end point, and one more subnet.
         intent.peers[0].side.public_ips = vec![ip("198.51.0.99")];
         encrypting(&mut intent.peers[0].side, PublicKey([1; 32]), 9);
-        intent.peers[0].subnets.push(Subnet { prefix: net("10.64.200.0/24"), primary: false });
+        intent.peers[0].subnets.push(Subnet { prefix: net("10.64.200.0/24"), primary: false, regular: true });
         settle(&mut kernel, &intent).await;
         let allowed = run("wg show tartan-wg0 allowed-ips");
         assert!(allowed.contains("10.64.1.0/24") && allowed.contains("10.64.200.0/24"), "{allowed}");

@@ -11,7 +11,7 @@ use tartan_datapath::model::{
 };
 
 use crate::{
-    inputs::{Lease, Network, Node, NodeNet, Snapshot},
+    inputs::{Entry, Lease, Network, Node, NodeNet, Snapshot},
     intent::{Built, NotReady, Sources, WireguardKeys, build},
 };
 
@@ -35,7 +35,7 @@ pub struct Known {
 
 pub fn known() -> Known {
     let network = Network {
-        entries: vec!["10.244.0.0/16".parse().unwrap()],
+        entries: vec![entry("10.244.0.0/16", 24)],
         vxlan: VxlanParameters::default(),
         wireguard: WireguardParameters::default(),
         extension: ExtensionParameters::default(),
@@ -190,6 +190,10 @@ pub fn intent() -> Intent {
     known().build().unwrap().intent
 }
 
+pub fn entry(range: &str, block_len: u8) -> Entry {
+    Entry { range: range.parse().unwrap(), block_len }
+}
+
 pub fn subnet(prefix: &str, primary: bool) -> Subnet {
-    Subnet { prefix: prefix.parse().unwrap(), primary }
+    Subnet { prefix: prefix.parse().unwrap(), primary, regular: true }
 }

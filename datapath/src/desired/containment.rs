@@ -3,19 +3,23 @@
 //! Subnets come from the operator and are checked all the same, against the entries and against each
 //! other. Hardware and public addresses come from the peers themselves. Where two nodes claim one thing,
 //! the node that sorts first keeps it: any fixed rule will do, as long as it is the same in each round.
+//! But of two subnets that overlap, one that is a block of its entry comes before one that isn't: the operator leases
+//! blocks and nothing else, and whoever makes a wide lease by hand must not cut off those whose blocks it covers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 
 use crate::{
-    model::{Intent, Peer, PublicKey},
+    model::{Intent, Peer, PublicKey, Subnet},
     problem::{Problem, ProblemKind},
 };
 
 /// What is left of a peer.
 pub(super) struct Allowed {
     pub(super) subnets: Vec<IpNetwork>,
+    /// Those of them that are no block of their entry.
+    irregular: BTreeSet<IpNetwork>,
     /// False where its tunnel end point is another's.
     pub(super) end_point: bool,
     /// WireGuard keys of it that are another's.
@@ -28,8 +32,13 @@ pub(super) fn check(intent: &Intent, problems: &mut Vec<Problem>) -> Vec<Allowed
         .peers
         .iter()
         .map(|peer| {
-            Allowed { subnets: vec![], end_point: true, refused_keys: BTreeSet::new() }
-                .with_subnets(intent, peer, problems)
+            let all = Allowed {
+                subnets: vec![],
+                irregular: BTreeSet::new(),
+                end_point: true,
+                refused_keys: BTreeSet::new(),
+            };
+            all.with_subnets(intent, peer, problems)
         })
         .collect();
     refuse_overlaps(intent, &mut allowed, problems);
@@ -45,6 +54,9 @@ impl Allowed {
             let inside = intent.entries.iter().any(|entry| covers(entry, &subnet.prefix));
             if inside {
                 self.subnets.push(subnet.prefix);
+                if !subnet.regular {
+                    self.irregular.insert(subnet.prefix);
+                }
             } else {
                 problems.push(problem(ProblemKind::SubnetOutside, peer, format!(
                     "subnet {} lies in no entry of ClusterNetwork.spec.cidrs: it gets no route; append an entry that covers it or delete the lease",
@@ -56,41 +68,48 @@ impl Allowed {
     }
 }
 
+/// Where two overlap, which of them keeps its addresses: the lesser.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    Ours,
+    Regular,
+    Irregular,
+}
+
 /// Sorted by address, a prefix that covers others comes directly before them.
 fn refuse_overlaps(intent: &Intent, allowed: &mut [Allowed], problems: &mut Vec<Problem>) {
-    // Our own sort before others' of the same prefix, then the node that sorts first.
-    let mut all: Vec<(IpNetwork, Option<usize>)> =
-        intent.local.subnets.iter().map(|subnet| (subnet.prefix, None)).collect();
+    // Of the same prefix and claim, the node that sorts first.
+    let ours = |subnet: &Subnet| if subnet.regular { Claim::Ours } else { Claim::Irregular };
+    let mut all: Vec<(IpNetwork, Claim, Option<usize>)> =
+        intent.local.subnets.iter().map(|subnet| (subnet.prefix, ours(subnet), None)).collect();
     for (index, peer) in allowed.iter().enumerate() {
-        all.extend(peer.subnets.iter().map(|subnet| (*subnet, Some(index))));
+        all.extend(peer.subnets.iter().map(|subnet| {
+            let claim = if peer.irregular.contains(subnet) { Claim::Irregular } else { Claim::Regular };
+            (*subnet, claim, Some(index))
+        }));
     }
-    let name = |index: &Option<usize>| {
-        index.and_then(|index| intent.peers.get(index)).map(|peer| peer.node.as_str())
-    };
-    all.sort_by(|(a, i), (b, j)| (a.network(), a.prefix(), name(i)).cmp(&(b.network(), b.prefix(), name(j))));
-    let mut outer: Option<(IpNetwork, Option<usize>)> = None;
-    for (subnet, owner) in all {
+    let name =
+        |index: Option<usize>| index.and_then(|index| intent.peers.get(index)).map(|peer| peer.node.as_str());
+    all.sort_by(|(a, x, i), (b, y, j)| {
+        (a.network(), a.prefix(), x, name(*i)).cmp(&(b.network(), b.prefix(), y, name(*j)))
+    });
+    let mut outer: Option<(IpNetwork, Claim, Option<usize>)> = None;
+    for (subnet, claim, owner) in all {
         match outer {
-            Some((holder, by)) if covers(&holder, &subnet) && by != owner => {
-                // Ours always stays; otherwise the one that came first does.
-                let loser =
-                    if owner.is_none() { by.map(|by| (by, holder)) } else { owner.map(|o| (o, subnet)) };
-                if let Some((index, lost)) = loser {
-                    refuse(
-                        intent,
-                        allowed,
-                        problems,
-                        index,
-                        lost,
-                        name(if owner.is_none() { &owner } else { &by }),
-                    );
+            Some((holder, theirs, by)) if covers(&holder, &subnet) && by != owner => {
+                // Between equals the one that came first stays.
+                let inner_stays = claim < theirs;
+                let (loser, lost, winner) =
+                    if inner_stays { (by, holder, owner) } else { (owner, subnet, by) };
+                if let Some(index) = loser {
+                    refuse(intent, allowed, problems, index, lost, name(winner));
                 }
-                if owner.is_none() {
-                    outer = Some((subnet, owner));
+                if inner_stays {
+                    outer = Some((subnet, claim, owner));
                 }
             }
-            Some((holder, by)) if covers(&holder, &subnet) && by == owner => {}
-            _ => outer = Some((subnet, owner)),
+            Some((holder, _, by)) if covers(&holder, &subnet) && by == owner => {}
+            _ => outer = Some((subnet, claim, owner)),
         }
     }
 }

@@ -293,6 +293,8 @@ pub struct Subnet {
     pub prefix: IpNetwork,
     /// The node's first block of the family. Its network address is the node's base address.
     pub primary: bool,
+    /// One of the equal blocks that its entry is cut into. What isn't was leased by hand, and gives way to what is.
+    pub regular: bool,
 }
 
 /// This node.

@@ -86,7 +86,7 @@ pub fn remote(number: u32) -> Peer {
     Peer {
         node: format!("remote{number:05}"),
         side,
-        subnets: vec![Subnet { prefix: subnet, primary: true }],
+        subnets: vec![Subnet { prefix: subnet, primary: true, regular: true }],
         mtu: Some(1450),
     }
 }
@@ -98,7 +98,7 @@ pub fn neighbour(number: u8) -> Peer {
     Peer {
         node: format!("near{number:03}"),
         side,
-        subnets: vec![Subnet { prefix: subnet, primary: true }],
+        subnets: vec![Subnet { prefix: subnet, primary: true, regular: true }],
         mtu: Some(1400),
     }
 }
@@ -115,7 +115,7 @@ pub fn intent(peers: Vec<Peer>) -> Intent {
         local: Local {
             node: "here".into(),
             side: side(Backend::HostGw, "192.0.2.11", 0x00fe_0001),
-            subnets: vec![Subnet { prefix: net("10.251.1.0/24"), primary: true }],
+            subnets: vec![Subnet { prefix: net("10.251.1.0/24"), primary: true, regular: true }],
             uplink: Uplink {
                 name: "eth0".into(),
                 index: 2,

@@ -397,7 +397,7 @@ fn mac(number: u8) -> Mac {
 
 fn subnet(number: u8) -> Subnet {
     let prefix: IpNetwork = format!("10.244.{number}.0/24").parse().unwrap();
-    Subnet { prefix, primary: true }
+    Subnet { prefix, primary: true, regular: true }
 }
 
 /// The process that is there on each node, whatever backend is in use.

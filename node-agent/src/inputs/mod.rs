@@ -21,7 +21,7 @@ pub use store::{Delta, Store};
 /// The ClusterNetwork.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    pub entries: Vec<Cidr>,
+    pub entries: Vec<Entry>,
     pub vxlan: VxlanParameters,
     pub wireguard: WireguardParameters,
     pub extension: ExtensionParameters,
@@ -35,6 +35,21 @@ pub struct Network {
     pub keys: Option<KeyGeneration>,
     /// Nodes' podCIDRs say nothing about leases.
     pub pod_cidrs_ignored: bool,
+}
+
+/// A range of pod addresses, and how it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub range: Cidr,
+    /// Prefix length of its blocks.
+    pub block_len: u8,
+}
+
+impl Entry {
+    /// Whether `subnet` is one of its blocks.
+    pub fn has_block(&self, subnet: Cidr) -> bool {
+        self.range.block_index(self.block_len, subnet).is_some()
+    }
 }
 
 /// Which WireGuard keys nodes should have.

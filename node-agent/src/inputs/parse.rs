@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use tartan_crds::{ClusterNetwork, NodeNetwork, PodCidrMode, PodCidrModeInForce, SubnetLease};
 
-use super::{KeyGeneration, Lease, Network, Node, NodeNet};
+use super::{Entry, KeyGeneration, Lease, Network, Node, NodeNet};
 
 impl From<ClusterNetwork> for Network {
     fn from(object: ClusterNetwork) -> Self {
@@ -15,7 +15,15 @@ impl From<ClusterNetwork> for Network {
             since: keys.since.0,
         });
         Self {
-            entries: spec.cidrs.iter().map(|entry| entry.cidr).collect(),
+            // Admission bounds the length.
+            entries: spec
+                .cidrs
+                .iter()
+                .map(|entry| Entry {
+                    range: entry.cidr,
+                    block_len: u8::try_from(entry.node_mask_size).unwrap_or(u8::MAX),
+                })
+                .collect(),
             vxlan: spec.backends.vxlan,
             wireguard: spec.backends.wireguard,
             extension: spec.backends.extension,

@@ -45,7 +45,7 @@ impl<'a> Holders<'a> {
         let entries = snapshot.network.map_or(&[] as &[_], |network| &network.entries);
         let outside = in_force()
             .map(|lease| lease.subnet)
-            .filter(|subnet| !entries.iter().any(|entry| entry.covers(*subnet)));
+            .filter(|subnet| !entries.iter().any(|entry| entry.range.covers(*subnet)));
         let named = in_force()
             .flat_map(|lease| lease.node_addresses.iter().map(|address| (*address, lease.node.as_str())));
         let keys = in_force()
@@ -58,7 +58,7 @@ impl<'a> Holders<'a> {
                 .iter()
                 .filter_map(|(name, leases)| Some((mac(&leases.first()?.node_uid, Role::Vtep), *name)))
                 .collect(),
-            pod_network: entries.iter().copied().chain(outside).collect(),
+            pod_network: entries.iter().map(|entry| entry.range).chain(outside).collect(),
             api_server,
         }
     }

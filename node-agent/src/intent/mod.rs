@@ -20,7 +20,7 @@ use tartan_datapath::{
     mark,
     model::{
         Backend, Endpoints, Facts, Host, IkeAuthentication, IkeSettings, Intent, Local, Masquerade, Peer,
-        Present, Side, Subnet, Udp, Uplink, Vxlan, Wireguard,
+        Present, Side, Udp, Uplink, Vxlan, Wireguard,
     },
     mtu,
     pair::PAIRING_VERSION,
@@ -151,7 +151,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     let Ends { published, leaving, troubles: of_keys, no_key } = keys::ends(sources, network, &local, &peers);
     local.side.endpoints.wireguard = published;
     troubles.extend(of_keys);
-    let mut entries: Vec<IpNetwork> = network.entries.iter().map(|entry| entry.network()).collect();
+    let mut entries: Vec<IpNetwork> = network.entries.iter().map(|entry| entry.range.network()).collect();
     let kept = kept_entries(&entries, facts, &local, &peers);
     if let Some(subnet) = kept.first() {
         troubles.push(NotReady::new(
@@ -269,10 +269,7 @@ fn local(
     Local {
         node: sources.node.to_owned(),
         side,
-        subnets: own
-            .iter()
-            .map(|(_, lease)| Subnet { prefix: lease.subnet.network(), primary: lease.primary })
-            .collect(),
+        subnets: own.iter().map(|(_, lease)| peers::subnet(&network.entries, lease)).collect(),
         mtu: mtu.unwrap_or(least),
         uplink,
         vxlan_mac,

@@ -12,7 +12,7 @@ use super::{
     PeerFault, accepts, backend,
     holders::{Holders, Refusal},
 };
-use crate::inputs::{Lease, Snapshot};
+use crate::inputs::{Entry, Lease, Snapshot};
 
 /// Every other node that holds a lease, in the order of names.
 pub(super) fn peers(
@@ -33,11 +33,28 @@ pub(super) fn peers(
         nodes.entry(&lease.node).or_default().push(lease);
     }
     let holders = Holders::of(*snapshot, &nodes, api_server);
-    let peers = nodes.iter().map(|(name, leases)| peer(name, leases, &holders, &mut faults)).collect();
+    let entries = snapshot.network.map_or(&[] as &[_], |network| &network.entries);
+    let peers =
+        nodes.iter().map(|(name, leases)| peer(name, leases, entries, &holders, &mut faults)).collect();
     (peers, faults)
 }
 
-fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<PeerFault>) -> Peer {
+/// The block of a lease.
+pub(super) fn subnet(entries: &[Entry], lease: &Lease) -> Subnet {
+    Subnet {
+        prefix: lease.subnet.network(),
+        primary: lease.primary,
+        regular: entries.iter().any(|entry| entry.has_block(lease.subnet)),
+    }
+}
+
+fn peer(
+    name: &str,
+    leases: &[&Lease],
+    entries: &[Entry],
+    holders: &Holders<'_>,
+    faults: &mut Vec<PeerFault>,
+) -> Peer {
     let mut fault = |message: String| faults.push(PeerFault { node: name.to_owned(), message });
     // The primary lease that has been answered, the older family first; leases are in name order.
     let primary = leases
@@ -98,10 +115,7 @@ fn peer(name: &str, leases: &[&Lease], holders: &Holders<'_>, faults: &mut Vec<P
                 .unwrap_or_default(),
             sealed: primary.is_some_and(|lease| lease.backend.sealed),
         },
-        subnets: leases
-            .iter()
-            .map(|lease| Subnet { prefix: lease.subnet.network(), primary: lease.primary })
-            .collect(),
+        subnets: leases.iter().map(|lease| subnet(entries, lease)).collect(),
         mtu: status.and_then(|status| status.mtu).and_then(|bytes| u32::try_from(bytes).ok()),
     }
 }

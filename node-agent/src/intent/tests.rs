@@ -6,7 +6,7 @@ use tartan_crds::{SubnetLeaseStatus, UplinkSelection};
 use tartan_datapath::model::Backend;
 
 use super::*;
-use crate::testing::{Known, answered, known, lease, status};
+use crate::testing::{Known, answered, entry, known, lease, status};
 
 /// What it is called, how it is spoilt, what is expected.
 type Case<T> = (&'static str, fn(&mut T), &'static str);
@@ -187,7 +187,7 @@ fn the_mtu_is_the_pools_then_the_networks_then_what_the_uplink_leaves() {
 fn pods_of_ipv6_have_the_mtu_that_it_takes_and_less_is_said() {
     let mut known = known();
     known.add(six());
-    known.network.as_mut().unwrap().entries.push("fd00:10:244::/48".parse().unwrap());
+    known.network.as_mut().unwrap().entries.push(entry("fd00:10:244::/48", 64));
     known.network.as_mut().unwrap().mtu = Some(1000);
     let built = known.build().unwrap();
     assert_eq!(built.intent.local.mtu, 1280);
@@ -294,13 +294,13 @@ fn a_subnet_in_use_stays_in_the_pod_network_when_its_entry_goes() {
     known.add(answered(2, "node2"));
     known.add(answered(3, "node3"));
     known.facts.routed = BTreeSet::from(["10.244.2.0/24".parse().unwrap(), "10.9.0.0/24".parse().unwrap()]);
-    known.network.as_mut().unwrap().entries = vec!["10.99.0.0/16".parse().unwrap()];
+    known.network.as_mut().unwrap().entries = vec![entry("10.99.0.0/16", 24)];
     let built = known.build().unwrap();
     let entries: Vec<String> = built.intent.entries.iter().map(ToString::to_string).collect();
     // Our own and the one that we have a route to; node3's is new here, and no lease speaks of 10.9.0.0/24.
     assert_eq!(entries, ["10.99.0.0/16", "10.244.1.0/24", "10.244.2.0/24"]);
     assert_eq!(built.troubles[0].reason, reason::ENTRY_IN_USE);
-    known.network.as_mut().unwrap().entries = vec!["10.244.0.0/16".parse().unwrap()];
+    known.network.as_mut().unwrap().entries = vec![entry("10.244.0.0/16", 24)];
     assert!(known.build().unwrap().troubles.is_empty());
 }
 

@@ -129,8 +129,22 @@ fn spec() -> Vec<Row> {
 
 /// Half of node2's block, for node9.
 fn overlap(scene: &Scene) -> tartan_lab::Output {
+    lease_for_node9(scene, &half_of_node2(scene))
+}
+
+/// All blocks of all nodes, for node9.
+const ALL_BLOCKS: &str = "10.244.0.0/16";
+
+fn lease_for_node9(scene: &Scene, subnet: &str) -> tartan_lab::Output {
     let uid = scene.cluster.field("node", "node9", ".metadata.uid");
-    scene.make_lease(&half_of_node2(scene), ("node9", &uid), false)
+    scene.make_lease(subnet, ("node9", &uid), false)
+}
+
+/// What is made by hand goes, and node9 with it.
+fn unmake(scene: &Scene, subnet: &str) {
+    scene.kubectl(&["delete", "subnetlease", &subnet.replace('/', "-")]);
+    scene.kubectl(&["delete", "node", "node9"]);
+    scene.apply_policies();
 }
 
 fn half_of_node2(scene: &Scene) -> String {
@@ -158,11 +172,22 @@ fn others() -> Vec<Row> {
                 scene.without_policy(OF_LEASES, overlap);
                 String::new()
             },
-            mend: |scene| {
-                scene.kubectl(&["delete", "subnetlease", &half_of_node2(scene).replace('/', "-")]);
-                scene.kubectl(&["delete", "node", "node9"]);
-                scene.apply_policies();
+            mend: |scene| unmake(scene, &half_of_node2(scene)),
+        },
+        Row {
+            input: "a lease of all nodes' blocks is made by hand, without `policies.protectNetwork`",
+            at: "condition of the ClusterNetwork",
+            answer: of_network("Consistent"),
+            reason: "LeasesOverlap",
+            names: ALL_BLOCKS,
+            remedy: "delete the one whose node does not use it",
+            provoke: |scene| {
+                scene.add_node("node9", &json!({}), &json!({}));
+                let _ = scene.lease_of("node9");
+                scene.without_policy(OF_LEASES, |scene| lease_for_node9(scene, ALL_BLOCKS));
+                String::new()
             },
+            mend: |scene| unmake(scene, ALL_BLOCKS),
         },
     ]
 }
