@@ -105,4 +105,5 @@ pub mod reason {
     pub const PEERS_WITHOUT_PATH: &str = "PeersWithoutPath";
     pub const MTU_TOO_LARGE: &str = "PodMTUExceedsPath";
     pub const MTU_TOO_SMALL: &str = "PodMTUTooSmall";
+    pub const PODS_EXCEED_MTU: &str = "PodsExceedMTU";
 }

@@ -8,6 +8,7 @@ mod identity;
 mod keys;
 mod own;
 mod peers;
+mod pod_mtu;
 mod protected;
 mod uplink;
 mod words;
@@ -38,7 +39,8 @@ use crate::{
     inputs::{Lease, Network, Node, NodeNet, Snapshot},
 };
 use keys::Ends;
-use own::{agree_with_pod_cidrs, least_mtu, primary, wanted_mtu};
+use own::{agree_with_pod_cidrs, primary};
+use pod_mtu::{least_mtu, wanted_mtu};
 use protected::protected;
 use words::accepts;
 
@@ -127,26 +129,7 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
         })?;
     let wanted_mtu = wanted_mtu(&own, network);
     let mut local = local(sources, network, (node, node_net), &own, uplink);
-    let mut troubles = Vec::new();
-    if let Some(wanted) = wanted_mtu.filter(|wanted| *wanted > local.mtu) {
-        let Local { mtu, uplink, .. } = &local;
-        troubles.push(NotReady::new(
-            reason::MTU_TOO_LARGE,
-            format!(
-                "a pod MTU of {wanted} is asked for, but uplink {} with MTU {} leaves {mtu}, which is used",
-                uplink.name, uplink.mtu
-            ),
-        ));
-    }
-    if let Some(wanted) = wanted_mtu.filter(|wanted| *wanted < least_mtu(&own)) {
-        troubles.push(NotReady::new(
-            reason::MTU_TOO_SMALL,
-            format!(
-                "a pod MTU of {wanted} is asked for (mtu of the ClusterNetwork or the pool), but IPv6 takes {}, and {} is used: raise it",
-                mtu::LEAST_V6, local.mtu
-            ),
-        ));
-    }
+    let mut troubles = pod_mtu::troubles(facts, &local, wanted_mtu, least_mtu(&own));
     let (peers, faults) = peers::peers(name, &snapshot, api_server);
     let Ends { published, leaving, troubles: of_keys, no_key } = keys::ends(sources, network, &local, &peers);
     local.side.endpoints.wireguard = published;

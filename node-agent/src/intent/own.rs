@@ -67,17 +67,6 @@ pub(super) fn agree_with_pod_cidrs(
     ))
 }
 
-/// What pods of the leases' families take.
-pub(super) fn least_mtu(own: &[(&str, &Lease)]) -> u32 {
-    let v6 = own.iter().any(|(_, lease)| lease.subnet.family() == Family::V6);
-    if v6 { mtu::LEAST_V6 } else { mtu::LEAST }
-}
-
-/// The pool's wish, then the network's.
-pub(super) fn wanted_mtu(own: &[(&str, &Lease)], network: &Network) -> Option<u32> {
-    primary(own).and_then(|lease| lease.mtu).or(network.mtu).and_then(|bytes| u32::try_from(bytes).ok())
-}
-
 pub(super) fn primary<'a>(own: &[(&str, &'a Lease)]) -> Option<&'a Lease> {
     own.iter().find(|(_, lease)| lease.primary).or(own.first()).map(|(_, lease)| *lease)
 }

@@ -3,7 +3,7 @@ mod hostile;
 use std::collections::BTreeSet;
 
 use tartan_crds::{SubnetLeaseStatus, UplinkSelection};
-use tartan_datapath::model::Backend;
+use tartan_datapath::model::{Backend, LinkFacts};
 
 use super::*;
 use crate::testing::{Known, answered, entry, known, lease, status};
@@ -181,6 +181,20 @@ fn the_mtu_is_the_pools_then_the_networks_then_what_the_uplink_leaves() {
     assert_eq!(mtu(&known), 1300);
     known.own().mtu = Some(9000);
     assert_eq!(mtu(&known), 1450);
+}
+
+#[test]
+fn pods_that_were_started_with_a_larger_mtu_are_told() {
+    let mut known = known();
+    let port = |name: &str, mtu: u32| LinkFacts { name: name.into(), mtu, ..known.facts.links[0].clone() };
+    let ports = [port("veth1", 1450), port("veth2", 1500), port("veth3", 1480)];
+    // eth0 has 1500 as well, and is no pod's.
+    known.facts.ports = ports.iter().map(|port| port.name.clone()).collect();
+    known.facts.links.extend(ports);
+    let [trouble] = &known.build().unwrap().troubles[..] else { panic!("{:?}", known.build()) };
+    assert_eq!(trouble.reason, reason::PODS_EXCEED_MTU);
+    assert!(trouble.message.starts_with("2 running pods"), "{}", trouble.message);
+    assert!(trouble.message.contains("veth2 has 1500"), "{}", trouble.message);
 }
 
 #[test]
