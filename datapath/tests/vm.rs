@@ -179,3 +179,14 @@ fn objects_are_made_and_repaired_on_both_kernels() {
         assert!(console.contains("9 passed"), "{console}");
     }
 }
+
+/// `ipv6.disable=1`, as hardening guides ask for: no socket of the family, no setting below `/proc/sys/net/ipv6`, and a
+/// dump of its routes that answers with IPv4's.
+#[test]
+fn objects_are_made_and_repaired_where_the_kernel_has_no_ipv6() {
+    let machine = Machine::new(Kernel::V6_12, test_program("kernel_repair").unwrap())
+        .kernel_options("ipv6.disable=1")
+        .arguments(&["--test-threads", "1"]);
+    let console = run_beside(&machine, 1);
+    assert!(console.contains("9 passed"), "{console}");
+}

@@ -31,6 +31,8 @@ pub enum Tool {
     Machines,
     /// `wg`, and another WireGuard in user space.
     Wireguard,
+    /// A compiler for arm64 and what runs its programs; no test run needs it.
+    Arm64,
 }
 
 impl Tool {
@@ -67,6 +69,7 @@ impl Tool {
             Self::Images => &["buildah", "mmdebstrap"],
             Self::Prometheus => &["prometheus"],
             Self::Wireguard => &["wireguard-tools"],
+            Self::Arm64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user"],
             Self::Machines => &[
                 "busybox-static",
                 "conntrack",
@@ -89,7 +92,7 @@ impl Tool {
             Self::Helm => &[Program::Helm],
             Self::Images => &[Program::Agnhost],
             Self::Wireguard => &[Program::WireguardGo],
-            Self::Network | Self::Containers | Self::Prometheus | Self::Machines => &[],
+            Self::Network | Self::Containers | Self::Prometheus | Self::Machines | Self::Arm64 => &[],
         }
     }
 }

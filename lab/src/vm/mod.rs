@@ -49,6 +49,7 @@ pub struct Machine {
     reaches_host: bool,
     strongswan: bool,
     memory: u32,
+    kernel_options: &'static str,
 }
 
 /// What came of it.
@@ -84,6 +85,7 @@ impl Machine {
             reaches_host: false,
             strongswan: false,
             memory: 1024,
+            kernel_options: "",
         }
     }
 
@@ -136,6 +138,12 @@ impl Machine {
         self
     }
 
+    /// Words for the kernel's command line, such as `ipv6.disable=1`.
+    pub fn kernel_options(mut self, words: &'static str) -> Self {
+        self.kernel_options = words;
+        self
+    }
+
     /// In MiB; 1024 unless told.
     pub fn memory(mut self, mebibytes: u32) -> Self {
         self.memory = mebibytes;
@@ -182,7 +190,7 @@ impl Machine {
             command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=host,romfile="]);
         }
         command.arg("-kernel").arg(kernel.image).arg("-initrd").arg(&image);
-        command.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {}", self.kernel_options)]);
         let qemu = Process::start("qemu", &command, &console, false)?;
         let mut shown = 0;
         let mut show = |text: &str| {
