@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 #![allow(clippy::indexing_slicing, reason = "serde_json's Value answers Null for what is not there")]
 
+pub mod arm64;
 pub mod bench;
 pub mod cluster;
 pub mod codegen;

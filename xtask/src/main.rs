@@ -32,6 +32,8 @@ enum Command {
     },
     /// Writes the licence texts of what is compiled into the programs
     Licences { file: std::path::PathBuf },
+    /// Builds the programs for arm64 and runs their pure tests under emulation
+    Arm64,
     /// Builds the container images as docker archives
     Image {
         /// Folder for the archives
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => xtask::bench::run(&options),
         Command::Codegen { check } => xtask::codegen::run(check),
         Command::Licences { file } => xtask::licences::run(&file),
+        Command::Arm64 => xtask::arm64::run(),
         Command::Image { out } => xtask::image::run(out.as_deref()),
     };
     match result {
