@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use tartan_crds::{Cidr, Family, conditions::reason};
-use tartan_datapath::mtu;
 
 use super::NotReady;
 use crate::inputs::{Lease, Network, Node, Snapshot};

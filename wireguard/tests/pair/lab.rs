@@ -139,7 +139,8 @@ impl Lab {
         let local = &mut intent.local;
         let ends = generations.iter().map(|generation| end(*generation, self.key(node, *generation)));
         encrypting(&mut local.side, node, ends.collect());
-        local.subnets = vec![Subnet { prefix: net(&format!("10.244.{node}.0/24")), primary: true }];
+        local.subnets =
+            vec![Subnet { prefix: net(&format!("10.244.{node}.0/24")), primary: true, regular: true }];
         local.uplink.addresses = vec![net(&format!("192.0.2.{node}/24"))];
         local.mtu = 1440;
         intent.wireguard.user_space = true;
@@ -225,7 +226,7 @@ fn end(generation: u32, key: PublicKey) -> WireguardEndpoint {
 pub fn peer(node: u8, ends: Vec<WireguardEndpoint>) -> Peer {
     let mut peer = common::neighbour(node);
     encrypting(&mut peer.side, node, ends);
-    peer.subnets = vec![Subnet { prefix: net(&format!("10.244.{node}.0/24")), primary: true }];
+    peer.subnets = vec![Subnet { prefix: net(&format!("10.244.{node}.0/24")), primary: true, regular: true }];
     peer.mtu = Some(1440);
     peer
 }

@@ -148,7 +148,11 @@ fn what_is_as_it_should_be_keeps_its_session_whoever_looks() {
         intent.wireguard.keepalive = 25;
         let stranger = WireguardEndpoint { generation: 0, key: PublicKey([9; 32]), port: 9 };
         intent.peers.push(lab::peer(3, vec![stranger]));
-        let more = tartan_datapath::model::Subnet { prefix: common::net("10.244.20.0/24"), primary: false };
+        let more = tartan_datapath::model::Subnet {
+            prefix: common::net("10.244.20.0/24"),
+            primary: false,
+            regular: true,
+        };
         intent.peers[0].subnets.push(more);
         lab.settle(1, &intent);
         let peer = lab.key(2, 0);
