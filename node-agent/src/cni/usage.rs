@@ -132,8 +132,9 @@ fn date_empty(found: &mut [AddressUse], before: &[AddressUse], now: &Time) {
 /// Whether two reports differ by more than single addresses: these can wait, a subnet that fills up can't.
 pub fn differ_coarsely(one: &[AddressUse], other: &[AddressUse]) -> bool {
     let coarse = |figures: &AddressUse| {
-        let eighth = figures.used.saturating_mul(8).checked_div(figures.capacity).unwrap_or(8);
-        (figures.subnet, eighth, figures.used >= figures.capacity, figures.used == 0)
+        // The fuller a subnet is, the more each address counts: a new block must be there before the last one goes.
+        let free = figures.capacity.saturating_sub(figures.used);
+        (figures.subnet, free.checked_ilog2(), figures.used == 0)
     };
     one.iter().map(coarse).ne(other.iter().map(coarse))
 }
@@ -221,13 +222,20 @@ mod tests {
     }
 
     #[test]
-    fn single_addresses_are_no_coarse_difference_but_the_last_one_is() {
+    fn single_addresses_are_a_difference_where_few_are_left() {
         let figures = |used: i64| {
             [AddressUse { subnet: "10.244.9.0/24".parse().unwrap(), capacity: 253, used, empty_since: None }]
         };
-        for (one, other, expected) in
-            [(5, 5, false), (5, 6, false), (0, 1, true), (31, 32, true), (252, 253, true)]
-        {
+        for (one, other, expected) in [
+            (5, 5, false),
+            (5, 6, false),
+            (0, 1, true),
+            (125, 126, true),
+            (200, 201, false),
+            (237, 238, true),
+            (249, 250, true),
+            (252, 253, true),
+        ] {
             assert_eq!(differ_coarsely(&figures(one), &figures(other)), expected, "{one} {other}");
         }
     }

@@ -48,7 +48,8 @@ pub struct Report {
 }
 
 /// Figures that change with every pod. Two are equal when no decision can hang on what differs before the next
-/// round, which comes by itself within seconds: the same blocks, alike full to an eighth, empty since the same time.
+/// round, which comes by itself within seconds: the same blocks, as many free addresses to a power of two, empty since
+/// the same time.
 #[derive(Clone, Debug, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct UsedAddresses(pub Vec<AddressUse>);
@@ -56,8 +57,8 @@ pub struct UsedAddresses(pub Vec<AddressUse>);
 impl PartialEq for UsedAddresses {
     fn eq(&self, other: &Self) -> bool {
         let coarse = |figures: &AddressUse| {
-            let eighth = figures.used.saturating_mul(8).checked_div(figures.capacity).unwrap_or(8);
-            (figures.subnet, eighth, figures.used >= figures.capacity, figures.empty_since.clone())
+            let free = figures.capacity.saturating_sub(figures.used);
+            (figures.subnet, free.checked_ilog2(), figures.empty_since.clone())
         };
         self.0.iter().map(coarse).eq(other.0.iter().map(coarse))
     }
