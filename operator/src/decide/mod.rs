@@ -77,8 +77,8 @@ pub enum Action {
     MirrorPodCidrs { node: Meta, cidrs: Vec<Cidr> },
     /// Server-side apply of a NodeNetwork's spec.
     ApplyNodeNetwork { node: Meta, spec: Box<NodeNetworkSpec> },
-    /// Delete a NodeNetwork, after the API server confirmed that its Node is gone.
-    DeleteNodeNetwork { node_network: Meta },
+    /// Delete a NodeNetwork, after the API server confirmed that its Node, of that UID, is gone.
+    DeleteNodeNetwork { node_network: Meta, owner: Option<String> },
     /// Server-side apply of the operator's condition of a NodeNetwork.
     ReportLeased { node: Meta, condition: Box<Condition>, before: Option<Box<Condition>> },
 }

@@ -20,6 +20,11 @@ pub fn decide_all(draft: &mut Draft<'_>) {
     for node in world.nodes.iter() {
         let (spec, annotation_problem) = wanted_spec(draft, node);
         let existing = world.node_networks.get(&node.meta.name);
+        if let Some(existing) = existing.filter(|existing| is_of_another(existing, node)) {
+            // It goes with all that another machine said in it, and the next round makes the node's own.
+            draft.add(delete(existing));
+            continue;
+        }
         let up_to_date = existing.is_some_and(|existing| {
             existing.spec.as_ref() == Ok(&spec) && existing.owner.as_deref() == Some(&node.meta.uid)
         });
@@ -31,8 +36,17 @@ pub fn decide_all(draft: &mut Draft<'_>) {
         }
     }
     for orphan in world.node_networks.iter().filter(|orphan| !world.nodes.contains(&orphan.meta.name)) {
-        draft.add(Action::DeleteNodeNetwork { node_network: orphan.meta.clone() });
+        draft.add(delete(orphan));
     }
+}
+
+/// Whether it is that of an earlier Node of this name.
+fn is_of_another(object: &NodeNet, node: &Node) -> bool {
+    object.owner.as_ref().is_some_and(|owner| *owner != node.meta.uid)
+}
+
+fn delete(object: &NodeNet) -> Action {
+    Action::DeleteNodeNetwork { node_network: object.meta.clone(), owner: object.owner.clone() }
 }
 
 /// What is wrong with the annotations of a node.

@@ -134,7 +134,9 @@ impl Executor {
             Action::RereadLease { name } => self.reread_lease(&name, news).await.map(|_| Outcome::Done),
             Action::MirrorPodCidrs { node, cidrs } => self.mirror_pod_cidrs(node, &cidrs, news).await,
             Action::ApplyNodeNetwork { node, spec } => self.apply_node_network(&node, &spec, news).await,
-            Action::DeleteNodeNetwork { node_network } => self.delete_node_network(&node_network, news).await,
+            Action::DeleteNodeNetwork { node_network, owner } => {
+                self.delete_node_network(&node_network, owner.as_deref(), news).await
+            }
             Action::ReportLeased { node, condition, before } => {
                 self.report_leased(&node, &condition, before.as_deref(), news).await
             }
@@ -199,7 +201,7 @@ pub fn key(action: &Action) -> (&'static str, String) {
         Action::MirrorPodCidrs { node, .. }
         | Action::ApplyNodeNetwork { node, .. }
         | Action::ReportLeased { node, .. } => node.name.clone(),
-        Action::DeleteNodeNetwork { node_network } => node_network.name.clone(),
+        Action::DeleteNodeNetwork { node_network, .. } => node_network.name.clone(),
     };
     (kind(action), name)
 }
@@ -214,7 +216,7 @@ pub fn said(action: &Action) -> Option<String> {
         Action::RereadLease { .. } => return None,
         Action::MirrorPodCidrs { node, cidrs } => json!([node.uid, cidrs]).to_string(),
         Action::ApplyNodeNetwork { node, spec } => json!([node.uid, spec]).to_string(),
-        Action::DeleteNodeNetwork { node_network } => node_network.uid.clone(),
+        Action::DeleteNodeNetwork { node_network, .. } => node_network.uid.clone(),
         Action::ReportLeased { node, condition, .. } => {
             json!([node.uid, condition.status, condition.reason, condition.message]).to_string()
         }

@@ -126,10 +126,12 @@ impl Executor {
     pub(super) async fn delete_node_network(
         &self,
         node_network: &Meta,
+        owner: Option<&str>,
         news: &mut Vec<News>,
     ) -> kube::Result<Outcome> {
         let name = &node_network.name;
-        if self.reread_node(name, news).await?.is_some() {
+        let live = self.reread_node(name, news).await?;
+        if live.is_some_and(|live| owner.is_none_or(|owner| owner == live.meta.uid)) {
             return Ok(Outcome::Overtaken);
         }
         let preconditions = Preconditions { uid: Some(node_network.uid.clone()), resource_version: None };

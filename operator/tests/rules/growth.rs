@@ -95,9 +95,10 @@ fn what_was_reported_of_another_node_of_this_name_counts_for_nothing() {
     let mut store = one_node();
     report(&mut store, "a", &[("10.0.0.0/28", 13, None)]);
     store.node_networks.get_mut("a").unwrap().owner = Some("of before".into());
-    let world = store.world();
-    let grants = decide(&world, store.now).actions;
-    assert!(!grants.iter().any(|action| matches!(action, Action::CreateLease { .. })), "{grants:?}");
+    check(&mut store, "a: 10.0.0.0/28");
+    let object = &store.node_networks["a"];
+    assert_eq!(object.owner.as_ref(), Some(&store.nodes["a"].meta.uid));
+    assert!(object.report.address_use.0.is_empty(), "{object:?}");
 }
 
 #[test]

@@ -81,8 +81,12 @@ impl Store {
                 self.node_networks.insert(node.name.clone(), object.clone());
                 vec![News::NodeNetwork(Box::new(object))]
             }
-            Action::DeleteNodeNetwork { node_network } => {
-                if !self.nodes.contains_key(&node_network.name) {
+            Action::DeleteNodeNetwork { node_network, owner } => {
+                let live = self.nodes.get(&node_network.name);
+                let is_its =
+                    live.is_some_and(|live| owner.as_ref().is_none_or(|owner| *owner == live.meta.uid));
+                let same = self.node_networks.get(&node_network.name).map(|object| &object.meta.uid);
+                if !is_its && same == Some(&node_network.uid) {
                     self.node_networks.remove(&node_network.name);
                 }
                 vec![News::NoNodeNetwork(node_network.name.clone())]
