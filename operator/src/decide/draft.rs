@@ -57,6 +57,10 @@ pub struct Draft<'a> {
     /// As `unfit`, and what is kept back.
     blocked: Taken,
     searches: BTreeMap<usize, Search>,
+    /// What Nodes' podCIDRs name.
+    pub pod_cidrs: Taken,
+    /// Entries that the other IPAM gives out as well: those in which any Node's podCIDR lies.
+    pub pod_cidr_entries: BTreeSet<usize>,
     /// How many blocks of a family go back to a node whose lease of them is gone.
     pub restored: BTreeMap<(&'a str, Family), usize>,
     /// For whom a lease is taken from its holder before its time, by its name.
@@ -83,6 +87,9 @@ impl<'a> Draft<'a> {
         reserved(world).for_each(|cidr| unfit.insert(cidr));
         let mut blocked = unfit.clone();
         layout.kept_back().for_each(|cidr| blocked.insert(cidr));
+        let in_nodes = || world.nodes.iter().flat_map(|node| &node.pod_cidrs);
+        let pod_cidrs: Vec<Cidr> = in_nodes().filter_map(|text| text.parse().ok()).collect();
+        let entry_of = |cidr: &Cidr| layout.entries.iter().position(|entry| entry.cidr.overlaps(*cidr));
         let transitions = Transitions::plan(world, layout, now);
         let growth = GrowthPlan::of(world, layout, now);
         Self {
@@ -106,6 +113,8 @@ impl<'a> Draft<'a> {
             unfit,
             blocked,
             searches: BTreeMap::new(),
+            pod_cidr_entries: pod_cidrs.iter().filter_map(entry_of).collect(),
+            pod_cidrs: pod_cidrs.into_iter().collect(),
             restored: BTreeMap::new(),
             taken_for: BTreeMap::new(),
             actions: vec![],
@@ -200,6 +209,22 @@ impl<'a> Draft<'a> {
             self.take(block);
         }
         free
+    }
+
+    /// Whether the block that is kept for one node is free, or held for a node that is gone.
+    pub fn may_get_kept(&self, block: Cidr) -> bool {
+        let holder = self.world.leases.get(&block.object_name());
+        !self.unfit.overlaps(block)
+            || holder.is_some_and(|lease| lease.released_at().is_some() && self.may_touch(lease))
+    }
+
+    /// Whether [`Self::free_block`] would find one.
+    pub fn has_free_block(&mut self, membership: Membership<'_>, family: Family) -> bool {
+        let layout = self.layout;
+        let mut entries = layout.reachable(membership);
+        entries.any(|(place, entry)| {
+            !entry.drain && entry.cidr.family() == family && self.search(place).is_some()
+        })
     }
 
     /// The lowest block of an entry that is neither leased nor kept back. It counts as taken from now on.

@@ -12,7 +12,7 @@
 //!
 //! A request that is withdrawn (the node needs the block after all) makes an answer to it void.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
@@ -276,11 +276,14 @@ fn grant<'a>(
     family: Family,
 ) -> Result<(), String> {
     let adopts = draft.mode == PodCidrModeInForce::Adopt;
-    let foreign = if adopts { pod_cidr_entries(draft) } else { BTreeSet::new() };
     let layout = draft.layout;
     let places: Vec<usize> = layout
         .reachable(membership)
-        .filter(|(place, entry)| !entry.drain && entry.cidr.family() == family && !foreign.contains(place))
+        .filter(|(place, entry)| {
+            !entry.drain
+                && entry.cidr.family() == family
+                && !(adopts && draft.pod_cidr_entries.contains(place))
+        })
         .map(|(place, _)| place)
         .collect();
     match places.into_iter().find_map(|place| draft.free_block_in(place)) {
@@ -298,15 +301,6 @@ fn grant<'a>(
             membership.pool
         )),
     }
-}
-
-/// Entries that the other IPAM gives out as well: those in which any Node's podCIDR lies.
-pub(super) fn pod_cidr_entries(draft: &Draft<'_>) -> BTreeSet<usize> {
-    let cidrs = draft.world.nodes.iter().flat_map(|node| &node.pod_cidrs);
-    cidrs
-        .filter_map(|text| text.parse().ok())
-        .filter_map(|cidr| draft.layout.entries.iter().position(|entry| entry.cidr.overlaps(cidr)))
-        .collect()
 }
 
 /// Addresses of several blocks together.

@@ -7,7 +7,7 @@
 
 use tartan_crds::{AddressUse, Cidr, Family, PodCidrModeInForce};
 
-use super::{draft::Draft, growth::pod_cidr_entries};
+use super::draft::Draft;
 use crate::world::{Choice, Node, World};
 
 pub fn restore(draft: &mut Draft<'_>) {
@@ -39,8 +39,8 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) {
     let bind = draft.mode != PodCidrModeInForce::Ignore;
     let is_anothers = layout.is_kept_from(&node.meta.name, block)
         // podCIDRs say who has it.
-        || (bind && draft.world.nodes.iter().any(|other| pod_cidrs(other).any(|cidr| cidr.overlaps(block))))
-        || (draft.mode == PodCidrModeInForce::Adopt && pod_cidr_entries(draft).contains(&place))
+        || (bind && draft.pod_cidrs.overlaps(block))
+        || (draft.mode == PodCidrModeInForce::Adopt && draft.pod_cidr_entries.contains(&place))
         // A create whose answer was lost.
         || draft.is_in_doubt(block)
         || draft.contested.lease_before(node).is_some();
