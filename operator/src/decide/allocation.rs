@@ -6,7 +6,7 @@ use super::{
     DeleteReason, Problem,
     draft::{Draft, Verdict},
     growth,
-    layout::Membership,
+    layout::{Entry, Membership},
     remarks::leased,
     reservations, restore,
 };
@@ -79,8 +79,8 @@ pub(super) fn hold<'a>(
     }
     if let Some((lease, _)) = settle_duplicates(draft, node, membership, family, |_| true) {
         growth::revive_further(draft, node, membership, lease);
-        if lease.released_at().is_some() && move_on(draft, node, membership, lease) {
-            return Share::Pending;
+        if let Some(share) = move_on(draft, node, membership, lease) {
+            return share;
         }
         return if draft.keep(node, membership, lease, true) {
             Share::Held(lease.subnet)
@@ -97,27 +97,39 @@ pub(super) fn hold<'a>(
     }
 }
 
-/// A Node that comes back gets its held lease again, unless that lies in an entry which is being drained or
-/// is not its pool's: then it comes back with a block of its pool, if there is one.
-fn move_on<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, held: &'a Lease) -> bool {
-    let stays = draft
-        .layout
-        .entry_of(held.subnet)
-        .is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place));
-    let family = held.subnet.family();
-    if let Some(kept) =
-        draft.layout.kept_for(&node.meta.name, membership, family).filter(|kept| *kept != held.subnet)
-        && draft.take_kept(kept)
-    {
-        draft.create(node, membership, (kept, Choice::Reserved), true);
-        return true;
+/// A Node that comes back gets its lease again, unless that lies in an entry which is being drained or is not its
+/// pool's: then it comes back with a block of its pool, if there is one. What is kept from it it never gets again, and
+/// what is kept for it, it gets as soon as nobody living has it. `None`: the lease stays the node's.
+fn move_on<'a>(
+    draft: &mut Draft<'a>,
+    node: &'a Node,
+    membership: Membership<'_>,
+    lease: &'a Lease,
+) -> Option<Share> {
+    let uid = lease.spec.as_ref().ok().map(|spec| spec.node_uid.as_str())?;
+    let released = lease.released_at().is_some();
+    let is_living = uid == node.meta.uid || lease.traces.edited_by.is_some();
+    if !released && (is_living || !draft.may_touch(lease)) {
+        return None;
     }
-    if stays && !draft.layout.is_kept_from(&node.meta.name, held.subnet) {
-        return false;
+    let (layout, name, family) = (draft.layout, node.meta.name.as_str(), lease.subnet.family());
+    let reach = |(place, entry): (usize, &Entry<'_>)| !entry.drain && membership.reach.contains(&place);
+    let kept_for_it = layout.kept_for(name, membership, family).filter(|kept| *kept != lease.subnet);
+    let moves = kept_for_it.is_some_and(|kept| draft.may_get_kept(kept))
+        || layout.is_kept_from(name, lease.subnet)
+        || (!layout.entry_of(lease.subnet).is_some_and(reach) && draft.has_free_block(membership, family));
+    if !moves {
+        return None;
     }
-    let Some(block) = draft.free_block(membership, held.subnet.family(), None) else { return false };
-    draft.create(node, membership, block, true);
-    true
+    if !released {
+        // Another machine's under this name, which is gone. When that is written, the node gets its block.
+        draft.release(lease);
+        return Some(Share::Pending);
+    }
+    Some(match obtain(draft, node, membership, family) {
+        Ok(()) => Share::Pending,
+        Err(refusal) => Share::Refused(refusal),
+    })
 }
 
 /// Chooses the node's primary lease of a family among those of its leases that may be it, and says whether it

@@ -169,3 +169,35 @@ fn a_node_moved_between_pools_keeps_its_block_and_is_told_what_a_drain_would_cha
     store.add_node_with("a", |node| drop(node.labels.insert("p".into(), String::new())));
     check(&mut store, "a: ~10.0.0.0/24 10.9.0.0/26");
 }
+
+/// Both in one round, as in a large cluster or while no operator leads.
+#[test]
+fn a_node_that_is_made_anew_at_once_leaves_a_block_that_it_should_not_have() {
+    let main = |change: fn(&mut serde_json::Value)| {
+        let mut entry = entry("main", "10.0.0.0/22", 24);
+        change(&mut entry);
+        entry
+    };
+    let reserve = |entry: &mut serde_json::Value| entry["reserved"] = json!([{ "cidr": "10.0.1.0/24" }]);
+    let cases = [
+        ("drained", main(|entry| entry["drain"] = json!(true)), "10.1.0.0/24"),
+        ("reserved", main(reserve), "10.0.3.0/24"),
+    ];
+    for (what, entry_now, block) in cases {
+        let mut store = three();
+        store.set_network(network(vec![entry_now, entry("new", "10.1.0.0/16", 24)]));
+        check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+        store.remove_node("b");
+        store.add_node("b");
+        check(&mut store, &format!("a: 10.0.0.0/24\nb: ~10.0.1.0/24 {block}\nc: 10.0.2.0/24"));
+        assert_eq!(store.leased_condition("b"), "True AsExpected", "{what}");
+    }
+    // Where nothing is amiss with its block, it goes on with it, and is not released meanwhile.
+    let mut store = three();
+    store.remove_node("b");
+    store.add_node("b");
+    let world = store.world();
+    let releases = |action: &Action| matches!(action, Action::ReleaseLease { .. });
+    assert!(!decide(&world, store.now).actions.iter().any(releases));
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+}
