@@ -3,10 +3,7 @@
 //! An object that does not parse stays an object: a lease that nobody can read still holds its block, and one
 //! bad pool or entry says nothing about the others. Nothing here fails.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
     api::{
@@ -320,17 +317,19 @@ pub(super) fn meta(metadata: &ObjectMeta) -> Meta {
     }
 }
 
-/// Who else wrote to a spec that the operator has written to. A lease that is altogether another's, such as
-/// one that was restored from a backup, is nobody's edit.
+/// Who else wrote to a spec after the operator did. A lease that is another's, such as one that was restored from a
+/// backup, is nobody's edit, and what the operator has written since leaves it none.
 fn edited_by(metadata: &ObjectMeta) -> Option<String> {
-    let writers = metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some()));
-    let names: BTreeSet<&str> = writers.filter_map(|entry| entry.manager.as_deref()).collect();
-    let ours = names.contains(field_manager::OPERATOR);
-    names.into_iter().find(|name| ours && *name != field_manager::OPERATOR).map(str::to_owned)
+    let writers = || {
+        let all = metadata.managed_fields.iter().flatten();
+        all.filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some()))
+            .filter_map(|entry| Some((entry.manager.as_deref()?, entry.time.as_ref())))
+    };
+    let is_ours = |name: &str| name == field_manager::OPERATOR;
+    // To the second, as the API server has it: of one second, it is better asked once too often.
+    let last = writers().filter(|(name, _)| is_ours(name)).map(|(_, time)| time).max()?;
+    let edit = writers().filter(|(name, time)| !is_ours(name) && *time >= last).min();
+    edit.map(|(name, _)| name.to_owned())
 }
 
 /// Takes `spec` or `status` out of an object. An absent one reads as empty.
@@ -346,7 +345,15 @@ mod tests {
     use super::*;
 
     fn lease(managers: &[(&str, &str)]) -> Lease {
-        let fields = |(manager, part): &(&str, &str)| json!({ "manager": manager, "operation": "Update", "fieldsV1": { *part: {} } });
+        dated(&managers.iter().map(|(manager, part)| (*manager, *part, 0)).collect::<Vec<_>>())
+    }
+
+    /// By whom which part was written, and in which second.
+    fn dated(managers: &[(&str, &str, u32)]) -> Lease {
+        let fields = |(manager, part, second): &(&str, &str, u32)| {
+            let time = format!("2026-01-01T00:00:{second:02}Z");
+            json!({ "manager": manager, "operation": "Update", "time": time, "fieldsV1": { *part: {} } })
+        };
         let object = json!({
             "apiVersion": "tartan.network/v1alpha1", "kind": "SubnetLease",
             "metadata": { "name": "10.0.1.0-24", "managedFields": managers.iter().map(fields).collect::<Vec<_>>() },
@@ -365,6 +372,12 @@ mod tests {
         let edit = [("kubectl-edit", "f:spec"), ("tartan-operator", "f:spec")];
         assert_eq!(edited(&edit).as_deref(), Some("kubectl-edit"));
         assert_eq!(edited(&[("restore", "f:spec")]), None);
+        let edited = |managers| dated(managers).traces.edited_by;
+        let restored = [("restore", "f:spec", 1), ("tartan-operator", "f:spec", 2)];
+        assert_eq!(edited(&restored), None, "what the operator wrote since is no edit of the restorer's");
+        let both = [restored[0], restored[1], ("kubectl-edit", "f:spec", 3)];
+        assert_eq!(edited(&both).as_deref(), Some("kubectl-edit"));
+        assert_eq!(edited(&[("kubectl-edit", "f:spec", 2), restored[1]]).as_deref(), Some("kubectl-edit"));
     }
 
     #[test]
