@@ -63,6 +63,11 @@ impl Growth {
 }
 
 impl Outlook {
+    /// That of nodes which no entry gives a block any more.
+    pub fn exhausted() -> Self {
+        Self { seconds: Some(0), ..Self::default() }
+    }
+
     /// The outlook of an entry.
     pub fn of_entry(figures: &EntryFigures, growth: Growth) -> Self {
         if figures.draining {

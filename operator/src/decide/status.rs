@@ -80,7 +80,7 @@ pub fn network(
     conditions.extend(sealed(draft, None, draft.layout.spec.default_backend.kind));
     conditions.extend(chart_condition(draft.world, chart_values::NETWORK));
     let preferred = || usage.entries.first().map(|entry| entry.cidr.family());
-    let family = first.as_ref().map(|first| first.family).or_else(preferred);
+    let family = first.as_ref().and_then(|first| first.family).or_else(preferred);
     let sum = |figure: fn(&EntryFigures) -> u64| {
         let entries = usage.entries.iter().filter(|entry| Some(entry.cidr.family()) == family);
         signed(entries.map(figure).sum())
@@ -169,11 +169,13 @@ fn pool_status(draft: &Draft<'_>, usage: &Usage<'_>, place: usize, plan: &PoolPl
         let reason = reason.unwrap_or(reason::EXHAUSTED);
         Problem::new(reason, format!("{} without a lease: {}", plural(nodes.len(), "node"), listed(nodes)))
     });
-    let forecast = room::of_pool(scarcest, plan.pool.status.forecast.room);
+    let before = plan.pool.status.forecast.room;
+    let forecast = figures.map(|figures| figures.outlook().forecast(before)).unwrap_or_default();
+    let room = figures.and_then(|figures| room::pool_problem(&forecast, figures, &plan.spec.cidrs));
     let mut conditions = vec![
         accepted,
         claim(kind::ALLOCATED, waiting, "every node of the pool has its leases"),
-        claim(kind::HAS_ROOM, room::pool_problem(&forecast, family, &plan.spec.cidrs), room::AMPLE),
+        claim(kind::HAS_ROOM, room, room::AMPLE),
         claim(kind::CONSISTENT, tie, "no other pool of this priority selects its nodes"),
         progressing(draft, Some(place)),
     ];

@@ -50,6 +50,8 @@ pub struct PoolFigures {
     pub pool: String,
     pub nodes: u64,
     pub leases: u64,
+    /// Every entry in reach is being drained, or there is none.
+    pub barren: bool,
     /// One for each family that an entry in reach has.
     pub families: Vec<FamilyFigures>,
 }
@@ -88,6 +90,14 @@ impl PoolFigures {
     /// least share of its blocks left. A node needs a block of each.
     pub fn scarcest(&self) -> Option<&FamilyFigures> {
         self.families.iter().min_by_key(|family| family.outlook.rank())
+    }
+
+    /// That of its scarcest family.
+    pub fn outlook(&self) -> Outlook {
+        match self.scarcest() {
+            Some(family) => family.outlook,
+            None => Outlook::exhausted(),
+        }
     }
 }
 
@@ -196,14 +206,20 @@ fn pools(
             let reach = plan.map_or(draft.layout.unclaimed(), |plan| &plan.reach);
             let reachable: Vec<(&EntryFigures, Growth)> =
                 reach.iter().filter_map(|place| Some((entries.get(*place)?, *growth.get(*place)?))).collect();
+            let barren = reachable.iter().all(|(entry, _)| entry.draining);
+            let figures = |family| {
+                let mut figures = family_figures(family, &reachable)?;
+                if barren {
+                    figures.outlook = Outlook::exhausted();
+                }
+                Some(figures)
+            };
             PoolFigures {
+                barren,
                 pool: pool.to_owned(),
                 nodes: nodes_in.get(&place).copied().unwrap_or_default(),
                 leases: by_pool.get(pool).copied().unwrap_or_default(),
-                families: Family::ALL
-                    .into_iter()
-                    .filter_map(|family| family_figures(family, &reachable))
-                    .collect(),
+                families: Family::ALL.into_iter().filter_map(figures).collect(),
             }
         })
         .collect()

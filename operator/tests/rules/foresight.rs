@@ -211,6 +211,23 @@ fn a_network_that_no_node_gets_blocks_of_shows_its_preferred_family() {
 }
 
 #[test]
+fn where_every_entry_is_drained_or_missing_no_room_is_left() {
+    let mut store = small();
+    add(&mut store, 0..2);
+    store.set_pool(
+        "edge",
+        json!({ "nodeSelector": { "matchLabels": { "edge": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["missing"] }),
+    );
+    store.set_network(network(vec![draining("main", "10.0.0.0/22", 24)]));
+    store.settle();
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
+    assert_eq!(store.pool_condition("edge", "HasRoom"), "False Exhausted");
+    let status = &store.network.as_ref().unwrap().status;
+    let said = &status.conditions.iter().find(|condition| condition.type_ == "HasRoom").unwrap().message;
+    assert!(said.contains("every entry that nodes in no pool could get a block of is drained"), "{said}");
+}
+
+#[test]
 fn a_draining_entry_has_no_forecast() {
     let mut store = small();
     add(&mut store, 0..4);
