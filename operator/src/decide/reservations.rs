@@ -4,13 +4,15 @@
 //! it tells: a first block stays until its Node goes; a further one is asked back (`growth.rs`), and goes when no pod
 //! uses it.
 
+use std::collections::BTreeMap;
+
 use tartan_crds::{Cidr, Family, Reservation, conditions::reason};
 
 use super::{
-    Problem,
+    LISTED, Problem,
     draft::Draft,
     layout::{Entry, Layout, Membership},
-    listed, plural,
+    listed,
 };
 use crate::world::Lease;
 
@@ -91,23 +93,33 @@ pub fn covered_leases(draft: &Draft<'_>) -> Option<Problem> {
                 .then_some((lease, entry, kept))
         })
         .collect();
-    let (_, entry, kept) = covered.first()?;
-    let names: Vec<String> = covered
+    covered.first()?;
+    let mut by_range: BTreeMap<(&str, Cidr), Vec<&Lease>> = BTreeMap::new();
+    for (lease, entry, kept) in &covered {
+        by_range.entry((entry.name, kept.cidr)).or_default().push(lease);
+    }
+    let ranges: Vec<String> = by_range
         .iter()
-        .map(|(lease, ..)| format!("{} of node {}", lease.subnet, lease.node().unwrap_or("(unreadable)")))
+        .take(LISTED)
+        .map(|((entry, range), leases)| {
+            let node = |lease: &&Lease| {
+                format!("{} of node {}", lease.subnet, lease.node().unwrap_or("(unreadable)"))
+            };
+            let names: Vec<String> = leases.iter().map(node).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            format!("entry {entry}: reserved range {range} covers {}", listed(&names))
+        })
         .collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let more = by_range.len().saturating_sub(LISTED);
+    let more = if more > 0 { format!(" and {more} more ranges") } else { String::new() };
     let there = |kind: &Covered| covered.iter().any(|(lease, ..)| Covered::of(lease) == *kind);
     let outlook: Vec<&str> =
         Covered::ALL.into_iter().filter(there).map(Covered::what_becomes_of_it).collect();
     Some(Problem::new(
         reason::RESERVED_IN_USE,
         format!(
-            "spec.cidrs: entry {}: reserved range {} covers {}: {}; {}; or take the range out of reserved",
-            entry.name,
-            kept.cidr,
-            plural(covered.len(), "lease"),
-            listed(&names),
+            "spec.cidrs: {}{more}; {}; or take the range out of reserved",
+            ranges.join(", "),
             outlook.join("; ")
         ),
     ))

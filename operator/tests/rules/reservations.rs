@@ -71,10 +71,12 @@ fn a_reservation_that_covers_a_living_lease_takes_nothing_and_says_so() {
     store.set_network(network(vec![reserving("10.0.0.0/22", 24, range)]));
     check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
     assert_eq!(store.network_condition("Consistent"), "False ReservedRangeInUse");
-    let parts =
-        ["entry main", "reserved range 10.0.0.0/24", "10.0.0.0/24 of node a", "10.0.1.0/24 of node b"];
-    network_says(&store, &parts);
-    network_says(&store, &["2 leases", "a node's first block stays until the node is drained"]);
+    let ranges = [
+        "entry main: reserved range 10.0.0.0/24 covers 10.0.0.0/24 of node a,",
+        "entry main: reserved range 10.0.1.0/24 covers 10.0.1.0/24 of node b;",
+    ];
+    network_says(&store, &ranges);
+    network_says(&store, &["a node's first block stays until the node is drained"]);
     // The node that it is kept for waits for its block, and is told who has it.
     store.add_node("z");
     check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
@@ -102,7 +104,9 @@ fn a_further_block_in_a_reserved_range_is_asked_back_and_stays_while_pods_use_it
     assert_eq!(store.network_condition("Consistent"), "False ReservedRangeInUse");
     let (first, further) =
         ("a node's first block stays", "a further block is asked back, and goes when no pod");
-    network_says(&store, &["10.0.0.0/28 of node a, 10.0.0.16/28 of node a", first, further]);
+    let ranges = ["10.0.0.0/28 covers 10.0.0.0/28 of node a,", "10.0.0.16/28 covers 10.0.0.16/28 of node a;"];
+    network_says(&store, &ranges);
+    network_says(&store, &[first, further]);
     assert_eq!(store.leased_condition("z"), "False ReservedBlockTaken");
     says(&store, "z", "taken by lease 10.0.0.16-28 of node a: a further block is asked back");
     store.pass(100_000);
@@ -110,7 +114,7 @@ fn a_further_block_in_a_reserved_range_is_asked_back_and_stays_while_pods_use_it
     growth::report(&mut store, "a", &[("10.0.0.0/28", 5, None), ("10.0.0.16/28", 0, Some(0))]);
     growth::meet(&mut store, "10.0.0.16-28");
     check(&mut store, "a: 10.0.0.0/28\nz: 10.0.0.16/28");
-    network_says(&store, &["covers 1 lease: 10.0.0.0/28 of node a; a node's first block stays"]);
+    network_says(&store, &["covers 10.0.0.0/28 of node a; a node's first block stays"]);
 }
 
 /// It is kept for nobody else.
@@ -170,4 +174,41 @@ fn a_podcidr_of_another_ipam_in_a_reserved_range_is_refused_and_a_lease_that_is_
     check(&mut store, "old: 10.0.2.0/24");
     assert_eq!(store.leased_condition("new"), "False PodCIDRReserved");
     assert_eq!(store.leased_condition("old"), "True AsExpected");
+}
+
+fn reserved_by(store: &mut Store, reserved: serde_json::Value) {
+    store.set_network(network(vec![reserving("10.0.0.0/22", 24, reserved)]));
+}
+
+#[test]
+fn what_is_reserved_since_its_node_went_is_not_given_back_even_where_nothing_else_is_left() {
+    let mut store = small();
+    for node in ["a", "b", "c", "d"] {
+        store.add_node(node);
+    }
+    store.settle();
+    store.remove_node("d");
+    store.settle();
+    reserved_by(&mut store, json!([{ "cidr": "10.0.3.0/24", "comment": "routers" }]));
+    store.add_node("d");
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24\nd: ~10.0.3.0/24");
+    assert_eq!(store.leased_condition("d"), "False Exhausted");
+    // Another's that is only held is taken early, as for any other node.
+    store.remove_node("c");
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nd: 10.0.2.0/24 ~10.0.3.0/24");
+}
+
+#[test]
+fn a_node_that_comes_back_gets_the_block_that_is_kept_for_it_where_another_only_held_it() {
+    let mut store = small();
+    for node in ["a", "b", "c"] {
+        store.add_node(node);
+    }
+    store.settle();
+    store.remove_node("b");
+    store.remove_node("c");
+    store.settle();
+    reserved_by(&mut store, json!([{ "cidr": "10.0.1.0/24", "nodeName": "c" }]));
+    store.add_node("c");
+    check(&mut store, "a: 10.0.0.0/24\nc: 10.0.1.0/24 ~10.0.2.0/24");
 }
