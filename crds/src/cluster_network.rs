@@ -112,7 +112,7 @@ pub struct CidrEntry {
     pub name: String,
     /// The range, such as 10.244.0.0/16. Overlaps neither other entries nor the ranges of Services.
     pub cidr: Cidr,
-    /// Prefix length of a node's block: 24 gives a node 254 pod addresses.
+    /// Prefix length of a node's block: 24 gives a node 253 pod addresses.
     #[schemars(range(min = 1, max = 126))]
     pub node_mask_size: i32,
     /// Give out no more blocks of this entry. A node's first block stays until its Node goes; a further one is asked
