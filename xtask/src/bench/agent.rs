@@ -22,6 +22,7 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
     drop(agent);
     add_peers(&api, 3..size + 1)?;
     let (mut cold, mut memory, mut route, mut device) = (vec![], vec![], vec![], vec![]);
+    let mut written = vec![];
     for _ in 0..options.rounds {
         clean(host, programs)?;
         let begin = std::time::Instant::now();
@@ -36,12 +37,39 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
         host.script("ip link delete tartan-vxlan")?;
         device.push(wait_for_routes(host, size)?);
         memory.push(resident(agent.pid())?);
+        drop(agent);
+        let before = own_versions(&api)?;
+        let agent = start(host, &api, programs)?;
+        eventually_ok("the first pass after a restart", Duration::from_secs(60), || ready(host))?;
+        // Figures are written at their own pace: the first are there by then.
+        std::thread::sleep(Duration::from_secs(10));
+        let after = own_versions(&api)?;
+        written.push(before.iter().zip(&after).filter(|(before, after)| before != after).count() as f64);
+        drop(agent);
     }
     report(&format!("agent, resident, {size} leases"), "MB", memory);
     report(&format!("agent, cold start to {size} vxlan peers programmed"), "s", cold);
     report("agent, repair of a deleted route", "s", route);
     report(&format!("agent, repair of the deleted device with {size} peers"), "s", device);
+    report(
+        &format!("agent, restarted with {size} peers: of lease, NodeNetwork and Node, how many are written"),
+        "",
+        written,
+    );
     clean(host, programs)
+}
+
+/// The versions of all that the agent writes.
+fn own_versions(api: &ApiServer) -> Result<Vec<String>> {
+    let version = |object: &str| {
+        let words = ["get", object, "-o", "jsonpath={.metadata.resourceVersion}"];
+        Ok(api.kubectl(&words)?.ok()?.stdout)
+    };
+    let lease = lease(0, "node1", "none")["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    [format!("subnetlease/{lease}"), "nodenetwork/node1".to_owned(), "node/node1".to_owned()]
+        .iter()
+        .map(|object| version(object))
+        .collect()
 }
 
 fn add_own_lease(api: &ApiServer) -> Result<()> {

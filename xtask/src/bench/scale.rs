@@ -87,13 +87,16 @@ fn operator(size: usize, programs: &Programs) -> Result<()> {
     let operator = Operator::start(&programs.operator, &api, &account)?;
     report("operator, resident, with all Nodes and no lease", "MB", vec![operator.resident()?]);
     let fleet = Fleet::start(&load)?;
+    let network = load.watch(&format!("{GROUP}/clusternetworks"))?;
     lease_all(&load, &operator, &fleet, size)?;
+    let before = told_of(&network, "all leases: changes of the network that each agent is sent", (0, 0));
     rest(&load, &operator)?;
     let watchers: Vec<Watch> =
         (0..WATCHERS).map(|_| load.watch(&format!("{GROUP}/subnetleases"))).collect::<Result<_>>()?;
     figures(&load, &operator, &watchers)?;
     agents_restart(&load, &watchers)?;
     churn(&load, &operator, &fleet, &watchers, size)?;
+    told_of(&network, "since then: changes of the network that each agent is sent", before);
     fleet.check()?;
     drop(watchers);
     drop(operator);
@@ -171,14 +174,23 @@ fn figures(load: &Load, operator: &Operator, watchers: &[Watch]) -> Result<()> {
     Ok(())
 }
 
-/// Every agent says again what it has said, as after a restart of the whole DaemonSet.
+/// How often and with how many bytes since `before`.
+fn told_of(network: &Watch, what: &str, before: (u64, u64)) -> (u64, u64) {
+    let now = (network.events(), network.bytes());
+    report(what, "", vec![(now.0 - before.0) as f64]);
+    report(&format!("{what}: bytes of all"), "B", vec![(now.1 - before.1) as f64]);
+    now
+}
+
+/// Every agent says again what it has said. That an agent which starts anew says nothing at all is measured with a real
+/// one (`--part agent`).
 fn agents_restart(load: &Load, watchers: &[Watch]) -> Result<()> {
     let leases = living(load)?;
     let events = total(watchers, Watch::events);
     load.send(fleet::say_again(&leases))?;
     let after = total(watchers, Watch::events) - events;
     report(
-        &format!("{} agents restart: changes of leases that watchers see", leases.len()),
+        &format!("{} statuses applied again as they are: changes of leases that watchers see", leases.len()),
         "",
         vec![after as f64],
     );
