@@ -91,6 +91,11 @@ impl Server {
         self.patch(object, &Patch::Apply(object), &PatchParams::apply("scenario"), "");
     }
 
+    /// The same of a status.
+    pub fn apply_status(&self, object: &Value) {
+        self.patch(object, &Patch::Apply(object), &PatchParams::apply("scenario"), "status");
+    }
+
     pub fn merge(&self, object: &Value) {
         self.patch(object, &Patch::Merge(object), &PatchParams::default(), "");
     }

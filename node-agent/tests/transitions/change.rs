@@ -64,6 +64,11 @@ impl Scene {
 
     /// Faults of what is on the wire, where every node sends by `kind`.
     pub fn wire_faults(&self, kind: BackendType) -> Vec<String> {
+        self.wire_faults_of(&self.names(), kind)
+    }
+
+    /// The same of these nodes alone.
+    pub fn wire_faults_of(&self, nodes: &[String], kind: BackendType) -> Vec<String> {
         let faulty = |(name, seen): &(String, Tapped)| {
             let Tapped { plain, vxlan, ipip, udp, wireguard, esp } = *seen;
             let mut expected = Tapped::default();
@@ -86,7 +91,7 @@ impl Scene {
             *seen != expected
         };
         let seen = self.on_the_wire();
-        let faulty = seen.iter().filter(|one| faulty(one));
+        let faulty = seen.iter().filter(|one| nodes.contains(&one.0) && faulty(one));
         faulty.map(|(name, seen)| format!("{name}, sending by {kind}, put on the wire: {seen}")).collect()
     }
 }

@@ -24,6 +24,11 @@ const MIXED: &str =
 const INTERRUPTED: &str =
     "interrupted::a_change_that_is_interrupted_at_each_step_loses_nothing_and_ends_as_asked";
 const NODE_OFF: &str = "interrupted::a_node_that_is_off_is_waited_for_and_the_others_lose_nothing";
+const OFF: [&str; 3] = [
+    "off::a_change_waits_for_a_node_that_is_off_and_names_it_and_the_others_lose_nothing",
+    "off::past_the_deadline_the_others_go_on_without_a_node_that_is_off_and_it_is_found_by_the_new_backend",
+    "off::a_change_that_is_taken_back_while_a_node_is_off_leaves_all_as_it_was",
+];
 const UNFIT: &str = "unfit::what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on";
 const MATRIX: &str = "matrix::every_change_is_measured";
 
@@ -85,6 +90,15 @@ fn what_one_kernel_does_the_other_does_too() {
 fn a_change_to_an_encrypting_backend_is_interrupted_on_linux_6_12() {
     run(Kernel::V6_12, INTERRUPTED, LONG);
     run(Kernel::V6_12, NODE_OFF, LONG);
+}
+
+/// What encrypts has nothing that stands in for it.
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn a_change_to_an_encrypting_backend_goes_on_without_a_node_that_is_off_on_linux_6_12() {
+    for test in OFF {
+        run(Kernel::V6_12, test, LONG);
+    }
 }
 
 /// Writes docs/switch-matrix.md, whatever it says, and fails where it says that something was lost.

@@ -23,6 +23,7 @@ mod interrupted;
 mod machine;
 mod matrix;
 mod mixed;
+mod off;
 mod ring;
 mod scene;
 mod sealed;

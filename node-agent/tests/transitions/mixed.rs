@@ -107,7 +107,7 @@ fn look_up(one: BackendType, other: BackendType, near: bool) -> Verdict {
 }
 
 /// By the agent's own word, and nothing is left to do on its node.
-fn verdicts(scene: &Scene, node: usize) -> anyhow::Result<Vec<(usize, (String, String))>> {
+pub fn verdicts(scene: &Scene, node: usize) -> anyhow::Result<Vec<(usize, (String, String))>> {
     let (_, text) = scene.agent(&format!("node{node}"), &["diff", "--output", "json"]);
     let report: Value = serde_json::from_str(&text)?;
     let steps = report["steps"].as_array().map_or(0, Vec::len);
