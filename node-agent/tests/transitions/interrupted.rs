@@ -16,7 +16,7 @@ use super::{
     wait_for,
 };
 
-const POOL: &str = "all";
+pub const POOL: &str = "all";
 
 const PHASES: [TransitionPhase; 3] =
     [TransitionPhase::Preparing, TransitionPhase::Moving, TransitionPhase::Finishing];
@@ -127,7 +127,7 @@ fn a_node_that_is_off_is_waited_for_and_the_others_lose_nothing() {
 
 /// Asks for `to` and stops the agent of one node, so that the change gets to this step and no further. The answer is
 /// that node.
-fn hold(scene: &Scene, to: BackendType, phase: TransitionPhase) -> &'static str {
+pub fn hold(scene: &Scene, to: BackendType, phase: TransitionPhase) -> &'static str {
     let ask = |paused: bool, in_flight: u32| {
         scene.api.merge(&json!({
             "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool", "metadata": { "name": POOL },
@@ -138,12 +138,14 @@ fn hold(scene: &Scene, to: BackendType, phase: TransitionPhase) -> &'static str 
     };
     let held = if phase == TransitionPhase::Moving { "node1" } else { "node3" };
     if phase != TransitionPhase::Preparing {
-        // All set up reception, and no node moves before one of them is deaf.
+        // All set up reception, and no node moves before one of them is deaf. Nor do any that take nothing in clear,
+        // where they are to send so: that one must not be deaf before.
         ask(true, 1);
         wait_for("all nodes to receive", || {
             for name in scene.names() {
                 let status = scene.node_network(&name).status.unwrap_or_default();
                 anyhow::ensure!(status.receives.contains(&to), "{name}: {status:?}");
+                anyhow::ensure!(to.encrypts() || status.sealed_peers == 0, "{name}: {status:?}");
             }
             Ok(())
         });
@@ -154,11 +156,11 @@ fn hold(scene: &Scene, to: BackendType, phase: TransitionPhase) -> &'static str 
     held
 }
 
-fn release(scene: &Scene, held: &str) {
+pub fn release(scene: &Scene, held: &str) {
     scene.signal_agent(held, Signal::SIGCONT);
 }
 
-fn assert_held(scene: &Scene, to: BackendType, phase: TransitionPhase) {
+pub fn assert_held(scene: &Scene, to: BackendType, phase: TransitionPhase) {
     wait_for(&format!("the change to stand at {phase:?}"), || {
         let object = scene.api.get::<NetworkPool>(POOL).unwrap();
         let now = object.status.and_then(|status| status.transition);

@@ -30,6 +30,8 @@ const OFF: [&str; 3] = [
     "off::a_change_that_is_taken_back_while_a_node_is_off_leaves_all_as_it_was",
 ];
 const UNFIT: &str = "unfit::what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on";
+const DAEMON: &str =
+    "daemon::an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_nothing_goes_in_clear";
 const MATRIX: &str = "matrix::every_change_is_measured";
 
 /// Runs one test of this program in a machine.
@@ -90,6 +92,12 @@ fn what_one_kernel_does_the_other_does_too() {
 fn a_change_to_an_encrypting_backend_is_interrupted_on_linux_6_12() {
     run(Kernel::V6_12, INTERRUPTED, LONG);
     run(Kernel::V6_12, NODE_OFF, LONG);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn an_ike_daemon_is_killed_in_the_middle_of_changes_on_linux_6_12() {
+    run(Kernel::V6_12, DAEMON, LONG);
 }
 
 /// What encrypts has nothing that stands in for it.

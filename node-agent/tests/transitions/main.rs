@@ -17,6 +17,7 @@
 mod api;
 mod beside;
 mod change;
+mod daemon;
 #[path = "../bad_input/in_a_machine.rs"]
 mod in_a_machine;
 mod interrupted;

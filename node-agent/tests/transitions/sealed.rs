@@ -77,8 +77,8 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
     }
 }
 
-/// Since the change: nothing clear, and from every node something encrypted.
-fn assert_sealed(scene: &Scene, kind: BackendType, what: &str) {
+/// Since the last tap: nothing clear, and from every node something encrypted.
+pub fn assert_sealed(scene: &Scene, kind: BackendType, what: &str) {
     for name in scene.names() {
         let seen = scene.fabric.tapped(&name).unwrap();
         assert!(seen.clear() == 0 && seen.encrypted() > 0, "{kind}, one node {what}: {name} sent {seen}");
