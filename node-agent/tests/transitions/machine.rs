@@ -32,6 +32,7 @@ const OFF: [&str; 3] = [
 const UNFIT: &str = "unfit::what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on";
 const DAEMON: &str =
     "daemon::an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_nothing_goes_in_clear";
+const ROTATION: &str = "rotation::keys_are_rotated_by_an_edit_and_no_packet_is_lost";
 const MATRIX: &str = "matrix::every_change_is_measured";
 
 /// Runs one test of this program in a machine.
@@ -98,6 +99,12 @@ fn a_change_to_an_encrypting_backend_is_interrupted_on_linux_6_12() {
 #[ignore = "minutes: cargo xtask test --full"]
 fn an_ike_daemon_is_killed_in_the_middle_of_changes_on_linux_6_12() {
     run(Kernel::V6_12, DAEMON, LONG);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn keys_are_rotated_under_traffic_on_linux_6_12() {
+    run(Kernel::V6_12, ROTATION, LIMIT);
 }
 
 /// What encrypts has nothing that stands in for it.

@@ -26,6 +26,7 @@ mod matrix;
 mod mixed;
 mod off;
 mod ring;
+mod rotation;
 mod scene;
 mod sealed;
 mod standing;
