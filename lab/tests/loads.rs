@@ -62,6 +62,28 @@ fn an_interruption_is_counted_packet_by_packet() {
 }
 
 #[test]
+fn one_packet_in_ten_is_full_and_lost_where_it_does_not_fit() {
+    let fabric = Fabric::start(FabricOptions::with_segments(&[2])).unwrap();
+    let (one, two) = (fabric.node("node1"), fabric.node("node2"));
+    let _echo = Echo::start(two, 7000).unwrap();
+    // The cables' MTU is 1500.
+    for (mtu, fits) in [(1500, true), (1501, false)] {
+        for address in two.addresses() {
+            let options = LoadOptions { udp_mtu: Some(mtu), tcp_flows: 0, ..LoadOptions::default() };
+            let load = Load::start(one, &format!("{mtu}-{address}"), (address, 7000), &options).unwrap();
+            let_flow(Duration::from_millis(500));
+
+            let report = load.finish().unwrap();
+
+            let udp = &report.flows[0];
+            let expected = if fits { 0 } else { udp.sent.div_ceil(10) };
+            assert!(udp.sent > 300, "{report}");
+            assert_eq!((udp.lost, udp.refused), (expected, expected), "{report}");
+        }
+    }
+}
+
+#[test]
 fn round_trips_are_timed_by_both_protocols() {
     let fabric = Fabric::start(FabricOptions::with_segments(&[2])).unwrap();
     let (one, two) = (fabric.node("node1"), fabric.node("node2"));

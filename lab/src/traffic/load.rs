@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::report::{Account, Flow, Report};
-use super::{LoadOptions, make_room};
+use super::{FULL_EVERY, LoadOptions, make_room, refuse_to_cut};
 use crate::wait::pause;
 
 /// The number of a packet that only asks whether somebody answers.
@@ -22,7 +22,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 const TCP_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(to: SocketAddr, options: &LoadOptions, time: Option<Duration>) -> Result<()> {
-    let LoadOptions { udp_rate, tcp_flows, tcp_interval } = *options;
+    let LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval } = *options;
+    let full = udp_mtu.map(|mtu| usize::from(mtu).saturating_sub(headers(to)));
     let stopped = stop_on_signal()?;
     let stop = Arc::new(AtomicBool::new(false));
     let udp_flows = usize::from(udp_rate > 0);
@@ -30,7 +31,7 @@ pub(super) fn run(to: SocketAddr, options: &LoadOptions, time: Option<Duration>)
     let mut flows = Vec::new();
     if udp_rate > 0 {
         let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
-        flows.push(std::thread::spawn(move || udp_flow(to, udp_rate, &ready, &stop)));
+        flows.push(std::thread::spawn(move || udp_flow(to, (udp_rate, full), &ready, &stop)));
     }
     for _ in 0..tcp_flows {
         let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
@@ -66,15 +67,27 @@ fn stop_on_signal() -> Result<mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
-fn udp_flow(to: SocketAddr, rate: u32, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {
+/// What is no data in a UDP packet: RFC 791 section 3.1 or RFC 8200 section 3, and RFC 768.
+fn headers(to: SocketAddr) -> usize {
+    if to.is_ipv4() { 20 + 8 } else { 40 + 8 }
+}
+
+/// `full`: bytes of data that a full packet has.
+fn udp_flow(
+    to: SocketAddr,
+    (rate, full): (u32, Option<usize>),
+    ready: &Barrier,
+    stop: &AtomicBool,
+) -> Result<Flow> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     make_room(&socket)?;
+    refuse_to_cut(&socket)?;
     socket.connect(to).with_context(|| format!("connect to {to}"))?;
     socket.set_read_timeout(Some(POLL))?;
     while !stop.load(Ordering::Relaxed) {
-        let _ = socket.send(&GREETING.to_be_bytes());
-        if receive(&socket).is_some() {
+        let _ = socket.send(&message(GREETING, full));
+        if receive(&socket, full).is_some() {
             break;
         }
     }
@@ -94,7 +107,7 @@ fn udp_flow(to: SocketAddr, rate: u32, ready: &Barrier, stop: &AtomicBool) -> Re
                 let due = u64::try_from(start.elapsed().as_nanos() / interval.as_nanos()).unwrap_or(u64::MAX);
                 while number < due {
                     with(&mut |account| account.sent(number, Instant::now()));
-                    if socket.send(&number.to_be_bytes()).is_err() {
+                    if socket.send(&message(number, full)).is_err() {
                         with(&mut |account| account.refused());
                     }
                     number += 1;
@@ -105,7 +118,7 @@ fn udp_flow(to: SocketAddr, rate: u32, ready: &Barrier, stop: &AtomicBool) -> Re
         });
         let mut end = None;
         loop {
-            if let Some(number) = receive(&socket)
+            if let Some(number) = receive(&socket, full)
                 && number != GREETING
             {
                 with(&mut |account| account.received(number, Instant::now()));
@@ -125,10 +138,27 @@ fn udp_flow(to: SocketAddr, rate: u32, ready: &Barrier, stop: &AtomicBool) -> Re
     Ok(account.into_inner().unwrap_or_else(PoisonError::into_inner).close(stopped))
 }
 
-/// The number of the next echo. Errors are those of earlier sends, by ICMP: they are counted as loss.
-fn receive(socket: &UdpSocket) -> Option<u64> {
-    let mut bytes = [0; 8];
-    (socket.recv(&mut bytes).ok()? == bytes.len()).then(|| u64::from_be_bytes(bytes))
+/// The number, and zeros where the packet is to be full.
+fn message(number: u64, full: Option<usize>) -> Vec<u8> {
+    let mut bytes = number.to_be_bytes().to_vec();
+    if let Some(full) = full
+        && number != GREETING
+        && number.is_multiple_of(FULL_EVERY)
+    {
+        bytes.resize(full.max(bytes.len()), 0);
+    }
+    bytes
+}
+
+/// The number of the next echo that is what was sent. Errors are those of earlier sends, by ICMP: they are counted as
+/// loss.
+fn receive(socket: &UdpSocket, full: Option<usize>) -> Option<u64> {
+    // With room for more, so that what is too long is seen to be.
+    let mut bytes = vec![0; full.unwrap_or(0).max(size_of::<u64>()) + 1];
+    let length = socket.recv(&mut bytes).ok()?;
+    bytes.truncate(length);
+    let number = u64::from_be_bytes(*bytes.first_chunk()?);
+    (bytes == message(number, full)).then_some(number)
 }
 
 fn tcp_flow(to: SocketAddr, interval: Duration, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {

@@ -17,8 +17,10 @@
 //! ```
 //!
 //! One program, `tartan-lab-traffic`, is both ends: `serve` echoes UDP and TCP, `load` sends numbered messages and
-//! counts what comes back, `latency` measures single round trips. A packet counts as lost when its echo does not arrive, whichever way it was lost. Counting
-//! starts when every flow has been answered once, so that the first packet's address resolution is no loss.
+//! counts what comes back, `latency` measures single round trips. Messages are of eight bytes; on request some fill the
+//! packets that the path should carry, and neither end lets anybody cut a packet. A packet counts as lost when its echo
+//! does not arrive, whichever way it was lost. Counting starts when every flow has been answered once, so that the first
+//! packet's address resolution is no loss.
 
 mod latency;
 mod load;
@@ -34,6 +36,9 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
 
 pub use latency::RoundTrips;
 pub use report::{Flow, Report};
@@ -70,6 +75,9 @@ enum Role {
         /// UDP packets in a second
         #[arg(long, default_value_t = 1000)]
         udp_rate: u32,
+        /// Bytes that one in ten of these packets has, headers and all
+        #[arg(long)]
+        udp_mtu: Option<u16>,
         #[arg(long, default_value_t = 8)]
         tcp_flows: usize,
         /// Milliseconds between the questions of a TCP flow
@@ -98,9 +106,9 @@ pub fn main() -> Result<()> {
             }
             serve::run(bind, port)
         }
-        Role::Load { to, udp_rate, tcp_flows, tcp_interval, seconds } => {
+        Role::Load { to, udp_rate, udp_mtu, tcp_flows, tcp_interval, seconds } => {
             let tcp_interval = Duration::from_millis(tcp_interval);
-            let options = LoadOptions { udp_rate, tcp_flows, tcp_interval };
+            let options = LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval };
             load::run(to, &options, seconds.map(Duration::from_secs))
         }
         Role::Latency { to, udp, count } => latency::run(to, udp, count),
@@ -143,11 +151,16 @@ impl Echo {
     }
 }
 
+/// Of so many UDP packets one is full, where [`LoadOptions::udp_mtu`] says of how many bytes.
+pub const FULL_EVERY: u64 = 10;
+
 /// How much traffic; the default is 1,000 UDP packets a second and 8 TCP flows of 100 questions a second.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadOptions {
     /// Packets in a second.
     pub udp_rate: u32,
+    /// Bytes that one in [`FULL_EVERY`] of them has, headers and all; the others have eight of data. Without: all have.
+    pub udp_mtu: Option<u16>,
     pub tcp_flows: usize,
     /// A TCP flow is one question and its answer, this often.
     pub tcp_interval: Duration,
@@ -155,7 +168,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { udp_rate: 1000, tcp_flows: 8, tcp_interval: Duration::from_millis(10) }
+        Self { udp_rate: 1000, udp_mtu: None, tcp_flows: 8, tcp_interval: Duration::from_millis(10) }
     }
 }
 
@@ -173,10 +186,11 @@ impl Load {
         to: impl Into<SocketAddr>,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let LoadOptions { udp_rate, tcp_flows, tcp_interval } = options;
+        let LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval } = options;
         let mut command = place.command(&program()?.display().to_string());
         command.args(["load", "--to", &to.into().to_string()]);
         command.args(["--udp-rate", &udp_rate.to_string(), "--tcp-flows", &tcp_flows.to_string()]);
+        command.args(udp_mtu.map(|mtu| format!("--udp-mtu={mtu}")));
         command.args(["--tcp-interval", &tcp_interval.as_millis().to_string()]);
         let process = place.start(&format!("load-{name}"), &command)?;
         wait_for_line(&process, "flowing")?;
@@ -218,6 +232,16 @@ fn make_room(socket: &UdpSocket) -> Result<()> {
     const ROOM: usize = 16 << 20;
     setsockopt(socket, sockopt::RcvBufForce, &ROOM).context("enlarge a receive buffer")?;
     setsockopt(socket, sockopt::SndBufForce, &ROOM).context("enlarge a send buffer")
+}
+
+/// What doesn't fit is refused or dropped, here and on the way: cut and put together, it would come as if it did.
+fn refuse_to_cut(socket: &UdpSocket) -> Result<()> {
+    // A socket of the newer family sends packets of the older one, too.
+    set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO).context("refuse fragments")?;
+    if socket.local_addr()?.is_ipv6() {
+        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO).context("refuse fragments")?;
+    }
+    Ok(())
 }
 
 fn wait_for_line(process: &Process, line: &str) -> Result<()> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 
 use anyhow::{Context as _, Result};
 
-use super::make_room;
+use super::{make_room, refuse_to_cut};
 
 pub(super) fn run(bind: Option<IpAddr>, port: u16) -> Result<()> {
     let (udp, tcp) = match bind {
@@ -31,6 +31,7 @@ pub(super) fn run(bind: Option<IpAddr>, port: u16) -> Result<()> {
 fn listen(address: IpAddr, port: u16) -> Result<(UdpSocket, TcpListener)> {
     let udp = UdpSocket::bind((address, port)).with_context(|| format!("bind UDP {address} port {port}"))?;
     make_room(&udp)?;
+    refuse_to_cut(&udp)?;
     let tcp =
         TcpListener::bind((address, port)).with_context(|| format!("bind TCP {address} port {port}"))?;
     Ok((udp, tcp))

@@ -4,12 +4,14 @@ use std::{fmt::Write as _, path::Path, process::Command, time::Duration};
 
 use tartan_lab::{
     ApiServer, ApiServerOptions, program, run as run_command,
+    traffic::{FULL_EVERY, LoadOptions},
     vm::{self, Kernel, Machine, Report},
 };
 
 use super::{
     matrix,
-    standing::{self, CLASSES},
+    scene::MTU,
+    standing::{self, CLASSES, Class},
 };
 
 /// A machine without hardware support, on a busy host.
@@ -120,14 +122,18 @@ fn a_change_to_an_encrypting_backend_goes_on_without_a_node_that_is_off_on_linux
 #[test]
 #[ignore = "half an hour: cargo xtask test --full"]
 fn every_change_is_measured_on_both_kernels() {
-    let mut text = "# Every change of backend, measured\n\n\
-        Written by `cargo xtask test --full`; do not edit. Two nodes on one segment in a virtual machine without \
-        hardware support, with real agents and the real operator; one pool, whose backend is edited. Each way: 8 TCP \
-        flows and 50 UDP packets a second from pod to pod, and one TCP flow and 5 UDP packets a second by each other \
-        class. \"Seconds\" is from the edit until no node receives by the old backend any more; \"delay\" is the \
-        longest time from a message to its answer, in milliseconds. The machine's processors are emulated, ten to \
-        twenty times slower than the host's: the times are no figures of a real node.\n"
-        .to_owned();
+    let mut text = format!(
+        "# Every change of backend, measured\n\n\
+        Written by `cargo xtask test --full`; do not edit. {} nodes on one segment in a virtual machine without \
+        hardware support, with real agents and the real operator; one pool, whose backend is edited. Each way: {} from \
+        pod to pod, and {} by each other class; one in {FULL_EVERY} of the UDP packets has the {MTU} bytes of the pods' \
+        MTU, and none may be cut. \"Seconds\" is from the edit until no node receives by the old backend any more; \
+        \"delay\" is the longest time from a message to its answer, in milliseconds. The machine's processors are emulated, ten to \
+        twenty times slower than the host's: the times are no figures of a real node.\n",
+        matrix::NODES.len(),
+        amount(Class::PodToPod),
+        amount(Class::NodeToPod),
+    );
     let mut lost = vec![];
     for kernel in Kernel::ALL {
         let before = load();
@@ -156,6 +162,14 @@ fn every_change_is_measured_on_both_kernels() {
         std::fs::write(document, &text).unwrap();
     }
     assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
+
+/// What flows by the class in the matrix, in words.
+fn amount(class: Class) -> String {
+    let LoadOptions { udp_rate, tcp_flows, .. } =
+        class.load_where(true, standing::pairs(matrix::NODES.len()));
+    let flows = if tcp_flows == 1 { "flow" } else { "flows" };
+    format!("{tcp_flows} TCP {flows} and {udp_rate} UDP packets a second")
 }
 
 fn load() -> String {

@@ -13,6 +13,9 @@ use super::{
 
 const POOL: &str = "all";
 
+/// On one segment.
+pub const NODES: [usize; 2] = [1, 2];
+
 const MEASURED: &[BackendType] = &[
     BackendType::Vxlan,
     BackendType::HostGw,
@@ -30,7 +33,7 @@ pub const MARK: &str = "switch-matrix ";
 fn every_change_is_measured() {
     let kinds: Vec<BackendType> = MEASURED.iter().copied().filter(|kind| kernel_has(*kind)).collect();
     let way = way(&kinds);
-    let scene = Scene::start(&[2], &[Pool { name: POOL, nodes: &[1, 2], backend: way[0] }]);
+    let scene = Scene::start(&[NODES.len()], &[Pool { name: POOL, nodes: &NODES, backend: way[0] }]);
     let mut faults = vec![];
     for (from, to) in way.iter().zip(way.iter().skip(1)) {
         let standing = Standing::start(&scene, &scene.names());

@@ -22,6 +22,8 @@ use super::{
 /// The network of all pods.
 pub const PODS: &str = "10.244.0.0/16";
 pub const PORT: u16 = 7000;
+/// The pods', in bytes: less than any backend leaves of an uplink's 1500, so that it stays what it is in every change.
+pub const MTU: u16 = 1400;
 /// The first NodePort of each policy; each node's pod has its own.
 const ANY_NODE: usize = 30100;
 const OWN_NODE: usize = 30200;
@@ -126,7 +128,7 @@ impl Scene {
         self.api.apply(&json!({
             "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
             "metadata": { "name": "default" },
-            "spec": { "cidrs": [{ "name": "pods", "cidr": PODS, "nodeMaskSize": 24 }], "mtu": 1400 },
+            "spec": { "cidrs": [{ "name": "pods", "cidr": PODS, "nodeMaskSize": 24 }], "mtu": MTU },
         }));
         for pool in pools {
             self.api.apply(&json!({

@@ -13,7 +13,7 @@ use tartan_lab::{
     vm,
 };
 
-use super::scene::{PORT, Scene};
+use super::scene::{MTU, PORT, Scene};
 
 /// What a packet meets on its way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,23 +59,43 @@ impl Class {
         (place, target)
     }
 
-    /// 8 TCP flows and 1,000 UDP packets a second between pods, and a fifth of it by each other class: all of it
-    /// shares two processors, and what an overloaded machine drops by itself is no finding. In a virtual machine, which
-    /// is more than ten times slower, a twentieth of it where two nodes send to each other; more ordered `pairs` share that.
+    /// One load of so many ordered `pairs` of nodes, here.
     fn load(self, pairs: u32) -> LoadOptions {
-        let (udp_rate, tcp_flows, pause) = match (self, vm::is_inside()) {
-            (Self::PodToPod, false) => (1000, 8, 50),
-            (_, false) => (200, 2, 100),
-            (Self::PodToPod, true) => (100 / pairs, 8, 1000 * u64::from(pairs)),
-            (_, true) => (10 / pairs, 1, 1000 * u64::from(pairs)),
+        self.load_where(vm::is_inside(), pairs)
+    }
+
+    /// The same in a virtual machine, or on a host.
+    pub fn load_where(self, in_a_machine: bool, pairs: u32) -> LoadOptions {
+        let (amount, share) = match (self, in_a_machine) {
+            (Self::PodToPod, false) => (MUCH, 1),
+            (_, false) => (SOME, 1),
+            (Self::PodToPod, true) => (MUCH_OF_A_MACHINE, pairs),
+            (_, true) => (SOME_OF_A_MACHINE, pairs),
         };
         let slower = slower();
         LoadOptions {
-            udp_rate: (udp_rate / slower).max(1),
-            tcp_flows,
-            tcp_interval: Duration::from_millis(pause) * slower,
+            udp_rate: (amount.udp_rate / share / slower).max(1),
+            tcp_interval: amount.tcp_interval * share * slower,
+            ..amount
         }
     }
+}
+
+/// Between two pods. Its full packets fit exactly, whatever backend carries them.
+const MUCH: LoadOptions =
+    LoadOptions { udp_rate: 1000, udp_mtu: Some(MTU), tcp_flows: 8, tcp_interval: Duration::from_millis(50) };
+/// A fifth by each other class: all of it shares two processors, and what an overloaded machine drops by itself is no
+/// finding.
+const SOME: LoadOptions =
+    LoadOptions { udp_rate: 200, tcp_flows: 2, tcp_interval: Duration::from_millis(100), ..MUCH };
+/// In a virtual machine, which is more than ten times slower, all ordered pairs of nodes share this.
+const MUCH_OF_A_MACHINE: LoadOptions =
+    LoadOptions { udp_rate: 100, tcp_interval: Duration::from_secs(1), ..MUCH };
+const SOME_OF_A_MACHINE: LoadOptions = LoadOptions { udp_rate: 10, tcp_flows: 1, ..MUCH_OF_A_MACHINE };
+
+/// Ordered ones of so many nodes.
+pub fn pairs(nodes: usize) -> u32 {
+    u32::try_from(nodes * (nodes - 1)).unwrap()
 }
 
 /// By how much all traffic is slowed down, on request: for a host that is busy with other things.
@@ -104,7 +124,7 @@ pub struct Outcome {
 impl Standing {
     /// Returns when every flow of every class and ordered pair of these nodes has been answered.
     pub fn start(scene: &Scene, nodes: &[String]) -> Self {
-        let pairs = u32::try_from(nodes.len() * (nodes.len() - 1)).unwrap();
+        let pairs = pairs(nodes.len());
         let mut keys: Vec<Key> = vec![];
         for from in nodes {
             for to in nodes.iter().filter(|to| *to != from) {
