@@ -122,6 +122,55 @@ fn pods_of_two_families_reach_each_other_by_tunnels_and_by_plain_routes() {
     assert_eq!(left.trim(), "");
 }
 
+/// Bad input that takes a cluster with IPv6, which that of tests/bad_input has not.
+#[test]
+fn a_pod_mtu_that_ipv6_cannot_live_with_is_told_and_pods_have_what_it_takes() {
+    let mut cluster = leased(&[2], true, vxlan);
+    cluster.start_all();
+    ready(&cluster);
+    let ask = |mtu: Value| {
+        let patch = json!({ "spec": { "mtu": mtu } }).to_string();
+        let words = ["patch", "clusternetwork", "default", "--type=merge", "-p", &patch];
+        cluster.api.kubectl(&words).unwrap().ok().unwrap();
+    };
+    ask(1000.into());
+    for name in cluster.names() {
+        eventually_ok(&format!("{name} tells of it"), PATIENCE, || {
+            let (status, reason, message) = cluster.condition_of("nodenetwork", &name, "Degraded");
+            anyhow::ensure!(
+                (status.as_str(), reason.as_str()) == ("True", "PodMTUTooSmall"),
+                "{status}: {reason}"
+            );
+            for part in ["1000", "mtu of the ClusterNetwork or the pool", "IPv6 takes 1280", "raise it"] {
+                anyhow::ensure!(message.contains(part), "{part:?} is not in: {message}");
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(cluster.condition(&name, "Ready").0, "True");
+        assert_eq!(cluster.field("nodenetwork", &name, ".status.podMTU"), "1280");
+    }
+    let pods: Vec<Pod> = cluster.fabric.nodes().iter().map(|node| node.pod("a").unwrap()).collect();
+    all_reach_all(&cluster, &pods, 2);
+    // In full packets.
+    for address in pods[1].ips() {
+        let fits = |more: u32| {
+            let headers = if address.is_ipv4() { 28 } else { 48 };
+            let size = (1280 - headers + more).to_string();
+            let address = address.to_string();
+            let ping = ["ping", "-n", "-c1", "-W1", "-M", "do", "-s", &size, &address];
+            pods[0].exec(&ping).unwrap().success()
+        };
+        assert!(fits(0) && !fits(1), "{address}");
+    }
+
+    ask(Value::Null);
+    ready(&cluster);
+    for name in cluster.names() {
+        assert_eq!(cluster.field("nodenetwork", &name, ".status.podMTU"), "1450");
+    }
+}
+
 #[test]
 fn pods_of_ipv6_alone_reach_each_other() {
     let mut cluster = leased(&[1, 1], false, vxlan);
