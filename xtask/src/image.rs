@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use tartan_lab::images::{BASE_IMAGE, Build, build_with_buildah};
@@ -70,12 +71,17 @@ pub fn name(program: &str) -> String {
 pub const PROGRAMS: [&str; 4] =
     ["tartan-operator", "tartan-node-agent", "tartan-forwarder", "tartan-wireguard"];
 
-/// A directory that holds the programs, the licences, and nothing else.
-fn compile() -> Result<PathBuf> {
+/// Cargo, told to compile the programs.
+pub fn compiler() -> Command {
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked"]);
     cargo.args(PROGRAMS.iter().flat_map(|program| ["--package", program]));
-    let status = cargo.status().context("start cargo")?;
+    cargo
+}
+
+/// A directory that holds the programs, the licences, and nothing else.
+fn compile() -> Result<PathBuf> {
+    let status = compiler().status().context("start cargo")?;
     if !status.success() {
         bail!("cargo build ended with {status}");
     }

@@ -4,7 +4,10 @@
 //! hand. The steps stop at the first that fails, since what follows stands on it; the test crates of one
 //! step all run, so that one red run shows all that is red.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Child,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -63,10 +66,40 @@ const TWO_BY_TWO: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=2"];
 pub fn run(options: &Options) -> Result<()> {
     let begin = Instant::now();
     let mut done = Steps::default();
+    let mut beside = Beside::default();
     for (name, work) in steps(options, &programs()?) {
-        done.run(name, || work.run())?;
+        done.run(name, || work.run(&mut beside))?;
     }
     done.report(begin)
+}
+
+/// The release build, while tests that mostly wait go on. Ended when it is dropped, as after a step that failed.
+#[derive(Default)]
+struct Beside(Option<Child>);
+
+impl Beside {
+    fn start(&mut self) -> Result<()> {
+        self.0 = Some(image::compiler().arg("--quiet").spawn().context("start cargo")?);
+        Ok(())
+    }
+
+    /// Whatever came of it: the step that needs the programs builds what is missing, and says what is wrong.
+    fn wait(&mut self) -> Result<()> {
+        if let Some(mut child) = self.0.take() {
+            child.wait().context("wait for cargo")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// What a step does.
@@ -74,6 +107,10 @@ pub fn run(options: &Options) -> Result<()> {
 enum Work {
     Cargo(Vec<String>),
     Prerequisites,
+    /// Begins to compile the programs of the images, and goes on.
+    BeginRelease,
+    /// Waits until that is done.
+    EndRelease,
     Images,
     Mutants,
 }
@@ -104,7 +141,15 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     ] {
         let programs =
             packages.iter().flat_map(|package| programs.iter().filter(move |one| one.package == *package));
+        // Those tests mostly wait, and none of them for packets.
+        let beside = packages == ["operator"] && !options.no_cluster;
+        if beside {
+            steps.push(("images: to compile their programs is begun", Work::BeginRelease));
+        }
         steps.push((name, tests(&[&select(programs)[..], how].concat())));
+        if beside {
+            steps.push(("images: their programs are compiled", Work::EndRelease));
+        }
     }
     if options.full {
         let long = ["--test", "vm", "--no-fail-fast", "--", "--ignored"];
@@ -181,8 +226,10 @@ fn programs() -> Result<Vec<Program>> {
 }
 
 impl Work {
-    fn run(&self) -> Result<()> {
+    fn run(&self, beside: &mut Beside) -> Result<()> {
         match self {
+            Self::BeginRelease => beside.start(),
+            Self::EndRelease => beside.wait(),
             Self::Prerequisites => prerequisites::require(&Tool::ALL),
             Self::Mutants => mutants::run(&mutants::Options::default()),
             Self::Images => image::build(&image::default_directory()).map(drop),
@@ -244,7 +291,9 @@ mod tests {
     fn without_clusters_everything_else_still_runs() {
         let all = lines(&Options::default());
         let some = lines(&Options { no_cluster: true, ..Options::default() });
-        assert_eq!(all[..all.len() - 2], some, "only the last two steps are left out");
+        let mut rest = all[..all.len() - 2].to_vec();
+        rest.retain(|line| !line.ends_with("Release"));
+        assert_eq!(rest, some, "only the last two steps, and what is for them, are left out");
         let all: Vec<String> = all.iter().map(|line| format!("{line} ")).collect();
         for Program { package, name } in programs().unwrap() {
             let word = format!("--test {name} ");
