@@ -286,7 +286,8 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
             ),
         ));
     }
-    troubles.extend(unmet.iter().chain(extension.iter()).cloned());
+    let is_least = |trouble: &&NotReady| trouble.reason == reason::PODS_EXCEED_MTU;
+    troubles.extend(unmet.iter().chain(extension.iter()).filter(|trouble| !is_least(trouble)).cloned());
     if *outdated_preshared > 0 {
         troubles.push(NotReady::new(
             reason::PRESHARED_KEY_CHANGED,
@@ -329,6 +330,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
     let mut peers: Vec<String> = faults.iter().map(|f| format!("node {}: {}", f.node, f.message)).collect();
     peers.extend(problems.iter().filter(of_peers).map(|p| format!("node {}: {}", p.node, p.message)));
     troubles.extend(quote(reason::PEER_INVALID, peers));
+    troubles.extend(unmet.iter().filter(is_least).cloned());
     let needed = |key: &Key| match key {
         Key::Link(name) => {
             [mark::BRIDGE, mark::VXLAN, mark::VXLAN6].contains(&name.as_str()) && !of_second_vxlan(key)

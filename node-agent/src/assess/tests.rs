@@ -158,6 +158,10 @@ fn troubles_come_worst_first_and_many_of_a_kind_are_counted() {
         faults: &faults,
         frozen: Some("too much vanished".into()),
         shadowing: Some("00-other.conf"),
+        unmet: &[
+            NotReady::new(reason::PODS_EXCEED_MTU, "pods"),
+            NotReady::new(reason::MTU_TOO_LARGE, "asked for"),
+        ],
         ..findings(&facts)
     });
     assert_eq!(
@@ -168,7 +172,9 @@ fn troubles_come_worst_first_and_many_of_a_kind_are_counted() {
                 reason::DELETIONS_FROZEN,
                 reason::CNI_SHADOWED,
                 reason::LEFTOVER_FLANNEL,
-                reason::PEER_INVALID
+                reason::MTU_TOO_LARGE,
+                reason::PEER_INVALID,
+                reason::PODS_EXCEED_MTU,
             ],
             true
         )
