@@ -7,7 +7,7 @@ use super::{
     steps::{Cluster, Fate, Sees, Step},
 };
 
-const ALL: Sees = Sees { nodes: true, leases: true, network: true };
+const ALL: Sees = Sees { nodes: true, leases: true, network: true, reports: true };
 
 /// A cluster to which one thing after the other happens. The operators are 0 and 1.
 struct History {

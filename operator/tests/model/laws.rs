@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use stateright::Property;
 
 use super::{
-    state::{BLOCKS, Lease, State, overlap},
+    state::{BLOCKS, Lease, NODES, State, overlap},
     steps::Cluster,
 };
 
@@ -34,16 +34,14 @@ fn none_overlap(state: &State) -> bool {
     })
 }
 
-/// While a Node is there, marked for deletion or not, what its agent uses is neither released nor another's.
+/// While a Node is there, marked for deletion or not, what its agent uses, and any block of which a pod has an address,
+/// is neither released nor another's.
 fn all_kept(state: &State) -> bool {
-    state.uses.iter().enumerate().all(|(name, uses)| {
-        (0..BLOCKS).filter(|block| uses & (1 << block) != 0).all(|block| {
+    (0..NODES).all(|name| {
+        let used = state.uses[name] | state.pods[name].there;
+        (0..BLOCKS).filter(|block| used & (1 << block) != 0).all(|block| {
             let node = state.nodes[name];
-            state.leases[block].is_some_and(|lease| {
-                usize::from(lease.node) == name
-                    && node.is_some_and(|node| node.uid == lease.node_uid)
-                    && lease.released.is_none()
-            })
+            state.leases[block].is_some_and(|lease| node.is_some_and(|node| lease.is_of(name, node)))
         })
     })
 }
@@ -54,8 +52,8 @@ fn ends_well(cluster: &Cluster, state: &State) -> bool {
         return true;
     }
     let mut hasher = DefaultHasher::new();
-    let State { now, nodes, leases, stage, uses, operators, .. } = state;
-    (now, nodes, leases, stage, uses, operators).hash(&mut hasher);
+    let State { now, nodes, leases, stage, uses, pods, reports, operators, .. } = state;
+    (now, nodes, leases, stage, uses, pods, reports, operators).hash(&mut hasher);
     cluster.mind.ends_well(hasher.finish(), || judge_the_end(cluster, state))
 }
 

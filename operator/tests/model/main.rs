@@ -14,20 +14,23 @@
     reason = "tests"
 )]
 
+mod agent;
 mod found;
 mod hands;
 mod laws;
 mod mind;
 mod objects;
 mod server;
+mod stage;
 mod state;
 mod steps;
 
 use std::time::Instant;
 
+use agent::Growth;
 use mind::Mind;
 use server::Admission;
-use state::Left;
+use state::{Left, Stage};
 use stateright::{Checker, HasDiscoveries, Model as _};
 use steps::{Cluster, Step};
 
@@ -36,12 +39,21 @@ const MORE: &str = "TARTAN_MODEL_MORE";
 
 /// One of each kind, two where it takes two to make a difference, and `in_all` at most.
 fn anything(in_all: u8) -> Left {
-    Left { in_all, faults: 1, crashes: 2, jumps: 1, hours: 1, marks: 1, removals: 1, joins: 2, edits: 2 }
+    let left = Left { in_all, faults: 1, crashes: 2, jumps: 1, hours: 1, marks: 1, ..Left::default() };
+    Left { removals: 1, joins: 2, edits: 2, ..left }
 }
 
 /// Of three Nodes, `settled` use their leases already, and `waiting` have just joined.
 fn cluster(mode: &'static str, settled: usize, waiting: usize, left: Left) -> Cluster {
-    Cluster { mind: Mind::new(mode), admission: Admission::Exact, left, settled, waiting }
+    Cluster {
+        mind: Mind::new(mode),
+        admission: Admission::Exact,
+        left,
+        begin: Stage::First,
+        settled,
+        waiting,
+        growth: None,
+    }
 }
 
 fn more() -> u8 {
@@ -103,6 +115,19 @@ fn a_range_that_is_cut_anew_under_delayed_creates_holds_no_overlap() {
     let left = Left { in_all: 99, faults: 1, joins: 1, edits: 2, ..Left::default() };
     check("cut anew", cluster("Ignore", 2, 0, left));
     check("cut anew twice", cluster("Ignore", 0, 1, Left { edits: 4, joins: 0, ..left }));
+}
+
+#[test]
+fn a_node_that_grows_keeps_every_block_of_which_a_pod_has_an_address() {
+    let narrow = |waiting, growth, left| Cluster {
+        growth: Some(growth),
+        begin: Stage::Narrow,
+        ..cluster("Ignore", 1, waiting, left)
+    };
+    let left = Left { in_all: 3 + more(), hours: 1, pods: 2, ..Left::default() };
+    check("a full node and one that waits", narrow(1, Growth::Full, left));
+    let left = Left { in_all: 2 + more(), faults: 1, pods: 1, ..Left::default() };
+    check("a further block goes back", narrow(0, Growth::Over, left));
 }
 
 /// What the chart's admission policy for leases is there for: the name alone locks a block only against

@@ -18,7 +18,7 @@ use super::{
     hands::{Hands, Learned, Progress},
     objects,
     server::look,
-    state::{Act, Block, Leases, Nodes, Reply, Stage, State, Time, View},
+    state::{Act, Block, Leases, Nodes, Reply, Reports, Stage, State, Time, View},
 };
 
 /// Decisions and requests that were asked for before: the same question has the same answer.
@@ -80,7 +80,7 @@ impl Mind {
                 hands.may_create(&self.world(view), &listed_for, |request| look(state, request))
             });
             let listed_for = listed_for.as_ref().map(objects::stage);
-            (may, View { listed_for, ..self.view(&world) })
+            (may, View { listed_for, reports: view.reports, ..self.view(&world) })
         });
         *view = after;
         may
@@ -109,7 +109,7 @@ impl Mind {
             };
             learn(&mut world, news, Instant::now());
         }
-        View { listed_for: view.listed_for, ..self.view(&world) }
+        View { listed_for: view.listed_for, reports: view.reports, ..self.view(&world) }
     }
 
     /// The watches of Nodes and leases deliver what is different in `nodes` and `leases`.
@@ -132,7 +132,7 @@ impl Mind {
                 world.apply(Delta::Nodes(change));
             }
         }
-        View { listed_for: view.listed_for, ..self.view(&world) }
+        View { listed_for: view.listed_for, reports: view.reports, ..self.view(&world) }
     }
 
     fn world(&self, view: &View) -> World {
@@ -140,13 +140,15 @@ impl Mind {
         let network = objects::parsed_network(view.stage, self.mode);
         let leases = (0..).zip(view.leases).filter_map(|(block, lease)| Some(objects::lease(block, lease?)));
         let nodes = (0..).zip(view.nodes).filter_map(|(name, node)| Some(objects::node(name, node?)));
+        let reports =
+            (0..).zip(view.reports).filter_map(|(name, report)| Some(objects::node_network(name, report?)));
         let mut world = World::default();
         for delta in [
             Delta::Nodes(Change::Listed { objects: nodes.collect(), since }),
             Delta::Networks(Change::Listed { objects: vec![network], since }),
             Delta::Pools(Change::Listed { objects: vec![], since }),
             Delta::Leases(Change::Listed { objects: leases.collect(), since }),
-            Delta::NodeNetworks(Change::Listed { objects: vec![], since }),
+            Delta::NodeNetworks(Change::Listed { objects: reports.collect(), since }),
             Delta::ServiceRanges(Change::Listed { objects: vec![], since }),
         ] {
             world.apply(delta);
@@ -167,6 +169,7 @@ impl Mind {
         let mut view = View {
             nodes: Nodes::default(),
             leases: Leases::default(),
+            reports: Reports::default(),
             stage: objects::stage(&NetworkVersion::of(world.network().unwrap())),
             doubts: world.leases.doubtful().map(objects::block_of).collect(),
             wishes: Default::default(),
@@ -188,10 +191,11 @@ impl Mind {
 }
 
 /// What an operator knows that has just started: everything, and nothing of what was before.
-pub fn fresh(nodes: Nodes, leases: Leases, stage: Stage) -> View {
+pub fn fresh(nodes: Nodes, leases: Leases, reports: Reports, stage: Stage) -> View {
     let mut view = View {
         nodes,
         leases,
+        reports,
         stage,
         doubts: BTreeSet::<Block>::new(),
         wishes: Default::default(),

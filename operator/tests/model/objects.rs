@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::HashMap};
 
 use k8s_openapi::{
     api::core::v1::Node as KubeNode,
+    apimachinery::pkg::apis::meta::v1::Time as MetaTime,
     jiff::{SignedDuration, Timestamp},
 };
 use kube::core::DynamicObject;
@@ -15,17 +16,21 @@ use tartan_crds::{
 use tartan_operator::{
     decide::{Action, DeleteGrounds, DeleteReason, UpdateReason},
     execute::NetworkVersion,
-    world::{self, Choice, Meta, Network},
+    world::{self, Choice, Meta, Network, NodeNet},
 };
 
-use super::state::{Act, Block, Known, Lease, Node, SUBNETS, Set, Stage, Time};
+use super::{
+    agent::bit,
+    state::{Act, Asked, BLOCKS, Block, Known, Lease, Node, Report, SUBNETS, Set, Stage, Time},
+};
 
-const REASONS: [DeleteReason; 5] = [
+const REASONS: [DeleteReason; 6] = [
     DeleteReason::Expired,
     DeleteReason::TakenEarly,
     DeleteReason::Reassigned,
     DeleteReason::BackedOut,
     DeleteReason::Duplicate,
+    DeleteReason::Emptied,
 ];
 
 pub fn timestamp(time: Time) -> Timestamp {
@@ -35,6 +40,17 @@ pub fn timestamp(time: Time) -> Timestamp {
 fn time(timestamp: Timestamp) -> Time {
     let since = timestamp.duration_since("2026-01-01T00:00:00Z".parse().unwrap());
     Time::try_from(since.as_hours()).unwrap()
+}
+
+/// When a request was made: of different seconds, long before all else. Nothing hangs on the time between.
+fn asked_at(number: Asked) -> Timestamp {
+    "2025-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(number.into())
+}
+
+/// A request that was made only now has no number yet: 0.
+fn asked(at: Timestamp) -> Asked {
+    let since = at.duration_since(asked_at(0));
+    Asked::try_from(since.as_secs()).unwrap_or(0)
 }
 
 pub fn subnet(block: Block) -> Cidr {
@@ -76,14 +92,16 @@ pub fn network(stage: Stage, mode: &str) -> Value {
     let entry = match stage {
         Stage::First => first("first", false),
         Stage::FirstDrained => first("first", true),
+        Stage::Narrow => json!({ "name": "narrow", "cidr": "10.0.0.0/23", "nodeMaskSize": 24 }),
         Stage::Second => second(false),
         Stage::SecondDrained => second(true),
         Stage::FirstAgain => first("again", false),
     };
+    let growth = json!({ "maxBlocksPerNode": 2, "coolDown": "1h", "returnEmptyAfter": "1h" });
     json!({
         "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
         "metadata": { "name": "default", "uid": "c1", "resourceVersion": (stage as u8 + 1).to_string(), "generation": stage as u8 + 1 },
-        "spec": { "cidrs": [entry], "podCIDRMode": mode, "reclaimAfter": "1h" },
+        "spec": { "cidrs": [entry], "podCIDRMode": mode, "reclaimAfter": "1h", "growth": growth },
     })
 }
 
@@ -92,8 +110,14 @@ pub fn parsed_network(stage: Stage, mode: &'static str) -> Network {
     NETWORKS.with_borrow_mut(|known| known.entry((stage, mode)).or_insert_with(parse).clone())
 }
 
-const STAGES: [Stage; 5] =
-    [Stage::First, Stage::FirstDrained, Stage::Second, Stage::SecondDrained, Stage::FirstAgain];
+const STAGES: [Stage; 6] = [
+    Stage::First,
+    Stage::FirstDrained,
+    Stage::Second,
+    Stage::SecondDrained,
+    Stage::FirstAgain,
+    Stage::Narrow,
+];
 
 pub fn version(stage: Stage) -> NetworkVersion {
     NetworkVersion { uid: "c1".to_owned(), generation: Some(stage as i64 + 1) }
@@ -141,8 +165,28 @@ pub fn small_node(node: &world::Node) -> (u8, Node) {
     (number(&node.meta.name), Node { uid: uid_number(&node.meta.uid), marked, pod_cidr })
 }
 
+/// What the agent of a node has said of its blocks.
+pub fn node_network(name: u8, report: Report) -> NodeNet {
+    let of = |block: Block| {
+        let used = report.used & bit(block) != 0;
+        let empty = (!used).then(|| timestamp(report.empty_since).to_string());
+        json!({ "subnet": SUBNETS[usize::from(block)], "capacity": 1, "used": u8::from(used), "emptySince": empty })
+    };
+    let blocks = (0..BLOCKS).map(|block| u8::try_from(block).unwrap());
+    let address_use: Vec<Value> = blocks.filter(|block| report.blocks & bit(*block) != 0).map(of).collect();
+    let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": node_name(name), "uid": node_uid(name, report.owner) });
+    let object = json!({
+        "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork",
+        "metadata": { "name": node_name(name), "uid": "r1", "resourceVersion": "1", "ownerReferences": [owner] },
+        "status": { "addressUse": address_use },
+    });
+    NodeNet::parse(serde_json::from_value(object).unwrap())
+}
+
 pub fn lease_json(block: Block, lease: Lease) -> Value {
-    let mut spec = json!(spec(block, lease.node, lease.node_uid, lease.primary));
+    let mut spec = json!(spec(block, lease.node, lease.node_uid, lease.primary, lease.returning));
+    let public_ips = lease.in_use.then_some(["192.0.2.1"]);
+    let emptied = lease.emptied.map(|number| asked_at(number).to_string());
     if let Some(released) = lease.released {
         spec["releasedAt"] = json!(timestamp(released).to_string());
     }
@@ -154,7 +198,7 @@ pub fn lease_json(block: Block, lease: Lease) -> Value {
             "creationTimestamp": timestamp(lease.created).to_string(), "labels": labels,
         },
         "spec": spec,
-        "status": if lease.in_use { json!({ "publicIPs": ["192.0.2.1"] }) } else { json!({}) },
+        "status": { "publicIPs": public_ips.iter().flatten().collect::<Vec<_>>(), "emptied": emptied },
     })
 }
 
@@ -177,11 +221,13 @@ pub fn small_lease(lease: &world::Lease) -> (Block, Lease) {
         released: lease.released_at().map(time),
         in_use: lease.in_use,
         created: time(lease.created),
+        returning: spec.returning.as_ref().map(|at| asked(at.0)),
+        emptied: lease.emptied.as_ref().map(|at| asked(at.0)),
     };
     (block_of(&lease.meta.name), small)
 }
 
-fn spec(block: Block, node: u8, node_uid: u8, primary: bool) -> SubnetLeaseSpec {
+fn spec(block: Block, node: u8, node_uid: u8, primary: bool, returning: Option<Asked>) -> SubnetLeaseSpec {
     SubnetLeaseSpec {
         node_name: node_name(node),
         node_uid: self::node_uid(node, node_uid),
@@ -198,7 +244,7 @@ fn spec(block: Block, node: u8, node_uid: u8, primary: bool) -> SubnetLeaseSpec 
         wireguard_keys: vec![],
         mtu: None,
         released_at: None,
-        returning: None,
+        returning: returning.map(|number| MetaTime(asked_at(number))),
     }
 }
 
@@ -231,6 +277,7 @@ pub fn small_act(action: &Action, cut_by: Stage) -> Option<Act> {
             node: number(&spec.node_name),
             node_uid: uid_number(&spec.node_uid),
             primary: spec.primary,
+            returning: spec.returning.as_ref().map(|at| asked(at.0)),
         },
         Action::ReleaseLease { lease, node, successor: after, .. } => {
             Act::Release { lease: known(lease), node: number(node), successor: successor(after) }
@@ -257,30 +304,15 @@ pub fn small_act(action: &Action, cut_by: Stage) -> Option<Act> {
 
 /// The same with what was left out.
 pub fn action(act: Act) -> Action {
-    let labels = |node: u8| {
-        let lease = lease(
-            0,
-            Lease {
-                uid: 1,
-                version: 1,
-                node,
-                node_uid: 1,
-                primary: true,
-                released: None,
-                in_use: false,
-                created: 0,
-            },
-        );
-        lease.labels
-    };
+    let labels = |node: u8| lease(0, Lease::new((1, 1), (node, 1), true, 0)).labels;
     match act {
         Act::Create { block, node, node_uid, primary, .. } => {
-            let spec = Box::new(spec(block, node, node_uid, primary));
+            let spec = Box::new(spec(block, node, node_uid, primary, None));
             Action::CreateLease { spec, labels: labels(node), chosen: Choice::LowestFree }
         }
-        Act::Update { lease, node, node_uid, primary, returned } => Action::UpdateLease {
+        Act::Update { lease, node, node_uid, primary, returning, returned } => Action::UpdateLease {
             lease: meta(lease),
-            spec: Box::new(spec(lease.block, node, node_uid, primary)),
+            spec: Box::new(spec(lease.block, node, node_uid, primary, returning)),
             labels: labels(node),
             why: if returned { UpdateReason::Returned } else { UpdateReason::Demoted },
         },
@@ -318,5 +350,6 @@ pub fn set(spec: &Value, now: Time) -> Set {
         node: number(spec["nodeName"].as_str().unwrap()),
         node_uid: uid_number(spec["nodeUID"].as_str().unwrap()),
         primary: spec["primary"].as_bool().unwrap(),
+        returning: spec["returning"].as_str().map(|at| asked(at.parse().unwrap())),
     }
 }

@@ -37,10 +37,7 @@ pub fn serve(state: &mut State, admission: Admission, request: Request) -> Reply
             if state.leases[place].is_some() {
                 return Reply::Exists;
             }
-            let (uid, version) = state.fresh(block);
-            let created = state.now;
-            let lease =
-                Lease { uid, version, node, node_uid, primary, released: None, in_use: false, created };
+            let lease = Lease::new(state.fresh(block), (node, node_uid), primary, state.now);
             state.leases[place] = Some(lease);
             Reply::Lease(block, Some(lease))
         }
@@ -49,9 +46,9 @@ pub fn serve(state: &mut State, admission: Admission, request: Request) -> Reply
             Ok(before) => {
                 let mut after = before;
                 match set {
-                    Set::Spec { node, node_uid, primary } => {
+                    Set::Spec { node, node_uid, primary, returning } => {
                         (after.node, after.node_uid, after.primary) = (node, node_uid, primary);
-                        after.released = None;
+                        (after.released, after.returning) = (None, returning);
                     }
                     Set::Released(at) => after.released = Some(at),
                 }
@@ -81,26 +78,6 @@ pub fn serve(state: &mut State, admission: Admission, request: Request) -> Reply
     }
 }
 
-/// The agent of a node takes the leases that its Node holds into use, and says so in them.
-pub fn take_into_use(state: &mut State, node: usize) -> bool {
-    let Some(live) = state.nodes[node] else { return false };
-    let own = |lease: &Lease| {
-        usize::from(lease.node) == node && lease.node_uid == live.uid && lease.released.is_none()
-    };
-    let mut news = false;
-    for block in 0..state.leases.len() {
-        let Some(lease) = state.leases[block].filter(own) else { continue };
-        // podCIDRs that say something else: the agent does not begin.
-        if lease.primary && live.pod_cidr.is_none_or(|set| usize::from(set) == block) {
-            let block = u8::try_from(block).unwrap();
-            news |= state.uses[node] & (1 << block) == 0 || !lease.in_use;
-            state.uses[node] |= 1 << block;
-            change(state, block, lease, Lease { in_use: true, ..lease });
-        }
-    }
-    news
-}
-
 fn guarded(state: &State, block: Block, uid: Option<u8>, version: Option<u8>) -> Result<Lease, Reply> {
     let live = state.leases[usize::from(block)].ok_or(Reply::NotFound)?;
     let same = uid.is_none_or(|uid| uid == live.uid) && version.is_none_or(|version| version == live.version);
@@ -108,7 +85,7 @@ fn guarded(state: &State, block: Block, uid: Option<u8>, version: Option<u8>) ->
 }
 
 /// A write that changes nothing makes no new version.
-fn change(state: &mut State, block: Block, before: Lease, mut after: Lease) -> Reply {
+pub fn change(state: &mut State, block: Block, before: Lease, mut after: Lease) -> Reply {
     if after != before {
         after.version = state.fresh(block).1;
     }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+pub use super::stage::Stage;
+
 pub const NODES: usize = 3;
 /// The first four are what the first cut makes of the range, the last two what the second one does.
 pub const BLOCKS: usize = 6;
@@ -14,6 +16,8 @@ pub const SUBNETS: [&str; BLOCKS] =
 pub type Block = u8;
 /// Hours.
 pub type Time = i8;
+/// The number of a request for a block's return. Of one block no two are the same, as no two are of the same second.
+pub type Asked = u8;
 
 /// Whether two blocks have addresses in common.
 pub fn overlap(one: Block, other: Block) -> bool {
@@ -46,47 +50,47 @@ pub struct Lease {
     pub released: Option<Time>,
     pub in_use: bool,
     pub created: Time,
+    /// The request for its return that stands, and the one that its agent has met.
+    pub returning: Option<Asked>,
+    pub emptied: Option<Asked>,
 }
 
+impl Lease {
+    /// As it is created.
+    pub fn new((uid, version): (u8, u8), (node, node_uid): (u8, u8), primary: bool, created: Time) -> Self {
+        let (released, returning, emptied) = (None, None, None);
+        Self { uid, version, node, node_uid, primary, released, in_use: false, created, returning, emptied }
+    }
+
+    /// Whether it is this Node's, and in force.
+    pub fn is_of(&self, name: usize, node: Node) -> bool {
+        usize::from(self.node) == name && self.node_uid == node.uid && self.released.is_none()
+    }
+}
+
+/// What an agent has reported of its node's blocks. A pod fills a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Report {
+    /// UID of the Node that it was said of.
+    pub owner: u8,
+    /// Which blocks it is about, one bit each.
+    pub blocks: u8,
+    /// Of which a pod has an address.
+    pub used: u8,
+    /// Since when the further one has been without pods.
+    pub empty_since: Time,
+}
+
+pub type Reports = [Option<Report>; NODES];
 pub type Nodes = [Option<Node>; NODES];
 pub type Leases = [Option<Lease>; BLOCKS];
-
-/// What the administrator has made of the ClusterNetwork so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Stage {
-    First,
-    FirstDrained,
-    Second,
-    SecondDrained,
-    FirstAgain,
-}
-
-impl Stage {
-    pub fn next(self) -> Option<Self> {
-        match self {
-            Self::First => Some(Self::FirstDrained),
-            Self::FirstDrained => Some(Self::Second),
-            Self::Second => Some(Self::SecondDrained),
-            Self::SecondDrained => Some(Self::FirstAgain),
-            Self::FirstAgain => None,
-        }
-    }
-
-    /// Whether `block` is one of an entry's.
-    pub fn cuts(self, block: Block) -> bool {
-        matches!(self, Self::Second | Self::SecondDrained) == (block >= 4)
-    }
-
-    pub fn gives(self, block: Block) -> bool {
-        self.cuts(block) && !matches!(self, Self::FirstDrained | Self::SecondDrained)
-    }
-}
 
 /// What an operator knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct View {
     pub nodes: Nodes,
     pub leases: Leases,
+    pub reports: Reports,
     pub stage: Stage,
     pub doubts: BTreeSet<Block>,
     pub wishes: [Option<Block>; NODES],
@@ -105,7 +109,7 @@ pub struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Act {
     Reread(Block),
-    Update { lease: Known, node: u8, node_uid: u8, primary: bool, returned: bool },
+    Update { lease: Known, node: u8, node_uid: u8, primary: bool, returning: Option<Asked>, returned: bool },
     Release { lease: Known, node: u8, successor: Option<u8> },
     Delete { lease: Known, node: u8, why: u8, successor: Option<u8>, bound: bool },
     Create { block: Block, node: u8, node_uid: u8, primary: bool, cut_by: Stage },
@@ -127,7 +131,7 @@ pub enum Request {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Set {
-    Spec { node: u8, node_uid: u8, primary: bool },
+    Spec { node: u8, node_uid: u8, primary: bool, returning: Option<Asked> },
     Released(Time),
 }
 
@@ -181,6 +185,19 @@ pub struct Left {
     pub removals: u8,
     pub joins: u8,
     pub edits: u8,
+    /// Pods that start or end.
+    pub pods: u8,
+}
+
+/// Where a node's pods are, and where its new ones go: one bit for each block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pods {
+    /// Blocks of which a pod has an address.
+    pub there: u8,
+    /// Blocks that the CNI configuration offers.
+    pub offered: u8,
+    /// Since when the further block has been without pods.
+    pub empty_since: Time,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -191,6 +208,8 @@ pub struct State {
     pub stage: Stage,
     /// Blocks that the agent of each node has taken into use, one bit each.
     pub uses: [u8; NODES],
+    pub pods: [Pods; NODES],
+    pub reports: Reports,
     /// The highest UID that a Node of this name had.
     pub uids: [u8; NODES],
     pub operators: [Operator; 2],
@@ -217,21 +236,30 @@ impl Left {
 impl State {
     /// The one of all equivalent states that stands for them.
     pub fn canonical(mut self) -> Self {
-        let mut known: [Vec<(u8, u8)>; BLOCKS] = Default::default();
-        self.stamps(&mut |block, uid, version| {
-            let of_block = &mut known[usize::from(block)];
-            if let Err(place) = of_block.binary_search(&(*uid, *version)) {
-                of_block.insert(place, (*uid, *version));
+        let mut known: [(Vec<(u8, u8)>, Vec<Asked>); BLOCKS] = Default::default();
+        self.mentions(&mut |block, mention| {
+            let (versions, requests) = &mut known[usize::from(block)];
+            match mention {
+                Mention::Version(uid, version) => note(versions, (*uid, *version)),
+                Mention::Request(number) => note(requests, *number),
             }
         });
-        self.stamps(&mut |block, uid, version| {
-            let (mut uids, mut versions, mut last) = (1, 1, None);
-            for (earlier, its_version) in &known[usize::from(block)] {
-                uids += u8::from(earlier < uid && last != Some(*earlier));
-                versions += u8::from(earlier == uid && its_version < version);
-                last = Some(*earlier);
+        self.mentions(&mut |block, mention| {
+            let (all, requests) = &known[usize::from(block)];
+            match mention {
+                Mention::Version(uid, version) => {
+                    let (mut uids, mut versions, mut last) = (1, 1, None);
+                    for (earlier, its_version) in all {
+                        uids += u8::from(earlier < uid && last != Some(*earlier));
+                        versions += u8::from(earlier == uid && its_version < version);
+                        last = Some(*earlier);
+                    }
+                    (*uid, *version) = (uids, versions);
+                }
+                Mention::Request(number) => {
+                    *number = 1 + u8::try_from(requests.partition_point(|earlier| earlier < number)).unwrap();
+                }
             }
-            (*uid, *version) = (uids, versions);
         });
         self.left.end();
         self.operators.sort();
@@ -242,8 +270,10 @@ impl State {
     /// A UID and a version that no lease of the block ever had.
     pub fn fresh(&mut self, block: Block) -> (u8, u8) {
         let (mut uid_before, mut version_before) = (0, 0);
-        self.stamps(&mut |of, uid, version| {
-            if of == block {
+        self.mentions(&mut |of, mention| {
+            if let Mention::Version(uid, version) = mention
+                && of == block
+            {
                 uid_before = uid_before.max(*uid);
                 version_before = version_before.max(*version);
             }
@@ -251,24 +281,41 @@ impl State {
         (uid_before + 1, version_before + 1)
     }
 
-    /// Every mention of a version of a lease.
-    fn stamps(&mut self, visit: &mut impl FnMut(Block, &mut u8, &mut u8)) {
+    /// A request that nobody has made yet.
+    pub fn fresh_request(&mut self, block: Block) -> Asked {
+        let mut before = 0;
+        self.mentions(&mut |of, mention| {
+            if let Mention::Request(number) = mention
+                && of == block
+            {
+                before = before.max(*number);
+            }
+        });
+        before + 1
+    }
+
+    /// Every mention of a version of a lease, or of a request for its return.
+    fn mentions(&mut self, visit: &mut impl FnMut(Block, Mention<'_>)) {
         leases(&mut self.leases, visit);
         for operator in &mut self.operators {
             leases(&mut operator.view.leases, visit);
             for Flight { act, heard } in &mut operator.flights {
                 match act {
-                    Act::Update { lease, .. } | Act::Release { lease, .. } | Act::Delete { lease, .. } => {
-                        visit(lease.block, &mut lease.uid, &mut lease.version);
+                    Act::Update { lease, returning, .. } => {
+                        visit(lease.block, Mention::Version(&mut lease.uid, &mut lease.version));
+                        request(lease.block, returning, visit);
+                    }
+                    Act::Release { lease, .. } | Act::Delete { lease, .. } => {
+                        visit(lease.block, Mention::Version(&mut lease.uid, &mut lease.version));
                     }
                     Act::Reread(_) | Act::Create { .. } | Act::Mirror { .. } => {}
                 }
                 for reply in heard {
                     match reply {
-                        Reply::Lease(block, Some(lease)) => visit(*block, &mut lease.uid, &mut lease.version),
+                        Reply::Lease(block, Some(known)) => lease(*block, known, visit),
                         Reply::Leases(all) => {
-                            for (block, lease) in all {
-                                visit(*block, &mut lease.uid, &mut lease.version);
+                            for (block, known) in all {
+                                lease(*block, known, visit);
                             }
                         }
                         _ => {}
@@ -276,20 +323,47 @@ impl State {
                 }
             }
         }
-        for request in &mut self.wandering {
+        for wandering in &mut self.wandering {
             if let Request::Patch { block, uid: Some(uid), version: Some(version), .. }
-            | Request::Delete { block, uid: Some(uid), version: Some(version) } = request
+            | Request::Delete { block, uid: Some(uid), version: Some(version) } = wandering
             {
-                visit(*block, uid, version);
+                visit(*block, Mention::Version(uid, version));
+            }
+            if let Request::Patch { block, set: Set::Spec { returning, .. }, .. } = wandering {
+                request(*block, returning, visit);
             }
         }
     }
 }
 
-fn leases(all: &mut Leases, visit: &mut impl FnMut(Block, &mut u8, &mut u8)) {
-    for (block, lease) in (0..).zip(all) {
-        if let Some(lease) = lease {
-            visit(block, &mut lease.uid, &mut lease.version);
+/// A number that only its order among others gives a meaning.
+enum Mention<'a> {
+    Version(&'a mut u8, &'a mut u8),
+    Request(&'a mut Asked),
+}
+
+fn note<T: Ord>(known: &mut Vec<T>, new: T) {
+    if let Err(place) = known.binary_search(&new) {
+        known.insert(place, new);
+    }
+}
+
+fn leases(all: &mut Leases, visit: &mut impl FnMut(Block, Mention<'_>)) {
+    for (block, known) in (0..).zip(all) {
+        if let Some(known) = known {
+            lease(block, known, visit);
         }
+    }
+}
+
+fn lease(block: Block, lease: &mut Lease, visit: &mut impl FnMut(Block, Mention<'_>)) {
+    visit(block, Mention::Version(&mut lease.uid, &mut lease.version));
+    request(block, &mut lease.returning, visit);
+    request(block, &mut lease.emptied, visit);
+}
+
+fn request(block: Block, number: &mut Option<Asked>, visit: &mut impl FnMut(Block, Mention<'_>)) {
+    if let Some(number) = number {
+        visit(block, Mention::Request(number));
     }
 }

@@ -3,11 +3,14 @@
 use stateright::{Model, Property};
 
 use super::{
+    agent::{self, Growth},
     hands::Progress,
     laws,
     mind::{Mind, fresh},
-    server::{Admission, serve, take_into_use},
-    state::{Act, Flight, Lease, Left, NODES, Node, Operator, Reply, Request, Set, Stage, State, Time},
+    server::{Admission, serve},
+    state::{
+        Act, Block, Flight, Lease, Left, NODES, Node, Operator, Pods, Reply, Request, Set, Stage, State, Time,
+    },
 };
 
 /// A cluster and what may happen to it.
@@ -15,25 +18,40 @@ pub struct Cluster {
     pub mind: Mind,
     pub admission: Admission,
     pub left: Left,
+    pub begin: Stage,
     /// How many of the Nodes are there, and have their leases in use, when it begins.
     pub settled: usize,
     /// How many more are there without a lease.
     pub waiting: usize,
+    /// Whether pods of the first one come and go, and its agent reports and gives further blocks back.
+    pub growth: Option<Growth>,
 }
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Some of an operator's watches deliver what they have not delivered yet; it decides, and begins to write.
-    Decide { who: usize, sees: Sees },
+    Decide {
+        who: usize,
+        sees: Sees,
+    },
     /// The next request of an operator's writes reaches the API server.
-    Write { who: usize, fate: Fate },
+    Write {
+        who: usize,
+        fate: Fate,
+    },
     /// A request arrives that nobody waits for any more.
     Arrive(usize),
     /// An operator dies and starts anew. Its last request may still be on its way.
-    Crash { who: usize, wandering: bool },
+    Crash {
+        who: usize,
+        wandering: bool,
+    },
     /// An operator's clock is set.
-    Jump { who: usize, to: Time },
+    Jump {
+        who: usize,
+        to: Time,
+    },
     /// An hour passes.
     Hour,
     /// A Node is marked for deletion, and a finalizer holds it.
@@ -42,8 +60,16 @@ pub enum Step {
     Remove(usize),
     /// A Node joins, or comes back under its name.
     Join(usize),
-    /// A node's agent takes its leases into use.
+    /// A node's agent takes its leases into use; a block that is asked back, it leaves out.
     Use(usize),
+    /// A node's agent says which of its blocks are full.
+    Report(usize),
+    PodStarts(usize, Block),
+    PodEnds(usize, Block),
+    /// A node's agent says of which blocks that are asked back no pod has an address.
+    Answer(usize),
+    /// A pod came to such a block all the same.
+    TakeBack(usize, Block),
     /// The administrator drains the entry, or replaces it by one that is cut otherwise.
     Edit,
 }
@@ -53,6 +79,7 @@ pub struct Sees {
     pub nodes: bool,
     pub leases: bool,
     pub network: bool,
+    pub reports: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +103,13 @@ impl Model for Cluster {
             now: 10,
             nodes: Default::default(),
             leases: Default::default(),
-            stage: Stage::First,
+            stage: self.begin,
             uses: [0; NODES],
+            pods: Default::default(),
+            reports: Default::default(),
             uids: [0; NODES],
             operators: [0, 1].map(|_| Operator {
-                view: fresh(Default::default(), Default::default(), Stage::First),
+                view: fresh(Default::default(), Default::default(), Default::default(), self.begin),
                 flights: vec![],
                 offset: 0,
                 crashed: false,
@@ -92,24 +121,18 @@ impl Model for Cluster {
             (state.nodes[name], state.uids[name]) = (node, 1);
         }
         for name in 0..self.settled {
-            let lease = Lease {
-                uid: 1,
-                version: 1,
-                node: u8::try_from(name).unwrap(),
-                node_uid: 1,
-                primary: true,
-                released: None,
-                in_use: true,
-                created: 9,
-            };
-            state.leases[name] = Some(lease);
+            let lease = Lease::new((1, 1), (u8::try_from(name).unwrap(), 1), true, 9);
+            state.leases[name] = Some(Lease { in_use: true, ..lease });
             state.uses[name] = 1 << name;
             if self.mind.mirrors() {
                 state.nodes[name].as_mut().unwrap().pod_cidr = Some(u8::try_from(name).unwrap());
             }
         }
+        if let Some(growth) = self.growth {
+            agent::begin(&mut state, growth);
+        }
         for operator in &mut state.operators {
-            operator.view = fresh(state.nodes, state.leases, state.stage);
+            operator.view = fresh(state.nodes, state.leases, state.reports, state.stage);
         }
         vec![state.canonical()]
     }
@@ -131,8 +154,11 @@ impl Model for Cluster {
                 for nodes in either(operator.view.nodes != state.nodes) {
                     for leases in either(operator.view.leases != state.leases) {
                         for network in either(operator.view.stage != state.stage) {
-                            let sees = Sees { nodes: *nodes, leases: *leases, network: *network };
-                            steps.push(Step::Decide { who, sees });
+                            for reports in either(operator.view.reports != state.reports) {
+                                let (nodes, leases) = (*nodes, *leases);
+                                let sees = Sees { nodes, leases, network: *network, reports: *reports };
+                                steps.push(Step::Decide { who, sees });
+                            }
                         }
                     }
                 }
@@ -172,6 +198,9 @@ impl Model for Cluster {
         if left.edits > 0 && state.stage.next().is_some() {
             steps.push(Step::Edit);
         }
+        if self.growth.is_some() {
+            agent::actions(state, steps);
+        }
     }
 
     fn next_state(&self, before: &State, step: Step) -> Option<State> {
@@ -201,7 +230,7 @@ impl Cluster {
                     let operator = &state.operators[who];
                     state.wandering.push(self.request(operator, &operator.flights[0], state.now));
                 }
-                let view = fresh(state.nodes, state.leases, state.stage);
+                let view = fresh(state.nodes, state.leases, state.reports, state.stage);
                 let offset = state.operators[who].offset;
                 state.operators[who] = Operator { view, flights: vec![], offset, crashed: true };
             }
@@ -219,7 +248,7 @@ impl Cluster {
             }
             Step::Remove(name) => {
                 state.nodes[name] = None;
-                state.uses[name] = 0;
+                (state.uses[name], state.pods[name]) = (0, Pods::default());
                 state.left.spend(|left| &mut left.removals);
             }
             Step::Join(name) => {
@@ -228,7 +257,24 @@ impl Cluster {
                 state.left.spend(|left| &mut left.joins);
             }
             Step::Use(name) => {
-                take_into_use(state, name);
+                agent::take_into_use(state, name);
+                if self.growth.is_some() && name == agent::GROWS {
+                    agent::offer(state, name);
+                }
+            }
+            Step::Report(name) => agent::report(state, name),
+            Step::PodStarts(name, block) => {
+                agent::pod_starts(state, name, block);
+                state.left.spend(|left| &mut left.pods);
+            }
+            Step::PodEnds(name, block) => {
+                agent::pod_ends(state, name, block);
+                state.left.spend(|left| &mut left.pods);
+            }
+            Step::Answer(name) => agent::answer(state, name),
+            Step::TakeBack(name, block) => {
+                agent::take_back(state, name, block);
+                state.left.spend(|left| &mut left.pods);
             }
             Step::Edit => {
                 state.stage = state.stage.next().unwrap();
@@ -247,7 +293,15 @@ impl Cluster {
         if sees.network {
             view.stage = state.stage;
         }
+        if sees.reports {
+            view.reports = state.reports;
+        }
         let mut acts = self.mind.decide(&view, now);
+        for act in &mut acts {
+            if let Act::Update { lease, returning: Some(number @ 0), .. } = act {
+                *number = state.fresh_request(lease.block);
+            }
+        }
         if acts.iter().any(|act| matches!(act, Act::Create { .. })) && !self.mind.may_create(&mut view, state)
         {
             acts.retain(|act| !matches!(act, Act::Create { .. }));
@@ -316,7 +370,11 @@ impl Cluster {
                 while !state.operators[who].flights.is_empty() {
                     self.write(&mut state, who, Fate::Fine);
                 }
-                self.decide(&mut state, who, Sees { nodes: true, leases: true, network: true });
+                self.decide(
+                    &mut state,
+                    who,
+                    Sees { nodes: true, leases: true, network: true, reports: true },
+                );
             }
             if state == before {
                 return Some(state);

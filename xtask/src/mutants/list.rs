@@ -15,17 +15,27 @@ const fn mutant(
     target: &'static str,
     tests: &'static [&'static str],
 ) -> Mutant {
-    Mutant { name, edits, package: OPERATOR, target, tests, end: End::Fails }
+    Mutant { name, edits, package: OPERATOR, target, tests, end: End::Fails, says: None }
+}
+
+impl Mutant {
+    const fn saying(self, text: &'static str) -> Self {
+        Self { says: Some(text), ..self }
+    }
 }
 
 const fn edit(file: &'static str, old: &'static str, new: &'static str) -> Edit {
     Edit { file, old, new }
 }
 
+/// A law of the model.
+const USED_STAYS: &str = "broken: what a living node uses stays its own";
+
 const NODES_KEEP_THEIRS: &str = "whatever_happens_to_three_nodes_leases_stay_disjoint_and_nodes_get_theirs";
 const TOLD_NODES_KEEP_THEIRS: &str = "whatever_happens_while_nodes_are_told_their_blocks_they_keep_them";
 const BACK_AGAIN: &str = "a_node_that_goes_and_comes_back_while_writes_get_lost_has_its_block_again";
 const CUT_ANEW: &str = "a_range_that_is_cut_anew_under_delayed_creates_holds_no_overlap";
+const GROWS: &str = "a_node_that_grows_keeps_every_block_of_which_a_pod_has_an_address";
 const LAGGING_VIEW: &str =
     "found::a_view_of_nodes_that_lags_does_not_give_a_lease_back_to_a_node_that_is_gone";
 const BETWEEN_READS: &str = "found::a_node_that_comes_back_between_two_reads_keeps_its_lease";
@@ -100,6 +110,20 @@ pub const MUTANTS: &[Mutant] = &[
         "model",
         &[CUT_ANEW],
     ),
+    mutant(
+        "a block goes back although the answer was taken back",
+        &[edit(RECLAIM, "spec.returning.is_some() && spec.returning == lease.emptied;", "spec.returning.is_some();")],
+        "model",
+        &[GROWS],
+    )
+    .saying(USED_STAYS),
+    mutant(
+        "a lease is deleted in whatever version it is",
+        &[edit(LEASES, "resource_version: Some(lease.meta.version.clone()),", "resource_version: None,")],
+        "model",
+        &[GROWS],
+    )
+    .saying(USED_STAYS),
     mutant(
         "the model sees no overlap",
         &[edit("operator/tests/model/state.rs", "parts(one) & parts(other) != 0", "parts(one) & parts(other) > 15")],
