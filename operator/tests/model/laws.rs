@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use stateright::Property;
 
 use super::{
-    state::{BLOCKS, Lease, NODES, State, overlap},
+    state::{BLOCKS, Lease, NODES, Stage, State, overlap},
     steps::Cluster,
 };
 
@@ -71,7 +71,11 @@ fn judge_the_end(cluster: &Cluster, state: &State) -> bool {
             Some(node) => {
                 let primary = leases.iter().filter(|(_, lease)| lease.primary).count();
                 let own = leases.iter().all(|(_, lease)| lease.node_uid == node.uid);
-                own && (primary == 1 || (primary == 0 && !has_room(&end)))
+                let may_wait = match kept_for(&end, name) {
+                    Some(block) => in_force_anywhere(&end, block),
+                    None => !has_room(&end),
+                };
+                own && (primary == 1 || (primary == 0 && may_wait))
             }
         }
     });
@@ -80,12 +84,39 @@ fn judge_the_end(cluster: &Cluster, state: &State) -> bool {
         let others =
             live(state).any(|(_, lease)| usize::from(lease.node) == name && lease.released.is_none());
         let stays = state.stage.gives(u8::try_from(block).unwrap());
+        // One of its blocks is kept for another: it may get what is free instead.
+        let kept = state.leases[usize::from(Stage::RESERVED.0)];
+        let moves_on = state.stage == Stage::Kept && kept.is_some_and(|lease| lease.node == held.node);
         state.nodes[name].is_none()
             || others
+            || kept_for(state, name).is_some()
+            || moves_on
             || !stays
             || in_force(name).iter().any(|(own, lease)| *own == block && lease.primary)
     });
-    nodes_served && returned && none_overlap(&end) && all_kept(&end)
+    nodes_served && returned && reservation_is_met(state, &end) && none_overlap(&end) && all_kept(&end)
+}
+
+fn kept_for(state: &State, name: usize) -> Option<usize> {
+    let (block, keeper) = Stage::RESERVED;
+    (state.stage == Stage::Kept && keeper == name).then_some(block.into())
+}
+
+fn in_force_anywhere(state: &State, block: usize) -> bool {
+    state.leases[block].is_some_and(|lease| lease.released.is_none())
+}
+
+/// A node that waits gets the block that is kept for it, where nobody holds that who is there.
+fn reservation_is_met(state: &State, end: &State) -> bool {
+    (0..NODES).all(|name| {
+        let Some(block) = kept_for(state, name) else { return true };
+        let waits =
+            state.nodes[name].is_some() && live(state).all(|(_, lease)| usize::from(lease.node) != name);
+        let is_free = state.leases[block].is_none_or(|lease| state.nodes[usize::from(lease.node)].is_none());
+        let has_it =
+            || end.leases[block].is_some_and(|lease| usize::from(lease.node) == name && lease.primary);
+        !(waits && is_free) || has_it()
+    })
 }
 
 /// Whether a block could be given to somebody: one that is free, or held for a node that is gone.

@@ -130,6 +130,12 @@ fn a_node_that_grows_keeps_every_block_of_which_a_pod_has_an_address() {
     check("a further block goes back", narrow(0, Growth::Over, left));
 }
 
+#[test]
+fn a_node_gets_the_block_that_is_kept_for_it_once_nobody_holds_it() {
+    let left = Left { in_all: 99, faults: 1, removals: 1, reservations: 1, ..Left::default() };
+    check("a reservation", cluster("Ignore", 1, 1, left));
+}
+
 /// What the chart's admission policy for leases is there for: the name alone locks a block only against
 /// others of its size.
 #[test]

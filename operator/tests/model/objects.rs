@@ -89,14 +89,19 @@ pub fn network(stage: Stage, mode: &str) -> Value {
     let first = |name: &str, drain: bool| json!({ "name": name, "cidr": "10.0.0.0/22", "nodeMaskSize": 24, "drain": drain });
     let second =
         |drain: bool| json!({ "name": "second", "cidr": "10.0.0.0/22", "nodeMaskSize": 23, "drain": drain });
-    let entry = match stage {
-        Stage::First => first("first", false),
+    let mut entry = match stage {
+        Stage::First | Stage::Kept => first("first", false),
         Stage::FirstDrained => first("first", true),
         Stage::Narrow => json!({ "name": "narrow", "cidr": "10.0.0.0/23", "nodeMaskSize": 24 }),
         Stage::Second => second(false),
         Stage::SecondDrained => second(true),
         Stage::FirstAgain => first("again", false),
     };
+    if stage == Stage::Kept {
+        let (block, node) = Stage::RESERVED;
+        let node = node_name(u8::try_from(node).unwrap());
+        entry["reserved"] = json!([{ "cidr": SUBNETS[usize::from(block)], "nodeName": node }]);
+    }
     let growth = json!({ "maxBlocksPerNode": 2, "coolDown": "1h", "returnEmptyAfter": "1h" });
     json!({
         "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
@@ -110,12 +115,13 @@ pub fn parsed_network(stage: Stage, mode: &'static str) -> Network {
     NETWORKS.with_borrow_mut(|known| known.entry((stage, mode)).or_insert_with(parse).clone())
 }
 
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage; 7] = [
     Stage::First,
     Stage::FirstDrained,
     Stage::Second,
     Stage::SecondDrained,
     Stage::FirstAgain,
+    Stage::Kept,
     Stage::Narrow,
 ];
 

@@ -10,18 +10,23 @@ pub enum Stage {
     Second,
     SecondDrained,
     FirstAgain,
+    /// As the first one, but a block is kept for one node.
+    Kept,
     /// Two blocks, and no more.
     Narrow,
 }
 
 impl Stage {
+    /// The block that is kept, and for which node.
+    pub const RESERVED: (Block, usize) = (0, 1);
+
     pub fn next(self) -> Option<Self> {
         match self {
             Self::First => Some(Self::FirstDrained),
             Self::FirstDrained => Some(Self::Second),
             Self::Second => Some(Self::SecondDrained),
             Self::SecondDrained => Some(Self::FirstAgain),
-            Self::FirstAgain | Self::Narrow => None,
+            Self::FirstAgain | Self::Kept | Self::Narrow => None,
         }
     }
 
@@ -30,11 +35,13 @@ impl Stage {
         match self {
             Self::Narrow => block < 2,
             Self::Second | Self::SecondDrained => block >= 4,
-            Self::First | Self::FirstDrained | Self::FirstAgain => block < 4,
+            Self::First | Self::FirstDrained | Self::FirstAgain | Self::Kept => block < 4,
         }
     }
 
+    /// Whether anybody may get it.
     pub fn gives(self, block: Block) -> bool {
-        self.cuts(block) && !matches!(self, Self::FirstDrained | Self::SecondDrained)
+        let is_kept = self == Self::Kept && block == Self::RESERVED.0;
+        self.cuts(block) && !is_kept && !matches!(self, Self::FirstDrained | Self::SecondDrained)
     }
 }

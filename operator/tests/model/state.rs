@@ -185,6 +185,7 @@ pub struct Left {
     pub removals: u8,
     pub joins: u8,
     pub edits: u8,
+    pub reservations: u8,
     /// Pods that start or end.
     pub pods: u8,
 }

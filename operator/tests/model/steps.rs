@@ -72,6 +72,8 @@ pub enum Step {
     TakeBack(usize, Block),
     /// The administrator drains the entry, or replaces it by one that is cut otherwise.
     Edit,
+    /// The administrator keeps a block for one node.
+    Reserve,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +200,9 @@ impl Model for Cluster {
         if left.edits > 0 && state.stage.next().is_some() {
             steps.push(Step::Edit);
         }
+        if left.reservations > 0 && state.stage == Stage::First {
+            steps.push(Step::Reserve);
+        }
         if self.growth.is_some() {
             agent::actions(state, steps);
         }
@@ -279,6 +284,10 @@ impl Cluster {
             Step::Edit => {
                 state.stage = state.stage.next().unwrap();
                 state.left.spend(|left| &mut left.edits);
+            }
+            Step::Reserve => {
+                state.stage = Stage::Kept;
+                state.left.spend(|left| &mut left.reservations);
             }
         }
     }

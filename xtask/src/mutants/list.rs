@@ -36,6 +36,7 @@ const TOLD_NODES_KEEP_THEIRS: &str = "whatever_happens_while_nodes_are_told_thei
 const BACK_AGAIN: &str = "a_node_that_goes_and_comes_back_while_writes_get_lost_has_its_block_again";
 const CUT_ANEW: &str = "a_range_that_is_cut_anew_under_delayed_creates_holds_no_overlap";
 const GROWS: &str = "a_node_that_grows_keeps_every_block_of_which_a_pod_has_an_address";
+const KEPT_BLOCK: &str = "a_node_gets_the_block_that_is_kept_for_it_once_nobody_holds_it";
 const LAGGING_VIEW: &str =
     "found::a_view_of_nodes_that_lags_does_not_give_a_lease_back_to_a_node_that_is_gone";
 const BETWEEN_READS: &str = "found::a_node_that_comes_back_between_two_reads_keeps_its_lease";
@@ -124,6 +125,16 @@ pub const MUTANTS: &[Mutant] = &[
         &[GROWS],
     )
     .saying(USED_STAYS),
+    mutant(
+        "a node gets any block though one is kept for it",
+        &[edit(
+            "operator/src/decide/allocation.rs",
+            "membership, family) {\n        return obtain_kept",
+            "membership, family).filter(|_| false) {\n        return obtain_kept",
+        )],
+        "model",
+        &[KEPT_BLOCK],
+    ),
     mutant(
         "the model sees no overlap",
         &[edit("operator/tests/model/state.rs", "parts(one) & parts(other) != 0", "parts(one) & parts(other) > 15")],
