@@ -1,6 +1,6 @@
 //! Bugs that allocators of this class have shipped, one test for each, by project and number.
 //!
-//! Two more are not here. kubernetes#117487, an endless loop on a full or odd CIDR, is beside the search for a
+//! Two more have no test here. kubernetes#117487, an endless loop on a full or odd CIDR, is beside the search for a
 //! block: `a_search_in_a_full_or_odd_range_ends`. Data races on the map of blocks, as node-ipam-controller had
 //! them, can't be written here: one task owns the world, deciding borrows it and changes nothing, and the
 //! compiler refuses a second writer.
@@ -22,7 +22,7 @@ use serde_json::json;
 use store::{Fault, Store, entry, network};
 use tartan_crds::wellknown::annotation;
 use tartan_operator::{
-    decide::decide,
+    decide::{Action, decide},
     execute::learn,
     world::{Node, World},
 };
@@ -166,18 +166,27 @@ fn a_second_ipam_that_is_faster_wins_and_our_unused_lease_goes_back() {
 /// antrea#7893: nodes that came and went fast got duplicates from a stale cache.
 #[test]
 fn a_node_replaced_under_its_name_keeps_one_lease_with_the_new_uid() {
-    let mut store = small();
+    let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
+    // So that nothing but its UID speaks for the Node.
+    spec["podCIDRMode"] = json!("Ignore");
+    let mut store = Store::default().with_network(spec);
     store.add_node("a");
     store.settle();
-    let stale = store.world();
+    // One operator hears that the Node is gone, and nothing after that.
+    let (mut stale, before) = (store.world(), store.log.len());
     store.remove_node("a");
+    stale.apply(store.log[before].clone());
+    let late = decide(&stale, store.now);
+    let releases = |action: &Action| matches!(action, Action::ReleaseLease { .. });
+    assert!(late.actions.iter().any(releases), "{:?}", late.actions);
+    // Meanwhile another one gives the lease to the Node that is back.
     store.add_node("a");
-    let mut view = stale;
-    let decisions = decide(&view, store.now);
-    store.obey(&mut view, &decisions);
-    check(&mut store, "a: 10.0.0.0/24");
+    store.settle();
+    store.obey(&mut stale, &late);
     let lease = &store.leases["10.0.0.0-24"];
     assert_eq!(lease.spec.as_ref().unwrap().node_uid, store.nodes["a"].meta.uid);
+    assert_eq!(lease.released_at(), None, "its new holder keeps it");
+    check(&mut store, "a: 10.0.0.0/24");
 }
 
 /// calico#7839, calico#8643: more than a hundred nodes came and went, and blocks and handles of theirs were left.

@@ -243,6 +243,19 @@ pub const MUTANTS: &[Mutant] = &[
         &["a_node_replaced_under_its_name_keeps_one_lease_with_the_new_uid"],
     ),
     mutant(
+        "a node is gone whatever Node has its name now",
+        &[edit(
+            RECLAIM,
+            "        && node.map(|node| node.meta.uid.as_str()) == successor
+        && node.is_none_or(|node| node.meta.uid != spec.node_uid && !names(node, lease))",
+            "        && (successor.is_none() || node.is_some())
+        && node.is_none_or(|node| !names(node, lease))",
+        )],
+        "regressions",
+        &["a_node_replaced_under_its_name_keeps_one_lease_with_the_new_uid"],
+    )
+    .saying("its new holder keeps it"),
+    mutant(
         "blocks of nodes that are gone are held for ever",
         &[edit(RECLAIM, "if due <= draft.now {", "if due == Timestamp::MAX {")],
         "regressions",
