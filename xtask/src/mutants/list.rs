@@ -220,6 +220,21 @@ pub const MUTANTS: &[Mutant] = &[
         &["an_exhausted_pool_stalls_only_its_own_nodes_and_is_told_once"],
     ),
     mutant(
+        "a node that waits ends the round of all",
+        &[edit(
+            "operator/src/decide/mod.rs",
+            "        node::decide_node(&mut draft, node);\n",
+            "        node::decide_node(&mut draft, node);
+        let verdict = draft.verdicts.get(node.meta.name.as_str());
+        if verdict.is_some_and(|(_, verdict)| matches!(verdict, draft::Verdict::Waiting(_))) {
+            break;
+        }
+",
+        )],
+        "regressions",
+        &["an_exhausted_pool_stalls_only_its_own_nodes_and_is_told_once"],
+    ),
+    mutant(
         "a lease beside another IPAM's podCIDR stays",
         &[edit(
             NODE,
