@@ -179,6 +179,30 @@ pub const MUTANTS: &[Mutant] = &[
         "never_overlap",
         &["under_exhaustion_the_oldest_release_goes_first"],
     ),
+    mutant(
+        "a node that is gone keeps its lease",
+        &[edit(RECLAIM, "=> draft.release(lease),", "=> draft.leave(lease),")],
+        "never_overlap",
+        &["leases_never_overlap_when_nodes_are_not_told"],
+    )
+    .saying("of a gone node is not released"),
+    mutant(
+        "a block goes back whatever its agent says",
+        &[
+            edit(GROWTH, "                && asked == lease.emptied.as_ref()\n", ""),
+            edit(RECLAIM, "spec.returning.is_some() && spec.returning == lease.emptied;", "spec.returning.is_some();"),
+        ],
+        "never_overlap",
+        &["leases_never_overlap_when_nodes_are_not_told"],
+    )
+    .saying("was taken from"),
+    mutant(
+        "a block that is kept back is free",
+        &[edit(DRAFT, "layout.kept_back().for_each(|cidr| blocked.insert(cidr));", "")],
+        "never_overlap",
+        &["leases_never_overlap_when_nodes_are_not_told"],
+    )
+    .saying("is kept back and given to"),
     // Bugs that others have shipped.
     mutant(
         "a block that this round gives out is not taken yet",
