@@ -179,7 +179,7 @@ fn troubles_come_worst_first_and_many_of_a_kind_are_counted() {
             true
         )
     );
-    assert!(assessment.troubles[3].message.ends_with("and 5 more"));
+    assert!(assessment.troubles[4].message.ends_with("and 5 more"));
 }
 
 #[test]
