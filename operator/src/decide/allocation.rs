@@ -78,15 +78,14 @@ pub(super) fn hold<'a>(
         return Share::Pending;
     }
     if let Some((lease, _)) = settle_duplicates(draft, node, membership, family, |_| true) {
-        growth::revive_further(draft, node, membership, lease);
-        if let Some(share) = move_on(draft, node, membership, lease) {
-            return share;
-        }
-        return if draft.keep(node, membership, lease, true) {
-            Share::Held(lease.subnet)
-        } else {
-            Share::Pending
+        let share = match move_on(draft, node, membership, lease) {
+            Some(share) => share,
+            None if draft.keep(node, membership, lease, true) => Share::Held(lease.subnet),
+            None => Share::Pending,
         };
+        // After the first one, which is what the node waits for.
+        growth::revive_further(draft, node, membership, lease);
+        return share;
     }
     if !draft.layout.wanted_families(membership).contains(&family) {
         return Share::Nothing;
@@ -152,7 +151,9 @@ pub(super) fn settle_duplicates<'a>(
     let released = winner.released_at().is_some();
     for (lease, primary) in candidates.into_iter().skip(1).filter(|(lease, _)| lease.released_at().is_none())
     {
-        if primary && !lease.in_use && !released {
+        let has_pods =
+            || restore::report(draft.world, node).iter().any(|of| of.subnet == lease.subnet && of.used > 0);
+        if primary && !lease.in_use && !released && !has_pods() {
             draft.delete(lease, DeleteReason::Duplicate);
         } else {
             draft.keep(node, membership, lease, false);
@@ -161,9 +162,12 @@ pub(super) fn settle_duplicates<'a>(
     Some((winner, is_primary))
 }
 
-/// The lower, the more the lease is the node's: in force before released, primary, in use, older, lower.
+/// The lower, the more the lease is the node's: primary, in force before released, in use, older, lower. A further lease
+/// that is in force is no reason not to give the first one back: of two writes that do so, it may be the one that came
+/// first. What is released and being deleted never comes back.
 pub(super) fn rank(lease: &Lease, primary: bool) -> impl Ord + use<> {
-    (lease.released_at().is_some(), !primary, !lease.in_use, lease.created, lease.subnet)
+    let released = lease.released_at().is_some();
+    (lease.deleting && released, !primary, released, !lease.in_use, lease.created, lease.subnet)
 }
 
 /// A new block, or the early return of a held one so that the next round finds it free.

@@ -3,7 +3,9 @@
 use stateright::Model as _;
 
 use super::{
+    agent::Growth,
     anything, cluster, laws,
+    state::{Left, Stage},
     steps::{Cluster, Fate, Sees, Step},
 };
 
@@ -69,4 +71,32 @@ fn a_node_that_comes_back_between_two_reads_keeps_its_lease() {
     history.goes_on(&[Step::Use(0)]);
     history.ends_round(1);
     assert_eq!(history.state.leases[0].and_then(|lease| lease.released), None);
+}
+
+/// Of two leases that an operator gave back, the further one alone had come through: the other operator took it for the
+/// only one, made it the node's first, and the first one deleted it as a duplicate while a pod had an address of it.
+#[test]
+fn a_further_block_that_comes_back_before_the_first_one_stays_a_further_one() {
+    let left = Left { pods: 9, ..anything(9) };
+    let begin = Stage::Narrow;
+    let cluster = Cluster { growth: Some(Growth::Over), begin, ..cluster("Ignore", 1, 0, left) };
+    let state = cluster.init_states().remove(0);
+    let mut history = History { cluster, state };
+    history.goes_on(&[Step::Remove(0), Step::Decide { who: 0, sees: ALL }]);
+    history.ends_round(0);
+    history.goes_on(&[Step::Join(0), Step::Decide { who: 1, sees: ALL }]);
+    history.goes_on(&[Step::Write { who: 1, fate: Fate::Delayed }]);
+    let released = |history: &History, block: usize| history.state.leases[block].unwrap().released.is_some();
+    while released(&history, 1) {
+        history.goes_on(&[Step::Write { who: 1, fate: Fate::Fine }]);
+    }
+    assert!(released(&history, 0));
+    history.goes_on(&[Step::Decide { who: 0, sees: ALL }, Step::Decide { who: 1, sees: ALL }]);
+    history.ends_round(1);
+    history.goes_on(&[Step::Use(0), Step::PodStarts(0, 1)]);
+    history.ends_round(0);
+    history.goes_on(&[Step::Decide { who: 1, sees: ALL }]);
+    history.ends_round(1);
+    let first = |block: usize| history.state.leases[block].map(|lease| (lease.primary, lease.released));
+    assert_eq!((first(0), first(1)), (Some((true, None)), Some((false, None))));
 }

@@ -92,7 +92,7 @@ fn judge_the_end(cluster: &Cluster, state: &State) -> bool {
             || kept_for(state, name).is_some()
             || moves_on
             || !stays
-            || in_force(name).iter().any(|(own, lease)| *own == block && lease.primary)
+            || in_force(name).iter().any(|(own, lease)| *own == block && (lease.primary || !held.primary))
     });
     nodes_served && returned && reservation_is_met(state, &end) && none_overlap(&end) && all_kept(&end)
 }

@@ -126,7 +126,7 @@ fn a_node_that_grows_keeps_every_block_of_which_a_pod_has_an_address() {
     };
     let left = Left { in_all: 3 + more(), hours: 1, pods: 2, ..Left::default() };
     check("a full node and one that waits", narrow(1, Growth::Full, left));
-    let left = Left { in_all: 2 + more(), faults: 1, pods: 1, ..Left::default() };
+    let left = Left { in_all: 2 + more(), faults: 1, pods: 1, removals: 1, joins: 1, ..Left::default() };
     check("a further block goes back", narrow(0, Growth::Over, left));
 }
 

@@ -35,6 +35,7 @@ const NODES_KEEP_THEIRS: &str = "whatever_happens_to_three_nodes_leases_stay_dis
 const TOLD_NODES_KEEP_THEIRS: &str = "whatever_happens_while_nodes_are_told_their_blocks_they_keep_them";
 const BACK_AGAIN: &str = "a_node_that_goes_and_comes_back_while_writes_get_lost_has_its_block_again";
 const CUT_ANEW: &str = "a_range_that_is_cut_anew_under_delayed_creates_holds_no_overlap";
+const FURTHER_STAYS: &str = "found::a_further_block_that_comes_back_before_the_first_one_stays_a_further_one";
 const GROWS: &str = "a_node_that_grows_keeps_every_block_of_which_a_pod_has_an_address";
 const KEPT_BLOCK: &str = "a_node_gets_the_block_that_is_kept_for_it_once_nobody_holds_it";
 const LAGGING_VIEW: &str =
@@ -118,6 +119,16 @@ pub const MUTANTS: &[Mutant] = &[
         &[GROWS],
     )
     .saying(USED_STAYS),
+    mutant(
+        "a further lease in force is taken for the node's first",
+        &[edit(
+            "operator/src/decide/allocation.rs",
+            "(lease.deleting && released, !primary, released,",
+            "(lease.deleting && released, released, !primary,",
+        )],
+        "model",
+        &[FURTHER_STAYS],
+    ),
     mutant(
         "a lease is deleted in whatever version it is",
         &[edit(LEASES, "resource_version: Some(lease.meta.version.clone()),", "resource_version: None,")],
