@@ -234,10 +234,13 @@ impl Left {
     }
 }
 
+/// UIDs and versions of a block's leases, and requests for its return, that anything speaks of.
+type Told = (Vec<(u8, u8)>, Vec<Asked>);
+
 impl State {
     /// The one of all equivalent states that stands for them.
     pub fn canonical(mut self) -> Self {
-        let mut known: [(Vec<(u8, u8)>, Vec<Asked>); BLOCKS] = Default::default();
+        let mut known: [Told; BLOCKS] = Default::default();
         self.mentions(&mut |block, mention| {
             let (versions, requests) = &mut known[usize::from(block)];
             match mention {
