@@ -32,7 +32,7 @@ enum Command {
     },
     /// Writes the licence texts of what is compiled into the programs
     Licences { file: std::path::PathBuf },
-    /// Builds the programs for arm64 and runs their pure tests under emulation
+    /// Builds the programs for arm64 and starts each under emulation
     Arm64,
     /// Builds the container images as docker archives
     Image {

@@ -122,8 +122,9 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         ("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ];
     if options.quick {
-        let pure = pure(&[]).into_iter().map(str::to_owned).collect();
-        steps.push(("tests: pure ones, of all crates", Work::Cargo(pure)));
+        let programs = PURE.iter().flat_map(|name| ["--test", name]).collect::<Vec<_>>();
+        let how = ["--lib", "--bins", "--no-fail-fast", "--", "--skip", NOT_PURE];
+        steps.push(("tests: pure ones, of all crates", tests(&[&programs[..], &how].concat())));
         return steps;
     }
     steps.push(("prerequisites: Debian packages, Kubernetes, etcd, helm", Work::Prerequisites));
@@ -172,13 +173,6 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         steps.push(("mutants: each is noticed by its tests", Work::Mutants));
     }
     steps
-}
-
-/// Cargo's words for the tests that need nothing but the code, with more options of cargo's.
-pub fn pure<'a>(options: &[&'a str]) -> Vec<&'a str> {
-    let programs = PURE.iter().flat_map(|name| ["--test", name]).collect::<Vec<_>>();
-    let how = ["--lib", "--bins", "--no-fail-fast", "--", "--skip", NOT_PURE];
-    [&SELECTION[..], options, &programs[..], &how].concat()
 }
 
 /// `cargo test` of the [`SELECTION`].
