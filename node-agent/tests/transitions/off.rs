@@ -68,12 +68,7 @@ fn a_change_waits_for_a_node_that_is_off_and_names_it_and_the_others_lose_nothin
     }
 
     // It goes on by itself.
-    turn_on(&mut scene);
-    wait_until_whole(&scene, from, to);
-    let outcome = standing.finish();
-    print!("{outcome}");
-    faults.extend(outcome.faults(may_lose((from, to))));
-    faults.extend(faults_of_all(&scene, to));
+    faults.extend(come_back(&mut scene, standing, from, to));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -102,12 +97,7 @@ fn past_the_deadline_the_others_go_on_without_a_node_that_is_off_and_it_is_found
         }
         let_flow(Duration::from_secs(1));
 
-        turn_on(&mut scene);
-        wait_until_whole(&scene, from, to);
-        let outcome = standing.finish();
-        print!("{outcome}");
-        faults.extend(outcome.faults(may_lose((from, to))));
-        faults.extend(faults_of_all(&scene, to));
+        faults.extend(come_back(&mut scene, standing, from, to));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -137,13 +127,8 @@ fn a_change_that_is_taken_back_while_a_node_is_off_leaves_all_as_it_was() {
         });
         faults.extend(scene.wire_faults_of(&others(), from));
 
-        turn_on(&mut scene);
-        wait_until_whole(&scene, to, from);
+        faults.extend(come_back(&mut scene, standing, to, from));
         assert_eq!(lease_backends(&scene), before);
-        let outcome = standing.finish();
-        print!("{outcome}");
-        faults.extend(outcome.faults(may_lose((from, to))));
-        faults.extend(faults_of_all(&scene, from));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -262,6 +247,17 @@ fn wait_until_whole(scene: &Scene, away: BackendType, kind: BackendType) {
     }
     scene.wait_until_settled(POOL, away, kind);
     scene.wait_until_services_are_known();
+}
+
+/// The node is on again, after a change that left all with `to`: what the others lost, and what is wrong with the whole.
+fn come_back(scene: &mut Scene, standing: Standing, from: BackendType, to: BackendType) -> Vec<String> {
+    turn_on(scene);
+    wait_until_whole(scene, from, to);
+    let outcome = standing.finish();
+    print!("{outcome}");
+    let mut faults = outcome.faults(may_lose((from, to)));
+    faults.extend(faults_of_all(scene, to));
+    faults
 }
 
 /// Every flow between all nodes is answered, and what is on the wire is `kind`'s.
