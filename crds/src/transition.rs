@@ -19,7 +19,8 @@ pub struct TransitionPolicy {
     #[schemars(range(min = 1, max = 5000))]
     pub max_in_flight: i32,
     /// How long nodes that don't receive the new backend, or don't say that they send by it, are waited for, such as
-    /// `1h`; then the others go on, and these may have no path to them. Absent: for ever.
+    /// `1h`; then the others go on, and these may have no path to them. When all were told to encrypt, nodes that are
+    /// there and still send in clear have as long again. Absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Duration>,
 }
@@ -42,6 +43,9 @@ pub struct TransitionStatus {
     pub to: BackendType,
     pub since: Time,
     pub phase: TransitionPhase,
+    /// Since when it is in this phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase_since: Option<Time>,
     /// Nodes that take part.
     pub nodes: i64,
     /// Those that receive the new backend.

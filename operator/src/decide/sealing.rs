@@ -4,15 +4,18 @@
 //! it; until then what a slow one sends is still taken. Before a pool leaves encryption it is unsealed, and nothing
 //! moves until every node reports that it takes clear packets again. Nothing of it is remembered: a lease that is
 //! sealed stays so as long as it encrypts and is asked to. A pool whose nodes have never sent is sealed at once.
+//!
+//! A node that is gone is passed over when the change's deadline has passed. One that is there would lose what it
+//! sends in clear, and has as long from when the last node was told to encrypt.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use tartan_crds::BackendType;
 
 use super::{
     layout::Layout,
-    transition::{Member, deadline},
+    transition::{Member, deadline, finishing_deadline, is_lost},
 };
 use crate::world::{Node, World};
 
@@ -20,12 +23,8 @@ use crate::world::{Node, World};
 pub struct Sealing<'a> {
     /// Nodes with leases that are to be sealed.
     sealed: BTreeSet<&'a str>,
-    /// Pools whose nodes in use are not all of them.
-    open: BTreeSet<Option<usize>>,
-    /// Nodes that report more clear paths than there should be.
-    lagging: Vec<&'a str>,
-    /// Those of whom to tell.
-    named: Vec<&'a str>,
+    /// Pools whose nodes in use are not all of them, and whom each waits for.
+    open: BTreeMap<Option<usize>, Vec<&'a str>>,
     /// Nodes that report more sealed peers than there should be.
     holding: Vec<&'a str>,
 }
@@ -37,8 +36,9 @@ impl<'a> Sealing<'a> {
         members: &[Member<'a>],
         now: Timestamp,
     ) -> Self {
-        let mut sealing = Self { lagging: exceeding(world, members, 0), ..Self::default() };
-        sealing.named = to_name(world, members, &sealing.lagging);
+        let mut sealing = Self::default();
+        // Nodes that report more clear paths than there should be.
+        let lagging = exceeding(world, members, 0);
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
             let of_pool = || members.iter().filter(move |member| member.place == place);
@@ -46,14 +46,18 @@ impl<'a> Sealing<'a> {
             if !wanted.kind.encrypts() {
                 continue;
             }
-            let late = deadline(layout, place, wanted.kind, now).is_some_and(|at| at <= now);
-            let follows = |member: &Member<'_>| late || reports_no_clear(world, member.node);
+            let passed = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+            let late = passed(deadline(layout, place, wanted.kind, now));
+            let all_are_late = passed(finishing_deadline(layout, place, wanted.kind));
+            let passed_over = |node: &Node| all_are_late || (late && is_lost(world, node, wanted.kind));
+            let follows =
+                |member: &Member<'_>| reports_no_clear(world, member.node) || passed_over(member.node);
             // Once is enough: what reports say later is of nodes that come, go, or have not reported since.
             let through = of_pool().all(|member| member.now.0.encrypts())
                 && (of_pool().all(|member| member.sealed)
-                    || (of_pool().all(follows) && (sealing.lagging.is_empty() || late)));
+                    || (of_pool().all(follows) && lagging.iter().all(|node| passed_over(node))));
             if !through {
-                sealing.open.insert(place);
+                sealing.open.insert(place, to_name(world, members, &lagging, passed_over));
             }
             let sealed = of_pool().filter(|member| through || (member.sealed && member.now.0.encrypts()));
             sealing.sealed.extend(sealed.map(|member| member.node.meta.name.as_str()));
@@ -64,16 +68,16 @@ impl<'a> Sealing<'a> {
 
     /// What the lease of a node should say; also of one that has no lease in use yet.
     pub fn is_sealed(&self, place: Option<usize>, node: &str) -> bool {
-        self.sealed.contains(node) || !self.open.contains(&place)
+        self.sealed.contains(node) || !self.open.contains_key(&place)
     }
 
     pub fn is_open(&self, place: Option<usize>) -> bool {
-        self.open.contains(&place)
+        self.open.contains_key(&place)
     }
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.
     pub fn waits_for(&self, place: Option<usize>) -> &[&'a str] {
-        if self.open.contains(&place) { &self.named } else { &[] }
+        self.open.get(&place).map_or(&[], Vec::as_slice)
     }
 
     /// Who still takes packets of sealed pairs encrypted only, though they are to be taken in clear.
@@ -87,24 +91,32 @@ fn reports_no_clear(world: &World, node: &Node) -> bool {
     report.and_then(|report| report.backend).is_none_or(BackendType::encrypts)
 }
 
-/// Of whom to tell: nodes that have not followed their leases, and of the others those that have more clear paths than
-/// these explain.
-fn to_name<'a>(world: &World, members: &[Member<'a>], lagging: &[&'a str]) -> Vec<&'a str> {
-    let is_late = |member: &&Member<'_>| {
-        member.now.0.encrypts() && !member.sealed && !reports_no_clear(world, member.node)
-    };
-    let mut named: BTreeSet<&'a str> =
-        members.iter().filter(is_late).map(|member| member.node.meta.name.as_str()).collect();
-    if named.is_empty() || lagging.is_empty() {
-        return lagging.to_vec();
+/// Of whom to tell, where they are not passed over: nodes that have not followed their leases, and of the others those
+/// that have more clear paths than these explain.
+fn to_name<'a>(
+    world: &World,
+    members: &[Member<'a>],
+    lagging: &[&'a Node],
+    passed_over: impl Fn(&Node) -> bool,
+) -> Vec<&'a str> {
+    if lagging.is_empty() {
+        return vec![];
     }
-    named.extend(exceeding(world, members, named.len()));
+    let is_late = |member: &&Member<'_>| {
+        let follows = member.sealed || reports_no_clear(world, member.node);
+        member.now.0.encrypts() && !follows && !passed_over(member.node)
+    };
+    let name = |node: &'a Node| node.meta.name.as_str();
+    let mut named: BTreeSet<&str> = members.iter().filter(is_late).map(|member| name(member.node)).collect();
+    let mut others = exceeding(world, members, named.len());
+    others.retain(|node| !passed_over(node));
+    named.extend(others.into_iter().map(name));
     named.into_iter().collect()
 }
 
 /// Nodes with more clear paths than they may have, by what their own leases say, and `explained` ones: where one end
 /// encrypts, the pair does.
-fn exceeding<'a>(world: &World, members: &[Member<'a>], explained: usize) -> Vec<&'a str> {
+fn exceeding<'a>(world: &World, members: &[Member<'a>], explained: usize) -> Vec<&'a Node> {
     let clear = |member: &Member<'_>| !member.now.0.encrypts();
     let all = members.iter().filter(|member| clear(member)).count();
     let behind = |member: &&Member<'_>| {
@@ -112,7 +124,7 @@ fn exceeding<'a>(world: &World, members: &[Member<'a>], explained: usize) -> Vec
         let object = world.node_networks.get(&member.node.meta.name);
         object.is_some_and(|object| object.report.clear_peers > count(allowed))
     };
-    members.iter().filter(behind).map(|member| member.node.meta.name.as_str()).collect()
+    members.iter().filter(behind).map(|member| member.node).collect()
 }
 
 fn holding<'a>(world: &World, members: &[Member<'a>], sealed: &BTreeSet<&str>) -> Vec<&'a str> {

@@ -19,7 +19,8 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use tartan_crds::{
-    BackendSelection, BackendType, LeaseBackend, TransitionPhase, TransitionStatus, conditions::reason,
+    BackendSelection, BackendType, LeaseBackend, TransitionPhase, TransitionPolicy, TransitionStatus,
+    conditions::reason,
 };
 
 use super::{
@@ -120,11 +121,13 @@ impl<'a> Transitions<'a> {
         following.retain(|member| {
             report(member.node).and_then(|report| report.backend).is_some_and(|sent| sent != wanted.kind)
         });
-        let mut unsealed: Vec<&str> = self.sealing.waits_for(place).to_vec();
+        let is_open = self.sealing.is_open(place);
+        let unsealed: Vec<&str> = self.sealing.waits_for(place).to_vec();
         if behind.is_empty() && following.is_empty() && unsealed.is_empty() {
             return;
         }
-        let since = before.filter(|before| before.to == wanted.kind).map_or(now, |before| before.since.0);
+        let before = before.filter(|before| before.to == wanted.kind);
+        let since = before.map_or(now, |before| before.since.0);
         let leaves = !wanted.kind.encrypts() && behind.iter().any(|member| member.now.0.encrypts());
         let mut held: Vec<&str> = if leaves { self.sealing.held_by().to_vec() } else { vec![] };
         if behind.iter().any(|member| leaves && member.sealed) {
@@ -148,20 +151,25 @@ impl<'a> Transitions<'a> {
         let mut in_flight = following.len();
         if let Some(at) = deadline(layout, place, wanted.kind, now) {
             if at <= now {
-                for late in [&mut waiting, &mut unsealed] {
-                    isolated.append(late);
-                }
-                // Nobody can tell when one that is gone, or doesn't receive, will follow: it is no part of the pace.
-                let is_lost = |member: &&&Member<'_>| !(member.node.ready && receives(member.node));
-                in_flight -= following.iter().filter(is_lost).count();
-                isolated.extend(following.iter().filter(is_lost).map(|member| name(member)));
+                isolated.append(&mut waiting);
+                // It is no part of the pace.
+                let lost = following.iter().filter(|member| is_lost(world, member.node, wanted.kind));
+                let lost: Vec<&str> = lost.map(|member| name(member)).collect();
+                in_flight -= lost.len();
+                isolated.extend(lost);
                 // What leases say is never passed over, only who is slow to follow.
                 isolated.extend(held.extract_if(.., |name| {
                     !behind.iter().any(|member| member.sealed && member.node.meta.name == *name)
                 }));
-            } else if !(waiting.is_empty() && unsealed.is_empty() && held.is_empty()) {
-                self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+            } else if is_open || !(waiting.is_empty() && held.is_empty()) {
+                self.wake(at);
             }
+        }
+        if let Some(at) = finishing_deadline(layout, place, wanted.kind)
+            && is_open
+            && at > now
+        {
+            self.wake(at);
         }
         let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(in_flight);
         if policy.paused || !waiting.is_empty() || !held.is_empty() {
@@ -183,6 +191,10 @@ impl<'a> Transitions<'a> {
             to: wanted.kind,
             since: Time(since),
             phase,
+            phase_since: before
+                .filter(|before| before.phase == phase)
+                .and_then(|before| before.phase_since.clone())
+                .or(Some(Time(now))),
             nodes: count(members.len()),
             receiving: count(members.iter().filter(|member| receives(member.node)).count()),
             moved: count(members.len() - behind.len()),
@@ -203,9 +215,13 @@ impl<'a> Transitions<'a> {
         let problem = problem(&status, &late);
         self.progress.insert(place, Progress { status, problem });
     }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
 }
 
-/// When the nodes that lag are passed over.
+/// When nodes that keep a change from going on are passed over.
 pub(super) fn deadline(
     layout: &Layout<'_>,
     place: Option<usize>,
@@ -214,8 +230,30 @@ pub(super) fn deadline(
 ) -> Option<Timestamp> {
     let (policy, before) = layout.transition(place);
     let since = before.filter(|before| before.to == to).map_or(now, |before| before.since.0);
+    after(since, policy)
+}
+
+/// When nodes are passed over that are there, and keep clear paths to nodes that were all told to encrypt: what the
+/// change took up to then is no fault of theirs. `None`: not yet, or never.
+pub(super) fn finishing_deadline(
+    layout: &Layout<'_>,
+    place: Option<usize>,
+    to: BackendType,
+) -> Option<Timestamp> {
+    let (policy, before) = layout.transition(place);
+    let before = before.filter(|before| before.to == to && before.phase == TransitionPhase::Finishing)?;
+    after(before.phase_since.as_ref()?.0, policy)
+}
+
+fn after(since: Timestamp, policy: TransitionPolicy) -> Option<Timestamp> {
     let deadline = SignedDuration::try_from(std::time::Duration::from(policy.deadline?)).ok()?;
     since.checked_add(deadline).ok()
+}
+
+/// Whether nobody can tell when the node will follow: it is gone, or doesn't receive what it should.
+pub(super) fn is_lost(world: &World, node: &Node, to: BackendType) -> bool {
+    let object = world.node_networks.get(&node.meta.name);
+    !(node.ready && object.is_some_and(|object| object.report.receives.contains(&to)))
 }
 
 /// Who keeps a pool from going on.

@@ -153,6 +153,56 @@ fn a_member_that_is_gone_is_passed_over_and_the_pool_stays_sealed_for_good() {
     );
 }
 
+/// Past the deadline the others went on without a: they have not answered each other yet.
+fn without_a() -> Store {
+    let mut store = before();
+    report(&mut store, "a", Vxlan, &[Vxlan]);
+    for node in ["b", "c", "d"] {
+        store.change_node(node, |node| node.ready = true);
+    }
+    set_backend(&mut store, "wireguard", json!({ "deadline": "10m" }));
+    store.settle();
+    store.pass(600);
+    store.settle();
+    assert_eq!(kinds(&store), [Wireguard, Wireguard, Wireguard, Vxlan]);
+    for node in ["b", "c"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 1, 0);
+    }
+    peers(&mut store, "d", 0, 0);
+    store
+}
+
+#[test]
+fn past_the_deadline_nodes_that_are_there_still_lose_nothing() {
+    let mut store = without_a();
+    store.settle();
+    assert_eq!(sealed(&store), OPEN, "b and c would drop what they send each other");
+    let status = store.pools["p"].status.clone();
+    assert_eq!(status.transition.unwrap().waiting_for, ["a", "b", "c"]);
+    for node in ["b", "c"] {
+        peers(&mut store, node, 0, 0);
+    }
+    store.settle();
+    assert_eq!(sealed(&store), SEALED, "a is passed over, whatever it said last");
+}
+
+#[test]
+fn nodes_that_are_there_and_send_in_clear_have_as_long_again() {
+    let mut store = without_a();
+    let decisions = store.settle();
+    assert_eq!((decisions.wake_at.unwrap() - store.now).get_seconds(), 600);
+    let told = &store.pools["p"].status.conditions;
+    let told = &told.iter().find(|condition| condition.type_ == "Progressing").unwrap().message;
+    assert!(told.ends_with("in clear: b, c; past the deadline and not waited for: a"), "{told}");
+    store.pass(599);
+    store.settle();
+    assert_eq!(sealed(&store), OPEN);
+    store.pass(1);
+    store.settle();
+    assert_eq!(sealed(&store), SEALED);
+}
+
 #[test]
 fn figures_that_are_a_second_old_open_no_pool_when_a_node_in_clear_goes() {
     let mut store = after();
