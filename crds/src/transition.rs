@@ -20,7 +20,8 @@ pub struct TransitionPolicy {
     pub max_in_flight: i32,
     /// How long nodes that don't receive the new backend, or don't say that they send by it, are waited for, such as
     /// `1h`; then the others go on, and these may have no path to them. When all were told to encrypt, nodes that are
-    /// there and still send in clear have as long again. Absent: for ever.
+    /// there and still send in clear have as long again. A few seconds are too short: nodes that are well and still
+    /// prepare would be passed over. Absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Duration>,
 }
