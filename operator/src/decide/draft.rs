@@ -89,6 +89,10 @@ impl<'a> Draft<'a> {
         layout.kept_back().for_each(|cidr| blocked.insert(cidr));
         let in_nodes = || world.nodes.iter().flat_map(|node| &node.pod_cidrs);
         let pod_cidrs: Vec<Cidr> = in_nodes().filter_map(|text| text.parse().ok()).collect();
+        if mode != PodCidrModeInForce::Ignore {
+            // Whose lease is gone gets it anew, and not after somebody else.
+            pod_cidrs.iter().for_each(|cidr| blocked.insert(*cidr));
+        }
         let entry_of = |cidr: &Cidr| layout.entries.iter().position(|entry| entry.cidr.overlaps(*cidr));
         let transitions = Transitions::plan(world, layout, now);
         let growth = GrowthPlan::of(world, layout, now);

@@ -50,6 +50,18 @@ fn a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses() {
     }
 }
 
+/// Nodes are gone through by name, and this one's lease is the next to be decided on.
+#[test]
+fn where_pod_cidrs_bind_a_node_of_an_earlier_name_does_not_get_the_block_of_a_deleted_lease() {
+    for mode in ["Ignore", "Mirror"] {
+        let mut store = grown(mode);
+        store.remove_lease("10.0.0.0-28");
+        store.add_node("0");
+        check(&mut store, "0: 10.0.0.32/28\na: 10.0.0.0/28 10.0.0.16/28");
+        assert!(is_primary(&store, "10.0.0.0-28"), "{mode}");
+    }
+}
+
 #[test]
 fn only_a_block_that_its_node_had_is_said_to_be_restored() {
     let restored = |store: &Store| -> Vec<(String, bool)> {
