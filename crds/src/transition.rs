@@ -18,10 +18,10 @@ pub struct TransitionPolicy {
     #[serde(default = "max_in_flight")]
     #[schemars(range(min = 1, max = 5000))]
     pub max_in_flight: i32,
-    /// How long nodes that don't receive the new backend, or don't say that they send by it, are waited for, such as
-    /// `1h`; then the others go on, and these may have no path to them. When all were told to encrypt, nodes that are
-    /// there and still send in clear have as long again. A few seconds are too short: nodes that are well and still
-    /// prepare would be passed over. Absent: for ever.
+    /// How long nodes that don't receive the new backend are waited for, such as `1h`; then the others go on, and these
+    /// may have no path to them. Nodes that were told to send by it and don't say that they do, or still send in clear
+    /// when all were told to encrypt, have as long from when the last one was told. A few seconds are too short: nodes
+    /// that are well and still prepare would be passed over. Absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Duration>,
 }
@@ -44,9 +44,10 @@ pub struct TransitionStatus {
     pub to: BackendType,
     pub since: Time,
     pub phase: TransitionPhase,
-    /// Since when it is in this phase.
+    /// Since when it is in this phase without that another node was told: `deadline` counts from here for nodes that keep
+    /// it from going on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub phase_since: Option<Time>,
+    pub step_since: Option<Time>,
     /// Nodes that take part.
     pub nodes: i64,
     /// Those that receive the new backend.

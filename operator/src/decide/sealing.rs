@@ -5,17 +5,18 @@
 //! moves until every node reports that it takes clear packets again. Nothing of it is remembered: a lease that is
 //! sealed stays so as long as it encrypts and is asked to. A pool whose nodes have never sent is sealed at once.
 //!
-//! A node that is gone is passed over when the change's deadline has passed. One that is there would lose what it
-//! sends in clear, and has as long from when the last node was told to encrypt.
+//! A node that doesn't receive the new backend has no path to lose, and is passed over when the change's deadline has
+//! passed. One that does would lose what it still sends in clear: it has as long from when the last node was told to
+//! encrypt. Whether its Node is ready says nothing of its packets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use tartan_crds::BackendType;
+use tartan_crds::{BackendType, TransitionPhase};
 
 use super::{
     layout::Layout,
-    transition::{Member, deadline, finishing_deadline, is_lost},
+    transition::{Member, deadline, step_deadline},
 };
 use crate::world::{Node, World};
 
@@ -48,8 +49,9 @@ impl<'a> Sealing<'a> {
             }
             let passed = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
             let late = passed(deadline(layout, place, wanted.kind, now));
-            let all_are_late = passed(finishing_deadline(layout, place, wanted.kind));
-            let passed_over = |node: &Node| all_are_late || (late && is_lost(world, node, wanted.kind));
+            let step = (&[TransitionPhase::Finishing][..], of_pool().count());
+            let all_are_late = passed(step_deadline(layout, place, wanted.kind, step));
+            let passed_over = |node: &Node| all_are_late || (late && !receives(world, node, wanted.kind));
             let follows =
                 |member: &Member<'_>| reports_no_clear(world, member.node) || passed_over(member.node);
             // Once is enough: what reports say later is of nodes that come, go, or have not reported since.
@@ -86,6 +88,11 @@ impl<'a> Sealing<'a> {
     }
 }
 
+fn receives(world: &World, node: &Node, kind: BackendType) -> bool {
+    let object = world.node_networks.get(&node.meta.name);
+    object.is_some_and(|object| object.report.receives.contains(&kind))
+}
+
 fn reports_no_clear(world: &World, node: &Node) -> bool {
     let report = world.node_networks.get(&node.meta.name).map(|object| &object.report);
     report.and_then(|report| report.backend).is_none_or(BackendType::encrypts)
@@ -115,14 +122,14 @@ fn to_name<'a>(
 }
 
 /// Nodes with more clear paths than they may have, by what their own leases say, and `explained` ones: where one end
-/// encrypts, the pair does.
+/// encrypts, the pair does. What a sealed one says is old: it has left them, or they are closed.
 fn exceeding<'a>(world: &World, members: &[Member<'a>], explained: usize) -> Vec<&'a Node> {
     let clear = |member: &Member<'_>| !member.now.0.encrypts();
     let all = members.iter().filter(|member| clear(member)).count();
     let behind = |member: &&Member<'_>| {
         let allowed = explained + if clear(member) { all - 1 } else { 0 };
         let object = world.node_networks.get(&member.node.meta.name);
-        object.is_some_and(|object| object.report.clear_peers > count(allowed))
+        !member.sealed && object.is_some_and(|object| object.report.clear_peers > count(allowed))
     };
     members.iter().filter(behind).map(|member| member.node).collect()
 }

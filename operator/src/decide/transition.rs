@@ -117,13 +117,16 @@ impl<'a> Transitions<'a> {
             |node: &Node| report(node).is_some_and(|report| report.receives.contains(&wanted.kind));
         let (mut behind, moved): (Vec<&Member<'a>>, Vec<&Member<'a>>) =
             members.iter().partition(|member| member.now.0 != wanted.kind);
+        let told = moved.len();
         let mut following: Vec<&Member<'a>> = moved;
         following.retain(|member| {
             report(member.node).and_then(|report| report.backend).is_some_and(|sent| sent != wanted.kind)
         });
         let is_open = self.sealing.is_open(place);
         let unsealed: Vec<&str> = self.sealing.waits_for(place).to_vec();
-        if behind.is_empty() && following.is_empty() && unsealed.is_empty() {
+        // Until every lease says so: what was decided is not decided anew while it is written.
+        let seals = wanted.kind.encrypts() && members.iter().any(|member| !member.sealed);
+        if behind.is_empty() && following.is_empty() && !is_open && !seals {
             return;
         }
         let before = before.filter(|before| before.to == wanted.kind);
@@ -152,11 +155,10 @@ impl<'a> Transitions<'a> {
         if let Some(at) = deadline(layout, place, wanted.kind, now) {
             if at <= now {
                 isolated.append(&mut waiting);
-                // It is no part of the pace.
-                let lost = following.iter().filter(|member| is_lost(world, member.node, wanted.kind));
-                let lost: Vec<&str> = lost.map(|member| name(member)).collect();
-                in_flight -= lost.len();
-                isolated.extend(lost);
+                // Nobody can tell when one that is gone, or doesn't receive, will follow: it is no part of the pace.
+                let is_lost = |member: &&&Member<'_>| !(member.node.ready && receives(member.node));
+                in_flight -= following.iter().filter(is_lost).count();
+                isolated.extend(following.iter().filter(is_lost).map(|member| name(member)));
                 // What leases say is never passed over, only who is slow to follow.
                 isolated.extend(held.extract_if(.., |name| {
                     !behind.iter().any(|member| member.sealed && member.node.meta.name == *name)
@@ -165,11 +167,13 @@ impl<'a> Transitions<'a> {
                 self.wake(at);
             }
         }
-        if let Some(at) = finishing_deadline(layout, place, wanted.kind)
-            && is_open
-            && at > now
-        {
-            self.wake(at);
+        let step = [TransitionPhase::Moving, TransitionPhase::Finishing];
+        if let Some(at) = step_deadline(layout, place, wanted.kind, (&step, told)) {
+            if at <= now {
+                in_flight = 0;
+            } else if is_open || !following.is_empty() {
+                self.wake(at);
+            }
         }
         let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(in_flight);
         if policy.paused || !waiting.is_empty() || !held.is_empty() {
@@ -181,23 +185,25 @@ impl<'a> Transitions<'a> {
             self.behind.insert(&member.node.meta.name, member.now);
         }
         let phase = match () {
+            () if behind.is_empty() => TransitionPhase::Finishing,
             () if policy.paused => TransitionPhase::Paused,
             () if !(waiting.is_empty() && held.is_empty()) => TransitionPhase::Preparing,
-            () if !behind.is_empty() => TransitionPhase::Moving,
-            () => TransitionPhase::Finishing,
+            () => TransitionPhase::Moving,
         };
+        let moved = count(members.len() - behind.len());
+        let is_step = |before: &&TransitionStatus| before.phase == phase && before.moved >= moved;
         let mut named = BTreeSet::new();
         let status = TransitionStatus {
             to: wanted.kind,
             since: Time(since),
             phase,
-            phase_since: before
-                .filter(|before| before.phase == phase)
-                .and_then(|before| before.phase_since.clone())
+            step_since: before
+                .filter(is_step)
+                .and_then(|before| before.step_since.clone())
                 .or(Some(Time(now))),
             nodes: count(members.len()),
             receiving: count(members.iter().filter(|member| receives(member.node)).count()),
-            moved: count(members.len() - behind.len()),
+            moved,
             waiting_for: waiting
                 .iter()
                 .chain(&held)
@@ -233,27 +239,25 @@ pub(super) fn deadline(
     after(since, policy)
 }
 
-/// When nodes are passed over that are there, and keep clear paths to nodes that were all told to encrypt: what the
-/// change took up to then is no fault of theirs. `None`: not yet, or never.
-pub(super) fn finishing_deadline(
+/// When nodes are passed over that keep a step of it from its end, if it is in one of these phases and says of as many
+/// nodes as `told` that they were told to send by the new backend: the time that the steps before took is no fault of
+/// theirs. `None`: not yet, or never.
+pub(super) fn step_deadline(
     layout: &Layout<'_>,
     place: Option<usize>,
     to: BackendType,
+    (phases, told): (&[TransitionPhase], usize),
 ) -> Option<Timestamp> {
     let (policy, before) = layout.transition(place);
-    let before = before.filter(|before| before.to == to && before.phase == TransitionPhase::Finishing)?;
-    after(before.phase_since.as_ref()?.0, policy)
+    let is_it = |before: &&TransitionStatus| {
+        before.to == to && phases.contains(&before.phase) && before.moved >= count(told)
+    };
+    after(before.filter(is_it)?.step_since.as_ref()?.0, policy)
 }
 
 fn after(since: Timestamp, policy: TransitionPolicy) -> Option<Timestamp> {
     let deadline = SignedDuration::try_from(std::time::Duration::from(policy.deadline?)).ok()?;
     since.checked_add(deadline).ok()
-}
-
-/// Whether nobody can tell when the node will follow: it is gone, or doesn't receive what it should.
-pub(super) fn is_lost(world: &World, node: &Node, to: BackendType) -> bool {
-    let object = world.node_networks.get(&node.meta.name);
-    !(node.ready && object.is_some_and(|object| object.report.receives.contains(&to)))
 }
 
 /// Who keeps a pool from going on.

@@ -30,7 +30,7 @@ mod store;
 mod transition;
 
 use serde_json::json;
-use store::{Store, draining, entry, network};
+use store::{Fault, Store, draining, entry, network};
 use tartan_crds::{BackendType, PodCidrModeInForce};
 use tartan_operator::{
     decide::{Action, decide},

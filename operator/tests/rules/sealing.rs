@@ -204,6 +204,47 @@ fn nodes_that_are_there_and_send_in_clear_have_as_long_again() {
 }
 
 #[test]
+fn who_joins_a_pool_that_still_waits_for_one_has_as_long_as_the_others_had() {
+    let mut store = without_a();
+    store.settle();
+    store.pass(600);
+    store.settle();
+    assert_eq!(sealed(&store), SEALED);
+    store.pass(86400);
+    store.change_node("d", |node| {
+        node.labels.insert("in".into(), "p".into());
+    });
+    store.settle();
+    assert_eq!((backend_of(&store, "d").0, sealed(&store)), (Wireguard, SEALED.into()));
+    store.pass(599);
+    store.settle();
+    assert_eq!(sealed(&store), SEALED, "d has not said that it follows");
+    store.pass(1);
+    store.settle();
+    assert_eq!(sealed(&store), [true; 4]);
+}
+
+#[test]
+fn a_seal_of_which_only_a_part_was_written_is_not_decided_anew() {
+    let mut store = before();
+    set_backend(&mut store, "wireguard", json!({ "deadline": "10m" }));
+    store.settle();
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 0, 0);
+    }
+    store.settle();
+    store.pass(600);
+    let decisions = decide(&store.world(), store.now);
+    store.carry_out(&decisions.actions[0], Fault::None);
+    store.write_status(&decisions);
+    assert_eq!(sealed(&store).iter().filter(|sealed| **sealed).count(), 1);
+    store.settle();
+    assert_eq!(sealed(&store), SEALED, "d lags, as it did when that was decided");
+    assert_eq!(store.pools["p"].status.transition, None);
+}
+
+#[test]
 fn figures_that_are_a_second_old_open_no_pool_when_a_node_in_clear_goes() {
     let mut store = after();
     store.add_node("e");

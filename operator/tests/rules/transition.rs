@@ -186,6 +186,26 @@ fn nodes_that_are_gone_take_no_place_of_others_after_the_deadline_and_are_named(
 }
 
 #[test]
+fn nodes_whose_agents_are_silent_hold_the_pace_no_longer_than_the_deadline() {
+    let policy = json!({ "maxInFlight": 1, "deadline": "10m" });
+    let mut store = pool_of_three("vxlan", policy.clone());
+    for node in ["a", "b", "c", "d"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
+        store.change_node(node, |node| node.ready = true);
+    }
+    set_backend(&mut store, "ipip", policy);
+    let decisions = store.settle();
+    assert_eq!(kinds(&store), [Ipip, Vxlan, Vxlan, Vxlan]);
+    assert_eq!((decisions.wake_at.unwrap() - store.now).get_seconds(), 600);
+    store.pass(599);
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Vxlan, Vxlan, Vxlan], "a says nothing");
+    store.pass(1);
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Ipip, Vxlan, Vxlan], "one at a time all the same");
+}
+
+#[test]
 fn leases_that_nobody_uses_yet_change_at_once() {
     let mut store = small();
     store.add_node("a");
