@@ -8,6 +8,7 @@
 //! * [`images`]: what runs in it, without a registry;
 //! * [`traffic`]: standing traffic with packet accounting;
 //! * [`vm`]: a program on another kernel, for what this one lacks;
+//! * [`Capture`]: packets as Wireshark reads them;
 //! * [`HostView`]: what a host looks like, for comparisons of before and after.
 //!
 //! What every part obeys: it installs what is missing (`prerequisites`); everything it starts dies with the process
@@ -17,6 +18,7 @@
 mod apiserver;
 mod built;
 mod cluster;
+mod dissect;
 mod fabric;
 mod home;
 mod hostview;
@@ -36,6 +38,7 @@ mod wait;
 pub use apiserver::{ApiServer, ApiServerOptions, Backup, Place};
 pub use built::{program, test_program};
 pub use cluster::{Cluster, ClusterOptions, Families};
+pub use dissect::Capture;
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment, Tapped};
 pub use home::{Lifetime, remove_leftovers};
 pub use hostview::{Difference, HostView};

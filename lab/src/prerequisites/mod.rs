@@ -31,12 +31,14 @@ pub enum Tool {
     Machines,
     /// `wg`, and another WireGuard in user space.
     Wireguard,
+    /// Wireshark's, without its windows.
+    Dissectors,
     /// A compiler for arm64 and what runs its programs; no test run needs it.
     Arm64,
 }
 
 impl Tool {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Network,
         Self::Kubernetes,
         Self::Helm,
@@ -45,6 +47,7 @@ impl Tool {
         Self::Prometheus,
         Self::Machines,
         Self::Wireguard,
+        Self::Dissectors,
     ];
 
     fn packages(self) -> &'static [&'static str] {
@@ -69,6 +72,7 @@ impl Tool {
             Self::Images => &["buildah", "mmdebstrap"],
             Self::Prometheus => &["prometheus"],
             Self::Wireguard => &["wireguard-tools"],
+            Self::Dissectors => &["tshark"],
             Self::Arm64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user"],
             Self::Machines => &[
                 "busybox-static",
@@ -92,7 +96,12 @@ impl Tool {
             Self::Helm => &[Program::Helm],
             Self::Images => &[Program::Agnhost],
             Self::Wireguard => &[Program::WireguardGo],
-            Self::Network | Self::Containers | Self::Prometheus | Self::Machines | Self::Arm64 => &[],
+            Self::Network
+            | Self::Containers
+            | Self::Prometheus
+            | Self::Machines
+            | Self::Dissectors
+            | Self::Arm64 => &[],
         }
     }
 }

@@ -9,7 +9,7 @@ use tartan_lab::{
 };
 
 use super::{
-    matrix,
+    dissected, matrix, ring,
     scene::MTU,
     standing::{self, CLASSES, Class},
 };
@@ -52,7 +52,12 @@ fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
         .arguments(&["--exact", test, "--include-ignored", "--nocapture"])
         .environment(standing::SLOWER, &std::env::var(standing::SLOWER).unwrap_or_else(|_| "1".into()))
         .memory(2048);
-    let report = machine.run(limit, |line| println!("{line}")).unwrap().ok().unwrap();
+    let show = |line: &str| {
+        if !line.starts_with(dissected::WORD) {
+            println!("{line}");
+        }
+    };
+    let report = machine.run(limit, show).unwrap().ok().unwrap();
     assert!(report.console.contains("1 passed"), "{}", report.console);
     println!("Linux {}: {test} took {:.0} s", kernel.series(), report.took.as_secs_f64());
     report
@@ -60,7 +65,10 @@ fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
 
 #[test]
 fn a_pool_goes_round_all_backends_of_linux_6_12() {
-    run(Kernel::V6_12, RING, LIMIT);
+    let report = run(Kernel::V6_12, RING, LIMIT);
+    let (read, faults) = dissected::faults_on(&report.console);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(ring::RING.iter().all(|kind| read.contains(kind)), "only {read:?} were captured");
 }
 
 #[test]

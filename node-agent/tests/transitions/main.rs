@@ -18,6 +18,7 @@ mod api;
 mod beside;
 mod change;
 mod daemon;
+mod dissected;
 #[path = "../bad_input/in_a_machine.rs"]
 mod in_a_machine;
 mod interrupted;

@@ -1,6 +1,6 @@
 //! One pool goes through all backends and back again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tartan_crds::{BackendType, NetworkPool, TransitionPhase};
 use tartan_lab::vm;
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// In an order in which each neighbours what differs most from it. Between those of the kernel nothing may be lost.
-const RING: &[BackendType] = &[
+pub const RING: &[BackendType] = &[
     BackendType::Vxlan,
     BackendType::HostGw,
     BackendType::Udp,
@@ -43,7 +43,7 @@ fn go(way: &[BackendType], cannot: &[BackendType]) {
     let segments: &[usize] = if vm::is_inside() { &[2] } else { &[2, 1] };
     let begin = Pool { name: POOL, nodes: &[1, 2, 3], backend: way[0] };
     let scene = Scene::start(segments, &[begin]);
-    let mut faults = vec![];
+    let (mut faults, mut dissected) = (vec![], BTreeSet::new());
     let steps: Vec<_> = way.iter().copied().zip(way.iter().copied().skip(1)).collect();
     // Traffic stands from before the first of several steps that may lose nothing to after the last.
     let loses_nothing = |step: &(BackendType, BackendType)| may_lose(*step).is_zero();
@@ -57,6 +57,9 @@ fn go(way: &[BackendType], cannot: &[BackendType]) {
                 faults.push(format!("{from} to {to}: the pool's status told nothing of it"));
             }
             faults.extend(scene.wire_faults(to));
+            if dissected.insert(to) {
+                faults.extend(scene.dissect(to));
+            }
         }
         let_flow(Duration::from_millis(500));
         let outcome = standing.finish();
