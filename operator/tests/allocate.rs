@@ -263,6 +263,22 @@ fn auto_adopts_what_another_ipam_wrote_and_stays_so() {
     assert_eq!(lab.leases().len(), 2);
 }
 
+/// The status is written once in a second, and the lease of such a Node, which looks like one of ours, at once.
+#[test]
+fn auto_adopts_what_another_ipam_writes_right_after_the_status_was_written() {
+    let lab = Lab::start();
+    lab.network(json!({ "cidrs": [entry("main", "10.244.0.0/16", 24)] }));
+    let _operator = lab.operator();
+    lab.node("ours", json!({}));
+    lab.until_leased("ours", "10.244.0.0/24");
+    let status = || lab.get::<ClusterNetwork>("default").unwrap().status.unwrap();
+    lab.until("the lease is counted", || status().used == 1);
+    assert_eq!(status().pod_cidr_mode, Some(PodCidrModeInForce::Mirror));
+    lab.node("theirs", json!({ "spec": { "podCIDR": "10.244.7.0/24", "podCIDRs": ["10.244.7.0/24"] } }));
+    lab.until_leased("theirs", "10.244.7.0/24");
+    assert_eq!(status().pod_cidr_mode, Some(PodCidrModeInForce::Adopt));
+}
+
 #[test]
 fn ignore_leases_and_leaves_nodes_alone() {
     let lab = Lab::start();

@@ -1,6 +1,9 @@
 //! The second half of a round: writing what was decided, and taking in the answers.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt as _, stream};
 
@@ -24,31 +27,50 @@ const LEASE_WRITES: usize = 1024;
 
 impl Allocator {
     /// Writes what was decided. Returns when to go round again although no news may come.
-    pub(super) async fn write(&mut self, decisions: Decisions) -> Option<Instant> {
-        let mut again = self.carry_out(decisions.actions).await;
-        let now = Instant::now();
-        let differs = decisions.network_status.is_some() || !decisions.pool_statuses.is_empty();
-        if differs && now >= self.status_after {
-            let nodes = u32::try_from(self.world.nodes.len()).unwrap_or(u32::MAX);
-            self.status_after = now + STATUS_PACE * (1 + nodes / NODES_PER_SECOND);
-            let mut good = true;
-            if let Some(status) = &decisions.network_status {
-                good &= self.executor.write_network_status(&mut self.world, status).await;
-            }
-            for (name, status) in &decisions.pool_statuses {
-                good &= self.executor.write_pool_status(&mut self.world, name, status).await;
-            }
-            if !good {
-                self.status_after = now + STATUS_PACE * 5;
-                again = earliest(again, self.status_after);
-            }
-        } else if differs {
-            again = earliest(again, self.status_after);
+    ///
+    /// The other way round where the mode is another than before: `Auto` takes what is leased while the status says
+    /// Mirror for leased under Mirror, so nothing is leased by the new mode before the status says that one.
+    pub(super) async fn write(&mut self, mut decisions: Decisions) -> Option<Instant> {
+        let before = self.world.network().and_then(|network| network.status.pod_cidr_mode);
+        let mode_is_new = before.is_some() && decisions.mode.is_some() && before != decisions.mode;
+        let mut again = None;
+        if !mode_is_new {
+            again = self.carry_out(mem::take(&mut decisions.actions)).await;
+        }
+        if let Some(due) = self.write_statuses(&decisions).await {
+            again = earliest(again, due);
+        } else if mode_is_new {
+            again = self.carry_out(mem::take(&mut decisions.actions)).await;
         }
         if let Some(due) = self.chart.apply_if_due(&mut self.world).await {
             again = earliest(again, due);
         }
         again
+    }
+
+    /// When to try again, where what differs was not written now.
+    async fn write_statuses(&mut self, decisions: &Decisions) -> Option<Instant> {
+        if decisions.network_status.is_none() && decisions.pool_statuses.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        if now < self.status_after {
+            return Some(self.status_after);
+        }
+        let nodes = u32::try_from(self.world.nodes.len()).unwrap_or(u32::MAX);
+        self.status_after = now + STATUS_PACE * (1 + nodes / NODES_PER_SECOND);
+        let mut good = true;
+        if let Some(status) = &decisions.network_status {
+            good &= self.executor.write_network_status(&mut self.world, status).await;
+        }
+        for (name, status) in &decisions.pool_statuses {
+            good &= self.executor.write_pool_status(&mut self.world, name, status).await;
+        }
+        if good {
+            return None;
+        }
+        self.status_after = now + STATUS_PACE * 5;
+        Some(self.status_after)
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) -> Option<Instant> {
