@@ -23,6 +23,8 @@ pub struct Flow {
     /// Different messages that came back.
     pub received: u64,
     pub lost: u64,
+    /// When the first of these was sent, after the start of the flow.
+    pub first_lost_ms: Option<u64>,
     pub duplicated: u64,
     pub reordered: u64,
     /// Sends that the kernel refused; these messages are lost as well.
@@ -68,6 +70,7 @@ impl fmt::Display for Report {
                 sent,
                 received,
                 lost,
+                first_lost_ms,
                 duplicated,
                 reordered,
                 refused,
@@ -75,9 +78,11 @@ impl fmt::Display for Report {
                 max_gap_ms,
                 max_delay_ms,
             } = flow;
+            let first =
+                first_lost_ms.map(|first| format!(", the first after {first} ms")).unwrap_or_default();
             writeln!(
                 f,
-                "  {protocol}: {sent} sent, {received} received, {lost} lost ({refused} refused), \
+                "  {protocol}: {sent} sent, {received} received, {lost} lost ({refused} refused{first}), \
                  {duplicated} twice, {reordered} late, longest gap {max_gap_ms} ms, \
                  longest delay {max_delay_ms} ms, {connections_lost} connections lost"
             )?;
@@ -93,13 +98,14 @@ pub(super) struct Account {
     /// Sent at which time, and not yet back. Small, unless much is lost.
     missing: HashMap<u64, Instant>,
     newest: Option<u64>,
+    start: Instant,
     last: Instant,
 }
 
 impl Account {
     pub(super) fn new(protocol: &str, now: Instant) -> Self {
         let flow = Flow { protocol: protocol.to_owned(), ..Flow::default() };
-        Self { flow, missing: HashMap::new(), newest: None, last: now }
+        Self { flow, missing: HashMap::new(), newest: None, start: now, last: now }
     }
 
     /// Before the send itself: the echo may be faster than the return of the call.
@@ -142,6 +148,9 @@ impl Account {
             self.note_gap(stopped);
         }
         self.flow.lost = u64::try_from(self.missing.len()).unwrap_or(u64::MAX);
+        let first_lost = self.missing.values().min();
+        self.flow.first_lost_ms =
+            first_lost.map(|sent| milliseconds(sent.saturating_duration_since(self.start)));
         self.flow
     }
 
@@ -166,7 +175,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut account = Account::new("udp", start);
         for number in 0..5 {
-            account.sent(number, start);
+            account.sent(number, at(number / 2));
         }
         // 1 comes twice, 2 comes after 3, 4 never.
         for (number, ms) in [(0, 1), (1, 2), (1, 3), (3, 43), (2, 44)] {
@@ -178,10 +187,11 @@ mod tests {
             sent: 5,
             received: 4,
             lost: 1,
+            first_lost_ms: Some(2),
             duplicated: 1,
             reordered: 1,
             max_gap_ms: 40,
-            max_delay_ms: 44,
+            max_delay_ms: 43,
             ..Flow::default()
         };
         assert_eq!(account.close(at(50)), expected);
