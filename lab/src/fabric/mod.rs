@@ -137,9 +137,10 @@ impl Fabric {
     /// An empty segment. The answer is its number.
     pub fn add_segment(&mut self, mtu: u32) -> Result<usize> {
         let index = self.segments.len();
-        // The MTU of a bridge that was set by hand does not follow its ports.
+        // A bridge that was told its MTU and its hardware address does not take those of its ports: a node that goes would
+        // change the router's address under its neighbours.
         self.router.script(&format!(
-            "ip link add seg{index} type bridge forward_delay 0 mcast_snooping 0
+            "ip link add seg{index} address 02:18:00:01:{index:02x}:01 type bridge forward_delay 0 mcast_snooping 0
              ip link set seg{index} mtu {mtu} up
              ip address add 198.18.{index}.1/24 dev seg{index}
              ip address add fd18:{index}::1/64 dev seg{index} nodad",
