@@ -12,7 +12,7 @@ pub struct Forecast {
     /// Blocks by which use grows in a day at the present rate, to one significant digit; 0: it doesn't grow.
     #[serde(default)]
     pub blocks_per_day: i64,
-    /// Until no block is left at that rate: `40m`, `3h`, `5d`, `2w`, or `now`. Absent: not foreseen.
+    /// Until no block is left at that rate: `40m`, `3h`, `5d`, `3w`, or `now`. Absent: not foreseen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub exhausted_in: Option<String>,

@@ -13,6 +13,7 @@ use super::{
     blocks::{Search, Taken},
     contested::Contested,
     growth::GrowthPlan,
+    held,
     layout::{Layout, Membership},
     node_addresses::NodeAddresses,
     node_keys::NodeKeys,
@@ -46,7 +47,7 @@ pub struct Draft<'a> {
     pub growth: GrowthPlan<'a>,
     pub holders: Holders<'a>,
     by_node: BTreeMap<&'a str, Vec<&'a Lease>>,
-    /// Held for nodes that are gone, the longest first.
+    /// What others may get before its time, the longest held first.
     held: Vec<&'a Lease>,
     doubtful: BTreeSet<&'a str>,
     /// Leases that were decided on, by name.
@@ -71,16 +72,12 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub fn new(world: &'a World, layout: &'a Layout<'a>, mode: PodCidrModeInForce, now: Timestamp) -> Self {
         let mut by_node: BTreeMap<&'a str, Vec<&'a Lease>> = BTreeMap::new();
-        let mut held = vec![];
         let contested = Contested::find(world);
         for lease in world.leases.iter() {
             let Some(node) = lease.node().filter(|_| !contested.contains(lease)) else { continue };
             by_node.entry(node).or_default().push(lease);
-            if lease.released_at().is_some() && !world.nodes.contains(node) {
-                held.push(lease);
-            }
         }
-        held.sort_by_key(|lease| (lease.released_at(), lease.subnet));
+        let held = held::find(world, layout, &by_node);
         let names = world.leases.iter().filter_map(|lease| lease.traces.name_locks);
         let leased: Taken = world.leases.iter().map(|lease| lease.subnet).chain(names).collect();
         let mut unfit = leased.clone();
@@ -215,11 +212,22 @@ impl<'a> Draft<'a> {
         free
     }
 
-    /// Whether the block that is kept for one node is free, or held for a node that is gone.
-    pub fn may_get_kept(&self, block: Cidr) -> bool {
+    /// Whether the block that is kept for this node is free, or held by nobody else.
+    pub fn may_get_kept(&self, node: &str, block: Cidr) -> bool {
         let holder = self.world.leases.get(&block.object_name());
         !self.unfit.overlaps(block)
-            || holder.is_some_and(|lease| lease.released_at().is_some() && self.may_touch(lease))
+            || holder.is_some_and(|lease| self.may_give_up(lease, node) && self.may_touch(lease))
+    }
+
+    /// Whether a lease is held, and may be given up before its time for the node that its block is kept for.
+    pub fn may_give_up(&self, lease: &Lease, node: &str) -> bool {
+        let is_its_own = || lease.released_at().is_some() && lease.node() == Some(node);
+        is_its_own() || self.held.iter().any(|held| held.meta.name == lease.meta.name)
+    }
+
+    /// What others may get before its time.
+    pub fn held(&self) -> impl Iterator<Item = &'a Lease> {
+        self.held.iter().copied()
     }
 
     /// Whether [`Self::free_block`] would find one.
@@ -244,7 +252,7 @@ impl<'a> Draft<'a> {
         search.or_insert_with(|| Search::new(entry.cidr, entry.block_len)).lowest_free(&self.blocked)
     }
 
-    /// The lease that is held longest for a node that is gone, among those whose block this node could get.
+    /// The lease that is held longest and nobody's, among those whose block this node could get.
     pub fn longest_held(&self, membership: Membership<'_>, family: Family) -> Option<&'a Lease> {
         self.held.iter().copied().find(|lease| {
             let entry = self.layout.entry_of(lease.subnet);

@@ -34,24 +34,36 @@ pub fn progress(draft: &Draft<'_>) -> Option<Problem> {
     let leases: Vec<(&str, &Lease)> = in_drained(draft).collect();
     let mut sentences = vec![];
     for entry in &draining {
-        let (held, used): (Vec<&Lease>, Vec<&Lease>) = leases
-            .iter()
-            .filter(|(name, _)| name == entry)
-            .map(|(_, lease)| *lease)
-            .partition(|lease| lease.released_at().is_some());
-        sentences.push(match (used.is_empty(), held.is_empty()) {
-            (true, true) => format!("no lease is left in entry {entry}: take it out of spec.cidrs"),
-            (true, false) => format!(
-                "entry {entry}: {} held for nodes that are gone ({}): it is empty when reclaimAfter has passed",
-                plural(held.len(), "block"),
-                holders(&held)
-            ),
-            (false, _) => format!(
+        let of_entry = leases.iter().filter(|(name, _)| name == entry).map(|(_, lease)| *lease);
+        let (held, used): (Vec<&Lease>, Vec<&Lease>) =
+            of_entry.partition(|lease| lease.released_at().is_some());
+        let (further, first): (Vec<&Lease>, Vec<&Lease>) =
+            used.into_iter().partition(|lease| lease.spec.as_ref().is_ok_and(|spec| !spec.primary));
+        if !first.is_empty() {
+            sentences.push(format!(
                 "entry {entry}: {} in use by {}: drain each of these nodes, delete its Node and let it join again",
-                plural(used.len(), "lease"),
-                holders(&used)
-            ),
-        });
+                plural(first.len(), "lease"),
+                holders(&first)
+            ));
+        }
+        if !further.is_empty() {
+            sentences.push(format!(
+                "entry {entry}: {} of {}: asked back, and gone when no pod has an address there",
+                plural(further.len(), "further block"),
+                holders(&further)
+            ));
+        }
+        if first.is_empty() && further.is_empty() {
+            sentences.push(if held.is_empty() {
+                format!("no lease is left in entry {entry}: take it out of spec.cidrs")
+            } else {
+                format!(
+                    "entry {entry}: {} held for nodes that are gone ({}): it is empty when reclaimAfter has passed",
+                    plural(held.len(), "block"),
+                    holders(&held)
+                )
+            });
+        }
     }
     let reason = if leases.is_empty() { reason::ENTRY_EMPTY } else { reason::ENTRY_IN_USE };
     Some(Problem::new(reason, sentences.join("; ")))

@@ -1,8 +1,9 @@
 //! How long blocks will last: how fast their use grows, and until when what is left suffices.
 //!
 //! Two rates are measured, and both from the objects alone. Over the last *hour*, from the leases themselves:
-//! each that was created adds one, each that was released takes one away. Released leases are still there for
-//! `reclaimAfter`, so the hour is cut to that, and nothing that happened in it is missed. Over the last *day*
+//! each that was created adds one, each that was released takes one away. Released leases are there for
+//! `reclaimAfter` only: where that is less than an hour, nodes that were replaced add to the count, up to what use has
+//! grown since the samples that follow. Over the last *day*
 //! nodes that were replaced would look like growth, since their old leases are gone; so the network's status
 //! keeps two samples of each entry's use, one twelve hours apart from the other. What only comes back to what
 //! a sample had, as when nodes are replaced one after the other, is no growth of the hour either; and the first
@@ -23,6 +24,7 @@ use super::{
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
+const HOURS_OF_A_DAY: f64 = 24.0;
 /// How far ahead a rate is trusted that was measured over an hour, and over a day.
 const HOURLY_AHEAD: f64 = 24.0 * 3600.0;
 const DAILY_AHEAD: f64 = 365.0 * 24.0 * 3600.0;
@@ -47,7 +49,7 @@ pub struct Growth {
 /// How long what is left will last.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outlook {
-    /// Blocks that nodes could get, the held ones too.
+    /// Blocks that nodes could get, held ones too.
     left: u64,
     capacity: u64,
     /// By how much use grows in a day.
@@ -73,7 +75,7 @@ impl Outlook {
         if figures.draining {
             return Self::default();
         }
-        Self::new(figures.free.saturating_add(figures.held), figures.capacity, growth)
+        Self::new(figures.left, figures.capacity, growth)
     }
 
     /// The outlook of nodes that get blocks of these entries, all of one family.
@@ -81,8 +83,7 @@ impl Outlook {
         let (left, capacity, growth) = entries.filter(|(entry, _)| !entry.draining).fold(
             (0_u64, 0_u64, Growth::default()),
             |(left, capacity, growth), (entry, more)| {
-                let left = left.saturating_add(entry.free).saturating_add(entry.held);
-                (left, capacity.saturating_add(entry.capacity), growth.plus(more))
+                (left.saturating_add(entry.left), capacity.saturating_add(entry.capacity), growth.plus(more))
             },
         );
         Self::new(left, capacity, growth)
@@ -134,9 +135,7 @@ impl Outlook {
 
 /// The growth of each entry, in the order of the layout.
 pub fn growth(draft: &Draft<'_>, before: &[CidrUsage], entries: &[EntryFigures]) -> Vec<Growth> {
-    let hold: std::time::Duration = draft.layout.spec.reclaim_after.into();
-    let window = SignedDuration::try_from(hold).unwrap_or(SignedDuration::MAX).min(HOUR);
-    let start = draft.now.checked_sub(window).unwrap_or(Timestamp::MIN);
+    let start = draft.now.checked_sub(HOUR).unwrap_or(Timestamp::MIN);
     let mut changes = vec![0_f64; entries.len()];
     for lease in draft.world.leases.iter() {
         let change = match lease.released_at() {
@@ -150,7 +149,6 @@ pub fn growth(draft: &Draft<'_>, before: &[CidrUsage], entries: &[EntryFigures])
             *sum += change;
         }
     }
-    let hours = window.as_secs_f64() / DAY.as_secs_f64();
     entries
         .iter()
         .zip(changes)
@@ -158,7 +156,7 @@ pub fn growth(draft: &Draft<'_>, before: &[CidrUsage], entries: &[EntryFigures])
             let samples = samples_of(before, entry);
             let highest = samples.iter().map(|sample| sample.used).max().unwrap_or(0);
             let change = change.min((signed(entry.used) - highest) as f64);
-            let hourly = if change < FEW || hours <= 0.0 { 0.0 } else { change / hours };
+            let hourly = if change < FEW { 0.0 } else { change * HOURS_OF_A_DAY };
             Growth { hourly, daily: daily(samples, entry.used, draft.now) }
         })
         .collect()

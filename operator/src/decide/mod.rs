@@ -13,6 +13,7 @@ mod drain;
 mod explain;
 mod forecast;
 mod growth;
+mod held;
 mod invariants;
 mod keys;
 mod layout;

@@ -70,7 +70,7 @@ impl Covered {
         match self {
             Self::First => "a node's first block stays until the node is drained and its Node deleted",
             Self::Further => "a further block is asked back, and goes when no pod has an address of it",
-            Self::Held => "a block of a Node that is gone is held no longer than reclaimAfter",
+            Self::Held => "a block that was released is held no longer than reclaimAfter",
         }
     }
 }

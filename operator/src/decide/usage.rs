@@ -40,6 +40,8 @@ pub struct EntryFigures {
     /// Kept back and not leased.
     pub reserved: u64,
     pub free: u64,
+    /// What nodes could get: the free ones, and those that are held and nobody's.
+    pub left: u64,
     pub draining: bool,
     pub outlook: Outlook,
 }
@@ -139,6 +141,12 @@ pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
             *by_pool.entry(spec.pool.as_str()).or_default() += 1;
         }
     }
+    for lease in draft.held().filter(|lease| draft.layout.reservation(lease.subnet).is_none()) {
+        let entry = draft.layout.entry_of(lease.subnet);
+        if let Some(figures) = entry.and_then(|(place, _)| usage.entries.get_mut(place)) {
+            figures.left += u64::from(!figures.draining);
+        }
+    }
     let before = draft.world.network().map_or(&[][..], |network| &network.status.cidrs);
     let growth = growth(draft, before, &usage.entries);
     for (entry, growth) in usage.entries.iter_mut().zip(&growth) {
@@ -165,7 +173,9 @@ pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
 }
 
 fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
-    let mut blocked: Taken = draft.world.leases.iter().map(|lease| lease.subnet).collect();
+    let leases = || draft.world.leases.iter();
+    let names = leases().filter_map(|lease| lease.traces.name_locks);
+    let mut blocked: Taken = leases().map(|lease| lease.subnet).chain(names).collect();
     reserved(draft.world).for_each(|cidr| blocked.insert(cidr));
     let mut kept = blocked.clone();
     draft.layout.kept_back().for_each(|cidr| kept.insert(cidr));
@@ -185,6 +195,7 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
                 held: 0,
                 reserved: met.saturating_sub(blocked.blocks_met(entry.cidr, entry.block_len)),
                 free: if entry.drain { 0 } else { free },
+                left: if entry.drain { 0 } else { free },
                 draining: entry.drain,
                 outlook: Outlook::default(),
             }

@@ -223,7 +223,10 @@ impl Executor {
                     about(events::ours("ClusterNetwork", tartan_crds::wellknown::CLUSTER_NETWORK, uid)),
                     reason::EXHAUSTED,
                     "Reclaim",
-                    format!("{subnet}, held for node {node} that is gone, was needed before its time"),
+                    match live {
+                        None => format!("{subnet}, held for node {node} that is gone, was needed before its time"),
+                        Some(_) => format!("{subnet}, held since node {node} left it, was needed before its time"),
+                    },
                 );
             }
             DeleteReason::BackedOut | DeleteReason::Duplicate => self.events.warn(

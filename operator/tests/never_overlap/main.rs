@@ -17,6 +17,7 @@ mod growth;
 mod large;
 mod operators;
 mod plan;
+mod room;
 #[path = "../store/mod.rs"]
 mod store;
 
@@ -132,6 +133,7 @@ fn run_from(mut store: Store, mut plan: Plan, steps: Vec<Step>) {
         operators.iter_mut().flat_map(|operator| operator.decide(&mut store, &plan)).collect();
     assert!(left.is_empty(), "not calm: {left:?}\n{}", store.leased());
     assert_calm(&store);
+    room::assert_nobody_waits_in_vain(&store, &plan);
 }
 
 fn add_node(store: &mut Store, number: u16) {
@@ -305,7 +307,12 @@ proptest! {
                 }
             }
             store.settle();
-            if let Some(lease) = store.leases.values().find(|lease| lease.node() == Some(&name)) {
+            let of_node = |lease: &&tartan_operator::world::Lease| lease.node() == Some(&name);
+            if store.nodes.contains_key(&name) {
+                let lease = store.leases.values().find(of_node);
+                prop_assert!(lease.is_some_and(|lease| lease.released_at().is_none()), "{} has none", name);
+            }
+            if let Some(lease) = store.leases.values().find(of_node) {
                 let subnet = lease.subnet.to_string();
                 prop_assert_eq!(homes.entry(number).or_insert_with(|| subnet.clone()), &subnet);
             }

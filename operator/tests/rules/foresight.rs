@@ -110,6 +110,23 @@ fn a_burst_that_will_exhaust_an_entry_within_a_day_is_seen_within_the_hour() {
     assert_eq!(store.network_condition("HasRoom"), "True AsExpected", "but nodes get blocks of the next");
 }
 
+/// However short released leases are held.
+#[test]
+fn three_nodes_that_join_foretell_nothing_and_a_burst_does_without_held_leases() {
+    for reclaim_after in ["0s", "1m", "1h"] {
+        let mut spec = network(vec![entry("main", "10.0.0.0/16", 24)]);
+        spec["reclaimAfter"] = json!(reclaim_after);
+        let mut store = Store::default().with_network(spec);
+        add(&mut store, 0..150);
+        store.pass(30 * HOUR);
+        store.settle();
+        add(&mut store, 150..153);
+        assert_eq!(entry_forecast(&store, "main").0, Room::Ample, "{reclaim_after}");
+        add(&mut store, 153..200);
+        assert_eq!(entry_forecast(&store, "main"), (Room::Low, 1000, Some("60m".into())), "{reclaim_after}");
+    }
+}
+
 #[test]
 fn the_pool_that_is_exhausted_first_is_the_networks_forecast() {
     let entries = vec![entry("tiny", "10.1.0.0/30", 32), entry("main", "10.0.0.0/16", 24)];

@@ -239,6 +239,13 @@ fn a_further_block_in_a_draining_entry_is_asked_back_at_once_and_replaced_when_n
     store.set_network(spec);
     check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.5.0.0/28");
     assert_eq!(asked_back(&store), ["10.0.0.16-28"]);
+    let conditions = &store.network.as_ref().unwrap().status.conditions;
+    let draining = conditions.iter().find(|condition| condition.type_ == "Draining").unwrap();
+    assert_eq!(
+        draining.message,
+        "entry old: 1 lease in use by a: drain each of these nodes, delete its Node and let it join again; \
+         entry old: 1 further block of a: asked back, and gone when no pod has an address there"
+    );
     report(&mut store, "a", &[("10.0.0.0/28", 13, None), ("10.0.0.16/28", 0, Some(0))]);
     meet(&mut store, "10.0.0.16-28");
     check(&mut store, "a: 10.0.0.0/28 10.5.0.0/28");

@@ -44,6 +44,54 @@ fn what_somebody_edits_in_a_lease_is_put_right() {
     }
 }
 
+/// The second entry is what the pool's nodes get blocks of, and nobody else.
+fn with_a_pool_of_its_own() -> Store {
+    let entries = vec![entry("main", "10.0.0.0/23", 24), entry("racks", "10.8.0.0/22", 24)];
+    let mut store = Store::default().with_network(network(entries));
+    store.set_pool(
+        "racks",
+        json!({ "nodeSelector": { "matchLabels": { "rack": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["racks"] }),
+    );
+    for node in ["a", "b"] {
+        store.add_node(node);
+    }
+    store.settle();
+    // The same machine under a new Node, in the pool by now.
+    store.remove_node("a");
+    store.settle();
+    store.add_node_with("a", |node| drop(node.labels.insert("rack".into(), String::new())));
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
+    store
+}
+
+#[test]
+fn what_a_node_has_left_behind_goes_to_one_that_waits_when_its_agent_counts_no_pod_there() {
+    let mut store = with_a_pool_of_its_own();
+    store.add_node("c");
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
+    assert_eq!(store.leased_condition("c"), "False Exhausted", "the agent of a has said nothing");
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted", "and what is held is no room");
+    growth::report(&mut store, "a", &[("10.8.0.0/24", 1, None), ("10.0.0.0/24", 2, None)]);
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
+    assert_eq!(store.leased_condition("c"), "False Exhausted", "pods are there");
+    growth::report(&mut store, "a", &[("10.8.0.0/24", 3, None)]);
+    check(&mut store, "a: 10.8.0.0/24\nb: 10.0.1.0/24\nc: 10.0.0.0/24");
+}
+
+#[test]
+fn what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either() {
+    let mut store = with_a_pool_of_its_own();
+    growth::report(&mut store, "a", &[("10.8.0.0/24", 1, None), ("10.0.0.0/24", 2, None)]);
+    let mut main = entry("main", "10.0.0.0/23", 24);
+    main["reserved"] = json!([{ "cidr": "10.0.0.0/24", "nodeName": "z" }]);
+    store.set_network(network(vec![main, entry("racks", "10.8.0.0/22", 24)]));
+    store.add_node("z");
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
+    assert_eq!(store.leased_condition("z"), "False ReservedBlockTaken");
+    growth::report(&mut store, "a", &[("10.8.0.0/24", 3, None)]);
+    check(&mut store, "a: 10.8.0.0/24\nb: 10.0.1.0/24\nz: 10.0.0.0/24");
+}
+
 /// The leases of a backup, with the Nodes of today: each Node has the podCIDR that it was given since.
 #[test]
 fn leases_of_an_old_backup_do_not_get_between_nodes_and_their_podcidrs() {

@@ -5,6 +5,7 @@ use super::{Edit, End, Mutant};
 const OPERATOR: &str = "tartan-operator";
 const RECLAIM: &str = "operator/src/decide/reclaim.rs";
 const DRAFT: &str = "operator/src/decide/draft.rs";
+const HELD: &str = "operator/src/decide/held.rs";
 const NODE: &str = "operator/src/decide/node.rs";
 const GROWTH: &str = "operator/src/decide/growth.rs";
 const LEASES: &str = "operator/src/execute/leases.rs";
@@ -404,5 +405,22 @@ pub const MUTANTS: &[Mutant] = &[
         )],
         "rules",
         &["keys::a_key_is_that_of_who_published_it_first_as_long_as_it_does"],
+    ),
+    mutant(
+        "nobody gets a block before its time",
+        &[edit(
+            HELD,
+            "    held.sort_by_key(|lease| (lease.released_at(), lease.subnet));",
+            "    held.clear();",
+        )],
+        "never_overlap",
+        &["leases_never_overlap_when_nodes_are_not_told"],
+    )
+    .saying("waits though there are blocks"),
+    mutant(
+        "what a node has left behind is given away under its pods",
+        &[edit(HELD, "figures.used > 0 &&", "false &&")],
+        "rules",
+        &["reclaim::what_a_node_has_left_behind_goes_to_one_that_waits_when_its_agent_counts_no_pod_there"],
     ),
 ];

@@ -43,6 +43,8 @@ fn each_familys_blocks_raise_alerts_of_their_own() {
         &[("IPv4", (10, 0), 256, None), ("IPv6", (65_000, 0), 65_536, Some(2 * DAY))],
         &[],
     );
+    check_pool("a pool without nodes", 0, &[("IPv4", (0, 0), 0, Some(0))], &[]);
+    check_pool("the same, with less left than half", 0, &[("IPv4", (40, 0), 256, Some(3 * DAY))], &[]);
     check("IPv4 alone", &[("IPv4", (40, 0), 256, Some(DAY))], &[nearly("IPv4", "1d 0h 0m 0s")]);
 }
 
@@ -69,14 +71,20 @@ fn alert(severity: &str, family: &str, summary: &str) -> Value {
     })
 }
 
-/// Both alerts, an hour after a pool's blocks are like this.
+/// Both alerts, an hour after the blocks of a pool with some nodes are like this.
 #[track_caller]
 fn check(what: &str, blocks: &[Blocks], expected: &[(&str, Value)]) {
+    check_pool(what, 3, blocks, expected);
+}
+
+#[track_caller]
+fn check_pool(what: &str, nodes: u64, blocks: &[Blocks], expected: &[(&str, Value)]) {
     let series = |metric: &str, family: &str, value: u64| {
         let series = format!("tartan_pool_{metric}{{pool=\"racks\",family=\"{family}\"}}");
         json!({ "series": series, "values": format!("{value}+0x60") })
     };
-    let mut input = vec![];
+    let of_pool = json!({ "series": "tartan_pool_nodes{pool=\"racks\"}", "values": format!("{nodes}+0x60") });
+    let mut input = vec![of_pool];
     for (family, (free, held), capacity, seconds) in blocks {
         input.extend([
             series("blocks_free", family, *free),
