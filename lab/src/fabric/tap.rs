@@ -26,11 +26,15 @@ pub struct Tapped {
 }
 
 /// Name and match of each kind, in nft's words. A packet counts once.
+///
+/// A tunnel's port alone says nothing: it may be the source port that a pod's flow was given, and what comes is its answer.
+/// By their first bytes, which no message of our loads begins with: RFC 7348 section 5, the header of IPv4, and the
+/// message types of WireGuard's protocol.
 const KINDS: [(&str, &str); 5] = [
-    ("vxlan", "udp dport 8472"),
+    ("vxlan", "udp dport 8472 @th,64,8 0x08"),
     ("ipip", "meta l4proto 4"),
-    ("udp", "udp dport 8285"),
-    ("wireguard", "udp dport 51820-51829"),
+    ("udp", "udp dport 8285 @th,64,4 4"),
+    ("wireguard", "udp dport 51820-51829 @th,64,8 1-4"),
     ("esp", "meta l4proto esp"),
 ];
 
@@ -60,7 +64,8 @@ pub(super) fn place(router: &Namespace, nodes: &[Node], pods: &str) -> Result<()
         let (name, port) = (node.name(), node.port());
         let kinds = KINDS.map(|(kind, what)| (kind, what.to_owned()));
         let more = [
-            ("esp", "udp dport 4500".to_owned()),
+            // RFC 3948 section 2.2: an SPI, which is never zero.
+            ("esp", "udp dport 4500 @th,64,32 != 0".to_owned()),
             ("plain", format!("ip saddr {pods}")),
             ("plain", format!("ip daddr {pods}")),
         ];
