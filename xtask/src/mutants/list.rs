@@ -184,7 +184,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "the lowest held block is taken first",
         &[edit(
-            DRAFT,
+            HELD,
             "held.sort_by_key(|lease| (lease.released_at(), lease.subnet));",
             "held.sort_by_key(|lease| lease.subnet);",
         )],
