@@ -6,12 +6,14 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use tartan_crds::PodCidrModeInForce;
 
 use super::{Allocator, retry::is_outage};
 use crate::{
     client,
     decide::{Action, Decisions},
     execute::{Answer, CONCURRENCY, NetworkVersion, Outcome, key, learn, said},
+    world::World,
 };
 
 /// Status of the network and of pools is written at most this often.
@@ -28,19 +30,21 @@ const LEASE_WRITES: usize = 1024;
 impl Allocator {
     /// Writes what was decided. Returns when to go round again although no news may come.
     ///
-    /// The other way round where the mode is another than before: `Auto` takes what is leased while the status says
-    /// Mirror for leased under Mirror, so nothing is leased by the new mode before the status says that one.
+    /// The other way round where the mode becomes Adopt: `Auto` takes what is leased while the status says Mirror for
+    /// leased under Mirror, so nothing is leased by the new mode before the status says that one.
     pub(super) async fn write(&mut self, mut decisions: Decisions) -> Option<Instant> {
-        let before = self.world.network().and_then(|network| network.status.pod_cidr_mode);
-        let mode_is_new = before.is_some() && decisions.mode.is_some() && before != decisions.mode;
+        let mode = |world: &World| world.network().and_then(|network| network.status.pod_cidr_mode);
+        let (before, after) = (mode(&self.world), decisions.mode);
+        let adopts = (before, after) == (Some(PodCidrModeInForce::Mirror), Some(PodCidrModeInForce::Adopt));
         let mut again = None;
-        if !mode_is_new {
+        if !adopts {
             again = self.carry_out(mem::take(&mut decisions.actions)).await;
         }
         if let Some(due) = self.write_statuses(&decisions).await {
             again = earliest(again, due);
-        } else if mode_is_new {
-            again = self.carry_out(mem::take(&mut decisions.actions)).await;
+        }
+        if adopts && mode(&self.world) == after {
+            again = earliest_of(again, self.carry_out(mem::take(&mut decisions.actions)).await);
         }
         if let Some(due) = self.chart.apply_if_due(&mut self.world).await {
             again = earliest(again, due);

@@ -5,7 +5,7 @@ use tartan_crds::{Cidr, Family, conditions::reason};
 use super::{
     DeleteReason, Problem,
     draft::{Draft, Verdict},
-    growth,
+    growth, held,
     layout::{Entry, Membership},
     remarks::leased,
     reservations, restore,
@@ -114,7 +114,7 @@ fn move_on<'a>(
     let (layout, name, family) = (draft.layout, node.meta.name.as_str(), lease.subnet.family());
     let reach = |(place, entry): (usize, &Entry<'_>)| !entry.drain && membership.reach.contains(&place);
     let kept_for_it = layout.kept_for(name, membership, family).filter(|kept| *kept != lease.subnet);
-    let moves = kept_for_it.is_some_and(|kept| draft.may_get_kept(name, kept))
+    let moves = kept_for_it.is_some_and(|kept| draft.may_get_kept(kept))
         || layout.is_kept_from(name, lease.subnet)
         || (!layout.entry_of(lease.subnet).is_some_and(reach) && draft.has_free_block(membership, family));
     if !moves {
@@ -218,7 +218,7 @@ fn obtain_kept<'a>(
         return Ok(());
     }
     match draft.world.leases.get(&kept.object_name()) {
-        Some(lease) if draft.may_give_up(lease, &node.meta.name) => match draft.held_up(lease) {
+        Some(lease) if held::may_be_given_up(draft.world, lease) => match draft.held_up(lease) {
             Some(problem) => Err(problem),
             None => {
                 draft.take_early(lease, node);

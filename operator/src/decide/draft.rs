@@ -77,7 +77,7 @@ impl<'a> Draft<'a> {
             let Some(node) = lease.node().filter(|_| !contested.contains(lease)) else { continue };
             by_node.entry(node).or_default().push(lease);
         }
-        let held = held::find(world, layout, &by_node);
+        let held = held::find(world, &by_node);
         let names = world.leases.iter().filter_map(|lease| lease.traces.name_locks);
         let leased: Taken = world.leases.iter().map(|lease| lease.subnet).chain(names).collect();
         let mut unfit = leased.clone();
@@ -212,17 +212,11 @@ impl<'a> Draft<'a> {
         free
     }
 
-    /// Whether the block that is kept for this node is free, or held by nobody else.
-    pub fn may_get_kept(&self, node: &str, block: Cidr) -> bool {
+    /// Whether the block that is kept for one node is free, or held and without pods.
+    pub fn may_get_kept(&self, block: Cidr) -> bool {
         let holder = self.world.leases.get(&block.object_name());
         !self.unfit.overlaps(block)
-            || holder.is_some_and(|lease| self.may_give_up(lease, node) && self.may_touch(lease))
-    }
-
-    /// Whether a lease is held, and may be given up before its time for the node that its block is kept for.
-    pub fn may_give_up(&self, lease: &Lease, node: &str) -> bool {
-        let is_its_own = || lease.released_at().is_some() && lease.node() == Some(node);
-        is_its_own() || self.held.iter().any(|held| held.meta.name == lease.meta.name)
+            || holder.is_some_and(|lease| held::may_be_given_up(self.world, lease) && self.may_touch(lease))
     }
 
     /// What others may get before its time.
@@ -252,7 +246,7 @@ impl<'a> Draft<'a> {
         search.or_insert_with(|| Search::new(entry.cidr, entry.block_len)).lowest_free(&self.blocked)
     }
 
-    /// The lease that is held longest and nobody's, among those whose block this node could get.
+    /// The lease that is held longest for a node that is gone, among those whose block this node could get.
     pub fn longest_held(&self, membership: Membership<'_>, family: Family) -> Option<&'a Lease> {
         self.held.iter().copied().find(|lease| {
             let entry = self.layout.entry_of(lease.subnet);

@@ -1,9 +1,9 @@
 //! How long blocks will last: how fast their use grows, and until when what is left suffices.
 //!
 //! Two rates are measured, and both from the objects alone. Over the last *hour*, from the leases themselves:
-//! each that was created adds one, each that was released takes one away. Released leases are there for
-//! `reclaimAfter` only: where that is less than an hour, nodes that were replaced add to the count, up to what use has
-//! grown since the samples that follow. Over the last *day*
+//! each that was created adds one, each that was released takes one away. Released leases are still there for
+//! `reclaimAfter`, so the count goes back no further than that, and nothing that happened in it is missed; it counts as
+//! that of an hour, for a few minutes say nothing of the next ones. Over the last *day*
 //! nodes that were replaced would look like growth, since their old leases are gone; so the network's status
 //! keeps two samples of each entry's use, one twelve hours apart from the other. What only comes back to what
 //! a sample had, as when nodes are replaced one after the other, is no growth of the hour either; and the first
@@ -135,7 +135,9 @@ impl Outlook {
 
 /// The growth of each entry, in the order of the layout.
 pub fn growth(draft: &Draft<'_>, before: &[CidrUsage], entries: &[EntryFigures]) -> Vec<Growth> {
-    let start = draft.now.checked_sub(HOUR).unwrap_or(Timestamp::MIN);
+    let hold: std::time::Duration = draft.layout.spec.reclaim_after.into();
+    let window = SignedDuration::try_from(hold).unwrap_or(SignedDuration::MAX).min(HOUR);
+    let start = draft.now.checked_sub(window).unwrap_or(Timestamp::MIN);
     let mut changes = vec![0_f64; entries.len()];
     for lease in draft.world.leases.iter() {
         let change = match lease.released_at() {

@@ -254,19 +254,19 @@ pub fn revive_further<'a>(
         let further = lease.meta.name != primary.meta.name
             && lease.subnet.family() == primary.subnet.family()
             && lease.spec.as_ref().is_ok_and(|spec| !spec.primary);
-        if further && comes_back(draft.layout, membership, lease) {
+        if further && comes_back(draft, membership, lease) {
             draft.keep(node, membership, lease, false);
         }
     }
 }
 
 /// Whether a lease that is held is a further block which the node still may have.
-pub fn comes_back(layout: &Layout<'_>, membership: Membership<'_>, lease: &Lease) -> bool {
+pub fn comes_back(draft: &Draft<'_>, membership: Membership<'_>, lease: &Lease) -> bool {
     let further = lease.spec.as_ref().is_ok_and(|spec| !spec.primary && spec.released_at.is_some());
-    let entry = layout.entry_of(lease.subnet);
+    let entry = draft.layout.entry_of(lease.subnet);
     further
         && entry.is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place))
-        && layout.reservation(lease.subnet).is_none()
+        && draft.layout.reservation(lease.subnet).is_none()
 }
 
 fn grant<'a>(

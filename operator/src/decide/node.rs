@@ -195,7 +195,7 @@ fn settle_mismatches<'a>(
         let Ok(spec) = &lease.spec else { continue };
         if pinned.contains(&lease.subnet)
             || ours(lease.subnet.family())
-            || (spec.released_at.is_some() && !growth::comes_back(draft.layout, membership, lease))
+            || (spec.released_at.is_some() && !growth::comes_back(draft, membership, lease))
         {
             continue;
         }

@@ -40,7 +40,7 @@ pub struct EntryFigures {
     /// Kept back and not leased.
     pub reserved: u64,
     pub free: u64,
-    /// What nodes could get: the free ones, and those that are held and nobody's.
+    /// What nodes could get: the free ones, and those that are held for nodes that are gone.
     pub left: u64,
     pub draining: bool,
     pub outlook: Outlook,

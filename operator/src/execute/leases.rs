@@ -225,7 +225,7 @@ impl Executor {
                     "Reclaim",
                     match live {
                         None => format!("{subnet}, held for node {node} that is gone, was needed before its time"),
-                        Some(_) => format!("{subnet}, held since node {node} left it, was needed before its time"),
+                        Some(_) => format!("{subnet}, released by node {node}, went before its time to the node that it is reserved for"),
                     },
                 );
             }

@@ -64,18 +64,40 @@ fn with_a_pool_of_its_own() -> Store {
     store
 }
 
+/// Its pods may be there still, whatever its agent tells of or doesn't.
 #[test]
-fn what_a_node_has_left_behind_goes_to_one_that_waits_when_its_agent_counts_no_pod_there() {
+fn what_a_node_has_left_behind_is_held_as_long_as_that_may_be_and_is_no_room() {
     let mut store = with_a_pool_of_its_own();
     store.add_node("c");
-    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
-    assert_eq!(store.leased_condition("c"), "False Exhausted", "the agent of a has said nothing");
-    assert_eq!(store.network_condition("HasRoom"), "False Exhausted", "and what is held is no room");
-    growth::report(&mut store, "a", &[("10.8.0.0/24", 1, None), ("10.0.0.0/24", 2, None)]);
-    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
-    assert_eq!(store.leased_condition("c"), "False Exhausted", "pods are there");
     growth::report(&mut store, "a", &[("10.8.0.0/24", 3, None)]);
-    check(&mut store, "a: 10.8.0.0/24\nb: 10.0.1.0/24\nc: 10.0.0.0/24");
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
+    assert_eq!(store.leased_condition("c"), "False Exhausted");
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
+    store.remove_node("b");
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nc: 10.0.1.0/24");
+    store.add_node("d");
+    store.pass(4000);
+    check(&mut store, "a: 10.8.0.0/24\nc: 10.0.1.0/24\nd: 10.0.0.0/24");
+}
+
+/// Each block is reserved for the other node, and both Nodes are made anew at once.
+#[test]
+fn two_nodes_come_back_with_each_others_blocks_where_these_are_reserved_so() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/23", 24)]));
+    for node in ["a", "b"] {
+        store.add_node(node);
+    }
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
+    let mut main = entry("main", "10.0.0.0/23", 24);
+    main["reserved"] =
+        json!([{ "cidr": "10.0.0.0/24", "nodeName": "b" }, { "cidr": "10.0.1.0/24", "nodeName": "a" }]);
+    store.set_network(network(vec![main]));
+    store.settle();
+    for node in ["a", "b"] {
+        store.remove_node(node);
+        store.add_node(node);
+    }
+    check(&mut store, "a: 10.0.1.0/24\nb: 10.0.0.0/24");
 }
 
 #[test]

@@ -418,9 +418,15 @@ pub const MUTANTS: &[Mutant] = &[
     )
     .saying("waits though there are blocks"),
     mutant(
-        "what a node has left behind is given away under its pods",
-        &[edit(HELD, "figures.used > 0 &&", "false &&")],
+        "what a node has left behind is given away for a reservation under its pods",
+        &[edit(HELD, "lease.released_at().is_some() && !has_pods", "lease.released_at().is_some()")],
         "rules",
-        &["reclaim::what_a_node_has_left_behind_goes_to_one_that_waits_when_its_agent_counts_no_pod_there"],
+        &["reclaim::what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either"],
+    ),
+    mutant(
+        "what a node has left behind is given away",
+        &[edit(HELD, ".filter(|(node, _)| !world.nodes.contains(node))", ".filter(|_| true)")],
+        "rules",
+        &["reclaim::what_a_node_has_left_behind_is_held_as_long_as_that_may_be_and_is_no_room"],
     ),
 ];
