@@ -146,7 +146,10 @@ fn a_tap_tells_pods_packets_and_tunnels_apart_and_outlives_a_reboot() {
         "ip address add 10.244.1.1/32 dev lo
          ping -n -c1 -W1 {two} > /dev/null
          ping -n -c2 -i0.2 -W1 -I 10.244.1.1 {two} > /dev/null || true
-         for port in 8472 8472 8285 51820 4500; do echo x > /dev/udp/{two}/$port; done"
+         say() {{ printf \"$2\" > /dev/udp/{two}/$1; }}
+         say 8472 '\\x08...'; say 8472 '\\x08...'; say 8285 '\\x45...'; say 51820 '\\x04...'; say 4500 'spi.'
+         # Answers to flows that happened to get these ports.
+         for port in 8472 8285 51820 4500; do say $port '\\0\\0\\0\\0\\0\\0\\0\\1'; done"
     );
     fabric.node("node1").exec(&["bash", "-euc", &script]).unwrap().ok().unwrap();
 
