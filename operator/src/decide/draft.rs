@@ -77,7 +77,7 @@ impl<'a> Draft<'a> {
             let Some(node) = lease.node().filter(|_| !contested.contains(lease)) else { continue };
             by_node.entry(node).or_default().push(lease);
         }
-        let held = held::find(world, &by_node);
+        let held = held::find(world, layout, &by_node);
         let names = world.leases.iter().filter_map(|lease| lease.traces.name_locks);
         let leased: Taken = world.leases.iter().map(|lease| lease.subnet).chain(names).collect();
         let mut unfit = leased.clone();
@@ -252,7 +252,6 @@ impl<'a> Draft<'a> {
             let entry = self.layout.entry_of(lease.subnet);
             lease.subnet.family() == family
                 && entry.is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place))
-                && self.layout.reservation(lease.subnet).is_none()
                 && self.may_touch(lease)
         })
     }

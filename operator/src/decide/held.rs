@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use super::restore;
+use super::{layout::Layout, restore};
 use crate::world::{Lease, World};
 
 /// Those of Nodes that are gone, the longest held first: they go when nothing else is left. Where a Node of the name is
 /// there, its pods may be in the block still, and what its agent does not tell of proves nothing: it may have started
 /// since.
-pub fn find<'a>(world: &'a World, by_node: &BTreeMap<&'a str, Vec<&'a Lease>>) -> Vec<&'a Lease> {
+pub fn find<'a>(
+    world: &'a World,
+    layout: &Layout<'_>,
+    by_node: &BTreeMap<&'a str, Vec<&'a Lease>>,
+) -> Vec<&'a Lease> {
     let of_the_gone = by_node.iter().filter(|(node, _)| !world.nodes.contains(node));
     let leases = of_the_gone.flat_map(|(_, leases)| leases.iter().copied());
     let held = |lease: &&Lease| {
-        // One that a finalizer holds, or the name of another, is to be had by nobody.
-        lease.released_at().is_some() && !lease.deleting && lease.traces.name_locks.is_none()
+        // One that a finalizer holds, or the name of another, or that is kept back, is nobody's to have.
+        lease.released_at().is_some()
+            && !lease.deleting
+            && lease.traces.name_locks.is_none()
+            && layout.reservation(lease.subnet).is_none()
     };
     let mut held: Vec<&Lease> = leases.filter(held).collect();
     held.sort_by_key(|lease| (lease.released_at(), lease.subnet));

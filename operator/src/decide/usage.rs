@@ -141,7 +141,7 @@ pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
             *by_pool.entry(spec.pool.as_str()).or_default() += 1;
         }
     }
-    for lease in draft.held().filter(|lease| draft.layout.reservation(lease.subnet).is_none()) {
+    for lease in draft.held() {
         let entry = draft.layout.entry_of(lease.subnet);
         if let Some(figures) = entry.and_then(|(place, _)| usage.entries.get_mut(place)) {
             figures.left += u64::from(!figures.draining);
@@ -186,7 +186,7 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
         .map(|entry| {
             let capacity = entry.cidr.block_count(entry.block_len);
             let met = kept.blocks_met(entry.cidr, entry.block_len);
-            let free = capacity.saturating_sub(met);
+            let free = if entry.drain { 0 } else { capacity.saturating_sub(met) };
             EntryFigures {
                 entry: entry.name.to_owned(),
                 cidr: entry.cidr,
@@ -194,8 +194,8 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
                 used: 0,
                 held: 0,
                 reserved: met.saturating_sub(blocked.blocks_met(entry.cidr, entry.block_len)),
-                free: if entry.drain { 0 } else { free },
-                left: if entry.drain { 0 } else { free },
+                free,
+                left: free,
                 draining: entry.drain,
                 outlook: Outlook::default(),
             }
