@@ -58,6 +58,10 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         daemon.swanctl(&format!("--rekey --child pods-{child}"));
         assert!(answered(40) >= 38);
 
+        // Packets that processors bring out of order are no replays.
+        let states = run("ip xfrm state");
+        assert!(states.contains("replay_window 4096"), "{states}");
+
         // Without associations nothing leaves, and nothing in clear.
         daemon.kill();
         run("ip xfrm state flush");

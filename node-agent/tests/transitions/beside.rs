@@ -15,6 +15,7 @@ const DAEMON: &str = "charon-systemd";
 const CONFIGURATION: &str = include_str!("../../../charts/tartan/files/strongswan.conf");
 /// Where the chart mounts the Secret is no directory of the node's own.
 pub const KEY_FILE: &str = "/run/secrets/presharedKey";
+pub const WIREGUARD_KEY_FILE: &str = "/run/secrets/wireguard";
 pub const KEY: &str = "a key that is long enough for this test, and the same on all nodes";
 
 impl Scene {
@@ -62,7 +63,9 @@ impl Scene {
         place.write("/run/tartan/ipsec/strongswan.conf", CONFIGURATION).unwrap();
         place.write(KEY_FILE, key).unwrap();
         place.script(&format!("chmod 600 {KEY_FILE}")).unwrap();
-        let mut command: Command = place.command(DAEMON);
+        // With the rights that the chart gives its container.
+        let mut command: Command = place.command("setpriv");
+        command.args(["--bounding-set=-all,+net_admin,+net_bind_service", "--no-new-privs", DAEMON]);
         command.env("STRONGSWAN_CONF", "/run/tartan/ipsec/strongswan.conf");
         let daemon = self.start_on(node, "charon", &command);
         wait_for(&format!("the IKE daemon of {node}"), || {
