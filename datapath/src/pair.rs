@@ -237,7 +237,9 @@ pub fn pair(ours: &Side, theirs: &Side, fallback: Backend, family: Family) -> Pa
         // Nothing stands in for it.
         return Pairing { path: Path::None, reason: Reason::NoEndpoint };
     }
-    match others(ours, theirs, backend, family).into_iter().next() {
+    // Clear ones first: whether one that encrypts has been answered is not known here.
+    let encrypts = |path: &Path| path.backend().is_some_and(Backend::encrypts);
+    match others(ours, theirs, backend, family).into_iter().min_by_key(encrypts) {
         Some(path) => Pairing { path, reason: Reason::Interim },
         None => Pairing { path: Path::None, reason: Reason::NoEndpoint },
     }

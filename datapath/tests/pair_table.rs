@@ -212,12 +212,17 @@ fn a_pair_that_waits_for_an_end_point_keeps_another_path() {
         side
     };
     let only = |there: &mut Endpoints| *there = Endpoints { host_gw: true, ..Endpoints::default() };
+    // Nobody knows whether the other end answers there.
+    let encrypted_only = |there: &mut Endpoints| {
+        *there = Endpoints { wireguard: there.wireguard.clone(), ipsec: there.ipsec, ..Endpoints::default() }
+    };
     let cases = [
-        (moved(Backend::HostGw, |there| there.host_gw = false), Backend::HostGw, "wireguard"),
-        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::HostGw, "wireguard"),
+        (moved(Backend::HostGw, |there| there.host_gw = false), Backend::HostGw, "vxlan"),
+        (moved(Backend::Vxlan, |there| there.vxlan = None), Backend::HostGw, "ipip"),
+        (moved(Backend::Vxlan, encrypted_only), Backend::HostGw, "wireguard"),
         (moved(Backend::Vxlan, only), Backend::HostGw, "direct"),
         (moved(Backend::Vxlan, only), Backend::Vxlan, "direct"),
-        (moved(Backend::Ipip, |there| there.ipip = false), Backend::Ipip, "wireguard"),
+        (moved(Backend::Ipip, |there| there.ipip = false), Backend::Ipip, "vxlan"),
     ];
     for (waiting, other, expected) in cases {
         let other = side(other, false, 2, "192.0.2.0/24");
