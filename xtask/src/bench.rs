@@ -5,6 +5,7 @@
 
 mod agent;
 mod join;
+mod machine;
 mod operator;
 mod path;
 mod plain;
@@ -46,6 +47,8 @@ enum Part {
     Path,
     /// The udp backend beside others and a plain forwarder
     Udp,
+    /// Every backend there is, in an emulated machine, whose kernel has them all
+    Machine,
     /// Thousands of nodes, simulated agents and watchers: use --size 5000
     Scale,
 }
@@ -67,6 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
             Part::Path => path::run(options, &programs)?,
             Part::Scale => scale::run(options, &programs)?,
             Part::Udp => udp::run(options, &programs)?,
+            Part::Machine => machine::run()?,
         }
     }
     Ok(())

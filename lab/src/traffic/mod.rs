@@ -22,6 +22,7 @@
 //! does not arrive, whichever way it was lost. Counting starts when every flow has been answered once, so that the first
 //! packet's address resolution is no loss.
 
+mod cost;
 mod latency;
 mod load;
 mod report;
@@ -40,6 +41,7 @@ use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
 
+pub use cost::{Amount, Costs, Target, throughput};
 pub use latency::RoundTrips;
 pub use report::{Flow, Report};
 pub use stream::stream;

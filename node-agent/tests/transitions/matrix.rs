@@ -16,7 +16,7 @@ const POOL: &str = "all";
 /// On one segment.
 pub const NODES: [usize; 2] = [1, 2];
 
-const MEASURED: &[BackendType] = &[
+pub const MEASURED: &[BackendType] = &[
     BackendType::Vxlan,
     BackendType::HostGw,
     BackendType::Ipip,

@@ -1,15 +1,14 @@
 //! What a pod's packets lose to the path, beside the nodes' own in the same run: throughput, processor time, latency.
 //!
-//! WireGuard is the process in user space: kernels that have it themselves are in a virtual machine here, whose times
-//! tell nothing.
+//! WireGuard is the process in user space: kernels that have it themselves are in a virtual machine here (`machine`).
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde_json::json;
 use tartan_lab::{
     ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, Process, eventually_ok,
-    traffic::{Echo, round_trips},
+    traffic::{Amount, Costs, Target},
 };
 
 use super::{Options, Programs, create, node, prepare, report};
@@ -25,21 +24,22 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
         .collect::<Result<_>>()?;
     for name in ["vxlan", "host-gw", "udp", "wireguard"] {
         scene.go_by(name, (&from, to.ip()))?;
-        let _server = to.spawn("iperf", &["iperf3", "--server", "--port", "5201"])?;
-        let _other = two.spawn("iperf", &["iperf3", "--server", "--port", "5202"])?;
-        let _echoes = [Echo::start_pinned(&to, ECHO)?, Echo::start_pinned(two, ECHO)?];
-        let mut figures = Figures::default();
+        let targets =
+            [(&*from, Target::start(&to, to.ip())?), (&**one, Target::start(two, two.address().into())?)];
+        let mut costs = [Costs::default(), Costs::default()];
         for _ in 0..options.rounds {
-            figures.measure((&from, to.ip()), (one, two.address().into()))?;
+            for ((from, to), costs) in targets.iter().zip(&mut costs) {
+                costs.measure(from, to, Amount { seconds: SECONDS, round_trips: 5000 })?;
+            }
         }
-        figures.report(name);
+        report_costs(name, costs);
     }
     from.remove(one)?;
     to.remove(two)
 }
 
 /// Of one measurement of throughput.
-const SECONDS: u32 = 2;
+pub(super) const SECONDS: u32 = 2;
 
 pub(super) const NODES: [&str; 2] = ["node1", "node2"];
 
@@ -107,66 +107,15 @@ impl Scene {
     }
 }
 
-/// Of one TCP stream, in Gb/s.
-pub(super) fn throughput(from: &Namespace, to: &str, port: &str) -> Result<f64> {
-    let client = ["iperf3", "--client", to, "--port", port, "--time", &SECONDS.to_string(), "--json"];
-    let output = eventually_ok("iperf3", Duration::from_secs(20), || from.exec(&client)?.ok())?;
-    let answer: Value = serde_json::from_str(&output.stdout)?;
-    let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 gave no figure")?;
-    Ok(bits / 1e9)
-}
-
-/// Seconds that the machine's processors were busy since it started, for whomever: `/proc/stat` (proc(5)).
-fn busy() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/stat")?;
-    let times: Vec<u64> =
-        stat.lines().next().into_iter().flat_map(str::split_whitespace).flat_map(str::parse).collect();
-    // user nice system idle iowait irq softirq steal; guests' time is in the first two. A hundredth of a second each.
-    let [user, nice, system, _, _, irq, softirq, ..] = times[..] else {
-        bail!("/proc/stat begins with {times:?}")
-    };
-    Ok((user + nice + system + irq + softirq) as f64 / 100.0)
-}
-
-const ECHO: u16 = 5203;
-
 /// Of pods and, in turns with them, of their nodes.
-#[derive(Default)]
-struct Figures {
-    throughput: [Vec<f64>; 2],
-    processor: [Vec<f64>; 2],
-    tcp: [Vec<f64>; 2],
-    udp: [Vec<f64>; 2],
-}
-
-impl Figures {
-    fn measure(&mut self, pods: (&Namespace, IpAddr), nodes: (&Namespace, IpAddr)) -> Result<()> {
-        let Self { throughput: gigabits, processor, tcp, udp } = self;
-        for (at, port, (from, to)) in [(0, "5201", pods), (1, "5202", nodes)] {
-            let before = busy()?;
-            let rate = throughput(from, &to.to_string(), port)?;
-            let gigabytes = rate * f64::from(SECONDS) / 8.0;
-            processor[at].push((busy()? - before) / gigabytes * 1e3);
-            gigabits[at].push(rate);
-        }
-        for (times, by_udp) in [(tcp, false), (udp, true)] {
-            for (at, (from, to)) in [pods, nodes].into_iter().enumerate() {
-                times[at].push(round_trips(from, (to, ECHO), by_udp, 5000)?.median);
-            }
-        }
-        Ok(())
-    }
-
-    fn report(self, name: &str) {
-        let Self { throughput, processor, tcp, udp } = self;
-        for (what, unit, [pods, nodes]) in [
-            ("one TCP stream", "Gb/s", throughput),
-            ("processors of the machine", "ms/GB", processor),
-            ("round trip over TCP, median", "us", tcp),
-            ("round trip over UDP, median", "us", udp),
-        ] {
-            report(&format!("pod to pod by {name}, {what}"), unit, pods);
-            report("node to node in the same run", unit, nodes);
-        }
+fn report_costs(name: &str, [pods, nodes]: [Costs; 2]) {
+    for (what, unit, figure) in [
+        ("one TCP stream", "Gb/s", (|costs| &costs.throughput) as fn(&Costs) -> &Vec<f64>),
+        ("processors of the machine", "ms/GB", |costs| &costs.processor),
+        ("round trip over TCP, median", "us", |costs| &costs.tcp),
+        ("round trip over UDP, median", "us", |costs| &costs.udp),
+    ] {
+        report(&format!("pod to pod by {name}, {what}"), unit, figure(&pods).clone());
+        report("node to node in the same run", unit, figure(&nodes).clone());
     }
 }

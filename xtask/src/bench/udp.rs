@@ -6,12 +6,12 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::{Context as _, Result};
 use tartan_lab::{
     Process, eventually_ok,
-    traffic::{Echo, Load, LoadOptions},
+    traffic::{Echo, Load, LoadOptions, throughput},
 };
 
 use super::{
     Options, Programs,
-    path::{NODES, Scene, throughput},
+    path::{NODES, SECONDS, Scene},
     plain::Plain,
     report,
 };
@@ -30,7 +30,7 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
     let (address, mut rates) = (to.ip(), [vec![], vec![], vec![], vec![]]);
     let measure = |kind: &str| -> Result<f64> {
         scene.go_by(kind, (&from, address))?;
-        throughput(&from, &address.to_string(), "5201")
+        throughput(&from, address, 5201, SECONDS)
     };
     for _ in 0..options.rounds {
         let mut forwarders = NODES.map(start).into_iter().collect::<Result<Vec<_>>>()?;
