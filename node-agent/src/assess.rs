@@ -292,7 +292,7 @@ pub fn assess(findings: &Findings<'_>) -> Assessment {
         troubles.push(NotReady::new(
             reason::PRESHARED_KEY_CHANGED,
             format!(
-                "the preshared key of WireGuard was changed, and {outdated_preshared} peers go on with the one of before: change backends.wireguard.rotate in the ClusterNetwork"
+                "the preshared key of WireGuard was changed, and is not in force yet with {outdated_preshared} of the peers: change backends.wireguard.rotate in the ClusterNetwork"
             ),
         ));
     }

@@ -26,6 +26,9 @@ pub(super) fn advice(failed: &Failed) -> String {
         (Key::WireguardDevice(_), "in-use") => {
             " (another program has its UDP port: stop that, or set another backends.wireguard.port in the ClusterNetwork and change backends.wireguard.rotate)".to_owned()
         }
+        (Key::Link(link), "in-use") if [mark::VXLAN, mark::VXLAN6].contains(&link.as_str()) => {
+            " (another program, such as another pod network, has its UDP port: stop that, or set another backends.vxlan.port in the ClusterNetwork while no subnet is leased)".to_owned()
+        }
         (Key::Link(link), "unsupported") => match kernel_part(link) {
             Some((what, modules)) => format!(
                 " (this node's kernel has no {what}: install its {modules}, or {})",

@@ -127,6 +127,8 @@ fn a_kernel_without_a_tunnel_is_told_with_its_remedy() {
     assert!(spared.not_ready.unwrap().message.contains("install its module ipip, or choose another backend"));
     let port = failed(Key::WireguardDevice(mark::wireguard(0).into()), "in-use");
     assert!(port.not_ready.unwrap().message.contains("another program has its UDP port"));
+    let port = failed(Key::Link(mark::VXLAN6.into()), "in-use");
+    assert!(port.not_ready.unwrap().message.contains("set another backends.vxlan.port"));
 }
 
 #[test]

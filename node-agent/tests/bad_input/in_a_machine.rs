@@ -45,6 +45,13 @@ pub const PORT_BLOCKED: Told = Told {
     remedy: "let the UDP port of backends.wireguard through between the nodes",
 };
 
+pub const PRESHARED_KEY_CHANGED: Told = Told {
+    input: "the preshared key of WireGuard is changed while sessions live",
+    reason: "PresharedKeyChanged",
+    names: "not in force yet with 1 of the peers",
+    remedy: "change backends.wireguard.rotate in the ClusterNetwork",
+};
+
 pub const DAEMON_ENDED: Told = Told {
     input: "the IKE daemon dies",
     reason: "BackendUnavailable",
@@ -67,12 +74,13 @@ pub const PORTS_TAKEN: Told = Told {
 };
 
 #[allow(dead_code, reason = "the page asks for all, the scenario for each")]
-pub const ALL: [&Told; 8] = [
+pub const ALL: [&Told; 9] = [
     &NO_MODULE,
     &KEY_ABSENT,
     &KEY_SHORT,
     &KEY_OPEN,
     &PORT_BLOCKED,
+    &PRESHARED_KEY_CHANGED,
     &DAEMON_ENDED,
     &KEYS_DIFFER,
     &PORTS_TAKEN,

@@ -5,7 +5,7 @@ use serde_json::json;
 use tartan_lab::eventually;
 
 use super::{
-    cluster::PATIENCE,
+    cluster::{PATIENCE, PRESHARED_KEY},
     scene::Scene,
     table::{Answer, Row, refused},
 };
@@ -57,6 +57,24 @@ pub fn rows() -> Vec<Row> {
                 "there is no preshared key at",
                 "put one into the entry presharedKey of the Secret tartan-wireguard",
                 |scene| {
+                    scene.patch_network(&json!({ "backends": { "wireguard": { "presharedKey": true } } }));
+                    scene.ask_for("wireguard");
+                    String::new()
+                },
+            )
+        },
+        Row {
+            mend: |scene| {
+                scene.node2().script(&format!("rm {PRESHARED_KEY}")).unwrap();
+                scene.patch_network(&json!({ "backends": { "wireguard": { "presharedKey": false } } }));
+                scene.ask_no_more();
+            },
+            ..key(
+                "the preshared key of WireGuard is none",
+                "can't be used: no WireGuard preshared key: it must be 32 bytes in base64",
+                "put one into the entry presharedKey of the Secret tartan-wireguard",
+                |scene| {
+                    scene.node2().script(&format!("(umask 077; echo short > {PRESHARED_KEY})")).unwrap();
                     scene.patch_network(&json!({ "backends": { "wireguard": { "presharedKey": true } } }));
                     scene.ask_for("wireguard");
                     String::new()

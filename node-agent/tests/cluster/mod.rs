@@ -15,6 +15,9 @@ use tartan_lab::{
     eventually_ok, program,
 };
 
+/// Where agents look for WireGuard's, on their node.
+pub const PRESHARED_KEY: &str = "/run/presharedKey";
+
 /// More than any step takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -160,6 +163,7 @@ impl Cluster {
         let mut command = self.node(node).command(env!("CARGO_BIN_EXE_tartan-node-agent"));
         command.env("NODE_NAME", node).env("KUBECONFIG", self.api.kubeconfig());
         command.env("TARTAN_LOG", "info,tartan_node_agent=debug");
+        command.env("TARTAN_PRESHARED_KEY", PRESHARED_KEY);
         command
     }
 

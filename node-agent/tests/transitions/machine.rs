@@ -9,7 +9,7 @@ use tartan_lab::{
 };
 
 use super::{
-    dissected, matrix, ring,
+    dissected, figures, matrix, ring,
     scene::MTU,
     standing::{self, CLASSES, Class},
 };
@@ -36,6 +36,8 @@ const DAEMON: &str =
     "daemon::an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_nothing_goes_in_clear";
 const ROTATION: &str = "rotation::keys_are_rotated_by_an_edit_and_no_packet_is_lost";
 const MATRIX: &str = "matrix::every_change_is_measured";
+const SHRUNK: &str = "shrunk::connections_in_full_packets_outlive_changes_that_leave_them_less_room";
+const FIGURES: &str = "figures::every_backend_beside_the_path_between_nodes";
 
 /// Runs one test of this program in a machine.
 fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
@@ -48,6 +50,7 @@ fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
         .program(env!("CARGO_BIN_EXE_tartan-node-agent"), vm::program("tartan-node-agent"))
         .program(program("tartan-operator").unwrap(), vm::program("tartan-operator"))
         .program(program("tartan-forwarder").unwrap(), vm::program("tartan-forwarder"))
+        .program("/usr/bin/iperf3", "/usr/sbin/iperf3")
         .strongswan()
         .arguments(&["--exact", test, "--include-ignored", "--nocapture"])
         .environment(standing::SLOWER, &std::env::var(standing::SLOWER).unwrap_or_else(|_| "1".into()))
@@ -113,6 +116,12 @@ fn an_ike_daemon_is_killed_in_the_middle_of_changes_on_linux_6_12() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
+fn connections_outlive_a_smaller_mtu_on_linux_6_12() {
+    run(Kernel::V6_12, SHRUNK, LIMIT);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
 fn keys_are_rotated_under_traffic_on_linux_6_12() {
     run(Kernel::V6_12, ROTATION, LIMIT);
 }
@@ -124,6 +133,15 @@ fn a_change_to_an_encrypting_backend_goes_on_without_a_node_that_is_off_on_linux
     for test in OFF {
         run(Kernel::V6_12, test, LONG);
     }
+}
+
+/// Its rows are for docs/benchmarks.md.
+#[test]
+#[ignore = "minutes, and nothing in it is slow enough to fail: cargo xtask bench --part machine"]
+fn every_backend_has_its_figures_on_linux_6_12() {
+    let report = run(Kernel::V6_12, FIGURES, LONG);
+    let rows = report.console.lines().filter(|line| line.starts_with(figures::MARK)).count();
+    assert_eq!(rows, matrix::MEASURED.len(), "{}", report.console);
 }
 
 /// Writes docs/switch-matrix.md, whatever it says, and fails where it says that something was lost.

@@ -19,6 +19,7 @@ mod beside;
 mod change;
 mod daemon;
 mod dissected;
+mod figures;
 #[path = "../bad_input/in_a_machine.rs"]
 mod in_a_machine;
 mod interrupted;
@@ -30,6 +31,7 @@ mod ring;
 mod rotation;
 mod scene;
 mod sealed;
+mod shrunk;
 mod standing;
 mod unfit;
 

@@ -48,7 +48,7 @@ fn keys_are_rotated_by_an_edit_and_no_packet_is_lost() {
 
 impl Scene {
     /// The operator has raised the generation, and no lease has an end point of before.
-    fn wait_until_rotated(&self, generation: i32, text: &str) {
+    pub fn wait_until_rotated(&self, generation: i32, text: &str) {
         wait_for(&format!("generation {generation} of the keys"), || {
             let network: ClusterNetwork = self.api.get("default").unwrap();
             let status = network.status.unwrap_or_default();
@@ -60,7 +60,9 @@ impl Scene {
             let current = status.conditions.iter().find(|condition| condition.type_ == kind::KEYS_CURRENT);
             anyhow::ensure!(current.is_some_and(|current| current.status == "True"), "{current:?}");
             // That count is the operator's, and as old as its last look.
-            for lease in self.leases() {
+            let names = self.names();
+            let leases = self.leases().into_iter();
+            for lease in leases.filter(|lease| names.contains(&lease.spec.node_name)) {
                 let ends = lease.status.unwrap_or_default().endpoints;
                 let generations: Vec<i32> = ends
                     .iter()

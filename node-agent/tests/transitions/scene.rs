@@ -62,7 +62,7 @@ pub struct End {
 impl Scene {
     /// As many nodes on each segment as given, in these pools, and all of them ready.
     pub fn start(segments: &[usize], pools: &[Pool]) -> Self {
-        let mut scene = Self::with_agents(segments, pools, &[], true);
+        let mut scene = Self::with_agents(segments, pools, &[], true, Some(MTU));
         for name in scene.names() {
             scene.start_proxy(&name);
         }
@@ -77,14 +77,29 @@ impl Scene {
     /// The same without Services and IKE daemons, and with the ports of WireGuard taken by another program on one node.
     pub fn without_services(segments: &[usize], pools: &[Pool], without_wireguard: usize) -> Self {
         let taken: Vec<(usize, u16)> = (51820..51824).map(|port| (without_wireguard, port)).collect();
-        let mut scene = Self::with_agents(segments, pools, &taken, false);
+        let mut scene = Self::with_agents(segments, pools, &taken, false, Some(MTU));
         for name in scene.names() {
             scene.add_end(&name);
         }
         scene
     }
 
-    fn with_agents(segments: &[usize], pools: &[Pool], taken: &[(usize, u16)], daemons: bool) -> Self {
+    /// The same without Services, and with the MTU that pods have where nobody asks for one.
+    pub fn with_the_usual_mtu(segments: &[usize], pools: &[Pool]) -> Self {
+        let mut scene = Self::with_agents(segments, pools, &[], true, None);
+        for name in scene.names() {
+            scene.add_end(&name);
+        }
+        scene
+    }
+
+    fn with_agents(
+        segments: &[usize],
+        pools: &[Pool],
+        taken: &[(usize, u16)],
+        daemons: bool,
+        mtu: Option<u16>,
+    ) -> Self {
         let begin = Instant::now();
         let mut fabric = Fabric::start(FabricOptions::with_segments(segments)).unwrap();
         fabric.outside().unwrap();
@@ -107,7 +122,7 @@ impl Scene {
             scene.taken.push(Echo::start(node, *port).unwrap());
         }
         scene.tell("the API server is there");
-        scene.create_objects(pools);
+        scene.create_objects(pools, mtu);
         scene.start_operator();
         for name in scene.names() {
             scene.start_agent(&name);
@@ -124,11 +139,11 @@ impl Scene {
         println!("   {:5.1} s: {what}", self.begin.elapsed().as_secs_f64());
     }
 
-    fn create_objects(&self, pools: &[Pool]) {
+    fn create_objects(&self, pools: &[Pool], mtu: Option<u16>) {
         self.api.apply(&json!({
             "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
             "metadata": { "name": "default" },
-            "spec": { "cidrs": [{ "name": "pods", "cidr": PODS, "nodeMaskSize": 24 }], "mtu": MTU },
+            "spec": { "cidrs": [{ "name": "pods", "cidr": PODS, "nodeMaskSize": 24 }], "mtu": mtu },
         }));
         for pool in pools {
             self.api.apply(&json!({
@@ -232,6 +247,7 @@ impl Scene {
         let mut command = self.fabric.node(node).command(&program);
         command.env("NODE_NAME", node).env("KUBECONFIG", &self.api.kubeconfig);
         command.env("TARTAN_IPSEC_KEY", beside::KEY_FILE);
+        command.env("TARTAN_PRESHARED_KEY", beside::WIREGUARD_KEY_FILE);
         command
     }
 

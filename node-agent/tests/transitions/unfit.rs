@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tartan_crds::{BackendType, NetworkPool, NetworkPoolStatus, TransitionPhase, conditions::kind};
 use tartan_lab::traffic::Echo;
 
 use super::{
-    beside::{KEY, KEY_FILE},
+    beside::{KEY, KEY_FILE, WIREGUARD_KEY_FILE},
     in_a_machine::{
         DAEMON_ENDED, KEY_ABSENT, KEY_OPEN, KEY_SHORT, KEYS_DIFFER, NO_MODULE, PORT_BLOCKED, PORTS_TAKEN,
-        Told,
+        PRESHARED_KEY_CHANGED, Told,
     },
     scene::{self, Pool, Scene},
     standing::Standing,
@@ -67,6 +68,25 @@ fn what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on() {
     scene.says_no_more(&PORT_BLOCKED, "true");
     faults.extend(standing.finish().faults(Duration::ZERO));
 
+    // Asked for, then changed; in force with the next keys.
+    let standing = Standing::start(&scene, &scene.names());
+    for (generation, text, key) in [
+        (1, "asked for", "bm9ib2R5IG5lZWRzIHRvIGd1ZXNzIHRoaXMga2V5ISE="),
+        (2, "another", "bm9ib2R5IG5lZWRzIHRvIGd1ZXNzIHRoaXMgb25lISE="),
+    ] {
+        for node in scene.fabric.nodes() {
+            node.script(&format!("(umask 077; echo {key} > {WIREGUARD_KEY_FILE})")).unwrap();
+        }
+        scene.wireguard(&json!({ "presharedKey": true }));
+        scene.says(&PRESHARED_KEY_CHANGED, "true");
+        scene.wireguard(&json!({ "rotate": text }));
+        scene.wait_until_rotated(generation, text);
+        scene.says_no_more(&PRESHARED_KEY_CHANGED, "true");
+        let held = scene.fabric.node(NODE).script("wg show all preshared-keys").unwrap().stdout;
+        assert!(held.contains(key), "{held}");
+    }
+    faults.extend(standing.finish().faults(Duration::ZERO));
+
     scene.api.merge(&scene::backend(POOL, BackendType::Ipsec));
     scene.wait_until_all_go_by(BackendType::Ipsec);
     let standing = Standing::start(&scene, &scene.names());
@@ -100,6 +120,14 @@ fn what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on() {
 impl Scene {
     fn on_node(&self, script: &str) {
         self.fabric.node(NODE).script(script).unwrap();
+    }
+
+    /// An edit of the network's settings of it.
+    fn wireguard(&self, settings: &Value) {
+        self.api.merge(&json!({
+            "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" },
+            "spec": { "backends": { "wireguard": settings } },
+        }));
     }
 
     fn pool(&self) -> NetworkPoolStatus {
