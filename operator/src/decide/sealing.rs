@@ -16,9 +16,8 @@ use tartan_crds::{BackendType, TransitionPhase};
 
 use super::{
     layout::Layout,
-    transition::{Member, deadline, step_deadline},
+    transition::{Member, count, deadline, name, step_deadline},
 };
-use crate::world::{Node, World};
 
 #[derive(Debug, Default)]
 pub struct Sealing<'a> {
@@ -31,15 +30,10 @@ pub struct Sealing<'a> {
 }
 
 impl<'a> Sealing<'a> {
-    pub(super) fn plan(
-        world: &'a World,
-        layout: &Layout<'_>,
-        members: &[Member<'a>],
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn plan(layout: &Layout<'_>, members: &[Member<'a>], now: Timestamp) -> Self {
         let mut sealing = Self::default();
         // Nodes that report more clear paths than there should be.
-        let lagging = exceeding(world, members, 0);
+        let lagging = exceeding(members, 0);
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
             let of_pool = || members.iter().filter(move |member| member.place == place);
@@ -51,20 +45,19 @@ impl<'a> Sealing<'a> {
             let late = passed(deadline(layout, place, wanted.kind, now));
             let step = (&[TransitionPhase::Finishing][..], of_pool().count());
             let all_are_late = passed(step_deadline(layout, place, wanted.kind, step));
-            let passed_over = |node: &Node| all_are_late || (late && !receives(world, node, wanted.kind));
-            let follows =
-                |member: &Member<'_>| reports_no_clear(world, member.node) || passed_over(member.node);
+            let passed_over = |member: &Member<'_>| all_are_late || (late && !member.receives(wanted.kind));
+            let follows = |member: &Member<'_>| reports_no_clear(member) || passed_over(member);
             // Once is enough: what reports say later is of nodes that come, go, or have not reported since.
             let through = of_pool().all(|member| member.now.0.encrypts())
                 && (of_pool().all(|member| member.sealed)
-                    || (of_pool().all(follows) && lagging.iter().all(|node| passed_over(node))));
+                    || (of_pool().all(follows) && lagging.iter().all(|member| passed_over(member))));
             if !through {
-                sealing.open.insert(place, to_name(world, members, &lagging, passed_over));
+                sealing.open.insert(place, to_name(members, &lagging, passed_over));
             }
             let sealed = of_pool().filter(|member| through || (member.sealed && member.now.0.encrypts()));
-            sealing.sealed.extend(sealed.map(|member| member.node.meta.name.as_str()));
+            sealing.sealed.extend(sealed.map(name));
         }
-        sealing.holding = holding(world, members, &sealing.sealed);
+        sealing.holding = holding(members, &sealing.sealed);
         sealing
     }
 
@@ -88,62 +81,46 @@ impl<'a> Sealing<'a> {
     }
 }
 
-fn receives(world: &World, node: &Node, kind: BackendType) -> bool {
-    let object = world.node_networks.get(&node.meta.name);
-    object.is_some_and(|object| object.report.receives.contains(&kind))
-}
-
-fn reports_no_clear(world: &World, node: &Node) -> bool {
-    let report = world.node_networks.get(&node.meta.name).map(|object| &object.report);
-    report.and_then(|report| report.backend).is_none_or(BackendType::encrypts)
+fn reports_no_clear(member: &Member<'_>) -> bool {
+    member.sends().is_none_or(BackendType::encrypts)
 }
 
 /// Of whom to tell, where they are not passed over: nodes that have not followed their leases, and of the others those
 /// that have more clear paths than these explain.
 fn to_name<'a>(
-    world: &World,
     members: &[Member<'a>],
-    lagging: &[&'a Node],
-    passed_over: impl Fn(&Node) -> bool,
+    lagging: &[&Member<'a>],
+    passed_over: impl Fn(&Member<'a>) -> bool,
 ) -> Vec<&'a str> {
     if lagging.is_empty() {
         return vec![];
     }
-    let is_late = |member: &&Member<'_>| {
-        let follows = member.sealed || reports_no_clear(world, member.node);
-        member.now.0.encrypts() && !follows && !passed_over(member.node)
+    let is_late = |member: &&Member<'a>| {
+        let follows = member.sealed || reports_no_clear(member);
+        member.now.0.encrypts() && !follows && !passed_over(member)
     };
-    let name = |node: &'a Node| node.meta.name.as_str();
-    let mut named: BTreeSet<&str> = members.iter().filter(is_late).map(|member| name(member.node)).collect();
-    let mut others = exceeding(world, members, named.len());
-    others.retain(|node| !passed_over(node));
-    named.extend(others.into_iter().map(name));
+    let mut named: BTreeSet<&str> = members.iter().filter(is_late).map(name).collect();
+    let others = exceeding(members, named.len()).into_iter().filter(|member| !passed_over(member));
+    named.extend(others.map(name));
     named.into_iter().collect()
 }
 
 /// Nodes with more clear paths than they may have, by what their own leases say, and `explained` ones: where one end
 /// encrypts, the pair does. What a sealed one says is old: it has left them, or they are closed.
-fn exceeding<'a>(world: &World, members: &[Member<'a>], explained: usize) -> Vec<&'a Node> {
+fn exceeding<'m, 'a>(members: &'m [Member<'a>], explained: usize) -> Vec<&'m Member<'a>> {
     let clear = |member: &Member<'_>| !member.now.0.encrypts();
     let all = members.iter().filter(|member| clear(member)).count();
     let behind = |member: &&Member<'_>| {
         let allowed = explained + if clear(member) { all - 1 } else { 0 };
-        let object = world.node_networks.get(&member.node.meta.name);
-        !member.sealed && object.is_some_and(|object| object.report.clear_peers > count(allowed))
+        !member.sealed && member.report.is_some_and(|report| report.clear_peers > count(allowed))
     };
-    members.iter().filter(behind).map(|member| member.node).collect()
+    members.iter().filter(behind).collect()
 }
 
-fn holding<'a>(world: &World, members: &[Member<'a>], sealed: &BTreeSet<&str>) -> Vec<&'a str> {
+fn holding<'a>(members: &[Member<'a>], sealed: &BTreeSet<&str>) -> Vec<&'a str> {
     let holds = |member: &&Member<'_>| {
-        let name = member.node.meta.name.as_str();
-        let object = world.node_networks.get(name);
-        !sealed.contains(name)
-            && object.is_some_and(|object| object.report.sealed_peers > count(sealed.len()))
+        !sealed.contains(name(member))
+            && member.report.is_some_and(|report| report.sealed_peers > count(sealed.len()))
     };
-    members.iter().filter(holds).map(|member| member.node.meta.name.as_str()).collect()
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+    members.iter().filter(holds).map(name).collect()
 }

@@ -28,7 +28,7 @@ use super::{
     layout::{Layout, Membership},
     sealing::Sealing,
 };
-use crate::world::{Lease, Node, World};
+use crate::world::{Lease, Node, Report, World};
 
 /// Names in a status.
 const NAMED: usize = 16;
@@ -62,16 +62,29 @@ pub(super) struct Member<'a> {
     pub(super) wanted: BackendSelection,
     pub(super) now: (BackendType, bool),
     pub(super) sealed: bool,
+    /// What its agent says, where it has said anything.
+    pub(super) report: Option<&'a Report>,
+}
+
+impl Member<'_> {
+    pub(super) fn receives(&self, kind: BackendType) -> bool {
+        self.report.is_some_and(|report| report.receives.contains(&kind))
+    }
+
+    /// What it sends by, as programmed.
+    pub(super) fn sends(&self) -> Option<BackendType> {
+        self.report.and_then(|report| report.backend)
+    }
 }
 
 impl<'a> Transitions<'a> {
     pub fn plan(world: &'a World, layout: &Layout<'_>, now: Timestamp) -> Self {
         let members = members(world, layout);
-        let sealing = Sealing::plan(world, layout, &members, now);
+        let sealing = Sealing::plan(layout, &members, now);
         let mut transitions = Self { overlays: overlays(world, layout), sealing, ..Self::default() };
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
-            transitions.plan_pool(world, layout, (place, &members), now);
+            transitions.plan_pool(layout, (place, &members), now);
         }
         transitions
     }
@@ -104,7 +117,6 @@ impl<'a> Transitions<'a> {
 
     fn plan_pool(
         &mut self,
-        world: &World,
         layout: &Layout<'_>,
         (place, all): (Option<usize>, &[Member<'a>]),
         now: Timestamp,
@@ -112,16 +124,11 @@ impl<'a> Transitions<'a> {
         let members: Vec<&Member<'a>> = all.iter().filter(|member| member.place == place).collect();
         let Some(wanted) = members.first().map(|member| member.wanted) else { return };
         let (policy, before) = layout.transition(place);
-        let report = |node: &Node| world.node_networks.get(&node.meta.name).map(|object| &object.report);
-        let receives =
-            |node: &Node| report(node).is_some_and(|report| report.receives.contains(&wanted.kind));
         let (mut behind, moved): (Vec<&Member<'a>>, Vec<&Member<'a>>) =
             members.iter().partition(|member| member.now.0 != wanted.kind);
         let told = moved.len();
         let mut following: Vec<&Member<'a>> = moved;
-        following.retain(|member| {
-            report(member.node).and_then(|report| report.backend).is_some_and(|sent| sent != wanted.kind)
-        });
+        following.retain(|member| member.sends().is_some_and(|sent| sent != wanted.kind));
         let is_open = self.sealing.is_open(place);
         let unsealed: Vec<&str> = self.sealing.waits_for(place).to_vec();
         // Until every lease says so: what was decided is not decided anew while it is written.
@@ -140,13 +147,14 @@ impl<'a> Transitions<'a> {
             held.dedup();
         }
         // Nodes of other pools must receive an overlay too, as far as they can: their pairs with these use it.
-        let cannot =
-            |node: &Node| report(node).is_some_and(|report| report.unavailable.contains(&wanted.kind));
+        let cannot = |member: &Member<'_>| {
+            member.report.is_some_and(|report| report.unavailable.contains(&wanted.kind))
+        };
         let mut waiting: Vec<&str> = all
             .iter()
             .filter(|member| {
-                !receives(member.node)
-                    && (member.place == place || (wanted.kind.is_overlay() && !cannot(member.node)))
+                !member.receives(wanted.kind)
+                    && (member.place == place || (wanted.kind.is_overlay() && !cannot(member)))
             })
             .map(name)
             .collect();
@@ -156,7 +164,7 @@ impl<'a> Transitions<'a> {
             if at <= now {
                 isolated.append(&mut waiting);
                 // Nobody can tell when one that is gone, or doesn't receive, will follow: it is no part of the pace.
-                let is_lost = |member: &&&Member<'_>| !(member.node.ready && receives(member.node));
+                let is_lost = |member: &&&Member<'_>| !(member.node.ready && member.receives(wanted.kind));
                 in_flight -= following.iter().filter(is_lost).count();
                 isolated.extend(following.iter().filter(is_lost).map(|member| name(member)));
                 // What leases say is never passed over, only who is slow to follow.
@@ -202,7 +210,7 @@ impl<'a> Transitions<'a> {
                 .and_then(|before| before.step_since.clone())
                 .or(Some(Time(now))),
             nodes: count(members.len()),
-            receiving: count(members.iter().filter(|member| receives(member.node)).count()),
+            receiving: count(members.iter().filter(|member| member.receives(wanted.kind)).count()),
             moved,
             waiting_for: waiting
                 .iter()
@@ -341,6 +349,7 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
                 wanted: layout.selection(membership),
                 now: (spec.backend.kind, spec.backend.direct_routing),
                 sealed: spec.backend.sealed,
+                report: world.node_networks.get(&node.meta.name).map(|object| &object.report),
             })
         })
         .collect()
@@ -362,7 +371,7 @@ fn overlays(world: &World, layout: &Layout<'_>) -> BTreeSet<BackendType> {
     asked.chain(leased).chain(reported).filter(|kind| kind.is_overlay()).collect()
 }
 
-fn name<'a>(member: &Member<'a>) -> &'a str {
+pub(super) fn name<'a>(member: &Member<'a>) -> &'a str {
     &member.node.meta.name
 }
 
@@ -370,6 +379,6 @@ fn is_direct(selection: BackendSelection) -> bool {
     selection.direct_routing && selection.kind.is_overlay() && !selection.kind.encrypts()
 }
 
-fn count(number: usize) -> i64 {
+pub(super) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

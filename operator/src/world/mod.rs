@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, time::Instant};
 use tartan_crds::{Cidr, Family, wellknown};
 
 pub use choice::Choice;
-pub use node_net::{NodeNet, UsedAddresses};
+pub use node_net::{NodeNet, Report, UsedAddresses};
 pub use objects::{ChartValues, Lease, Network, Node, Pool, PoolValues, ServiceRange, Traces, Unreadable};
 pub use table::{Change, Meta, Record, Table};
 
