@@ -325,7 +325,7 @@ pub struct ClusterNetworkStatus {
     /// Those that are leased to Nodes that exist.
     #[serde(default)]
     pub used: i64,
-    /// Those that are held for Nodes that are gone.
+    /// Those that are held since their Nodes went.
     #[serde(default)]
     pub held: i64,
     /// Those that are kept back by reservations, and not leased.
@@ -363,7 +363,7 @@ pub struct CidrUsage {
     pub capacity: i64,
     /// Leased to Nodes that exist.
     pub used: i64,
-    /// Held for Nodes that are gone.
+    /// Held since their Nodes went.
     pub held: i64,
     /// Kept back by reservations, and not leased.
     #[serde(default)]

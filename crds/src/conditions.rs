@@ -51,6 +51,7 @@ pub mod reason {
     pub const LEASE_MISNAMED: &str = "LeaseMisnamed";
     pub const LEASE_EDITED: &str = "LeaseEdited";
     pub const LEASE_RESTORED: &str = "LeaseRestored";
+    pub const BLOCK_WITHOUT_LEASE: &str = "BlockWithoutLease";
     pub const LEASE_HELD_UP: &str = "LeaseHeldUp";
     pub const LEASE_UNREADABLE: &str = "LeaseUnreadable";
     pub const FIELD_CONFLICT: &str = "FieldConflict";

@@ -103,7 +103,7 @@ pub struct NetworkPoolStatus {
     /// Those that are leased to Nodes that exist.
     #[serde(default)]
     pub used: i64,
-    /// Those that are held for Nodes that are gone.
+    /// Those that are held since their Nodes went.
     #[serde(default)]
     pub held: i64,
     /// Those that are kept back by reservations, and not leased.

@@ -294,12 +294,17 @@ fn family_labels(pool: &PoolFigures, family: &FamilyFigures) -> Vec<(&'static st
 
 type GaugeOf<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const ENTRY_GAUGES: [GaugeOf<EntryFigures>; 7] = [
+const ENTRY_GAUGES: [GaugeOf<EntryFigures>; 8] = [
     ("tartan_cidr_blocks_capacity", "Blocks of a CIDR entry", |entry| entry.capacity),
     ("tartan_cidr_blocks_used", "Blocks leased to nodes that exist", |entry| entry.used),
-    ("tartan_cidr_blocks_held", "Blocks held for nodes that are gone", |entry| entry.held),
+    ("tartan_cidr_blocks_held", "Blocks held since their Nodes went", |entry| entry.held),
     ("tartan_cidr_blocks_reserved", "Blocks that are kept back and not leased", |entry| entry.reserved),
     ("tartan_cidr_blocks_free", "Blocks that a node can get", |entry| entry.free),
+    (
+        "tartan_cidr_blocks_left",
+        "Blocks that are free, or held and given away where no other is left",
+        |entry| entry.left,
+    ),
     ("tartan_cidr_growth_per_day", "Blocks by which use grows in a day at the present rate", |entry| {
         entry.outlook.blocks_per_day.round() as u64
     }),
@@ -311,7 +316,7 @@ const POOL_GAUGES: [GaugeOf<PoolFigures>; 2] = [
     ("tartan_pool_leases", "Leases of a pool's nodes", |pool| pool.leases),
 ];
 
-const FAMILY_GAUGES: [GaugeOf<FamilyFigures>; 5] = [
+const FAMILY_GAUGES: [GaugeOf<FamilyFigures>; 7] = [
     ("tartan_pool_blocks_capacity", "Blocks of a family's entries in a pool's reach", |blocks| {
         blocks.capacity
     }),
@@ -321,4 +326,12 @@ const FAMILY_GAUGES: [GaugeOf<FamilyFigures>; 5] = [
         blocks.reserved
     }),
     ("tartan_pool_blocks_free", "Blocks that a node of the pool can get", |blocks| blocks.free),
+    ("tartan_pool_blocks_allocatable", "Blocks of those of these entries that are not drained", |blocks| {
+        blocks.allocatable
+    }),
+    (
+        "tartan_pool_blocks_left",
+        "Blocks of these entries that are free, or held and given away where no other is left",
+        |blocks| blocks.left,
+    ),
 ];

@@ -217,7 +217,7 @@ fn an_entry_is_drained_while_nodes_move_on_and_removed_when_it_is_empty_and_not_
     lab.delete::<Node>("a");
     lab.until("it is held", || draining() == "True EntryInUse" && usage() == Some((0, 1, by_a())));
     let said = lab.condition_message::<ClusterNetwork>("default", "Draining");
-    assert!(said.contains("1 block held for nodes that are gone (a)"), "{said}");
+    assert!(said.contains("1 block held since their Nodes went (a)"), "{said}");
     assert!(is_refused(), "{:?}", lab.refusal(&removal));
 
     lab.patch::<ClusterNetwork>("default", json!({ "spec": { "reclaimAfter": "1s" } }));

@@ -193,10 +193,12 @@ fn obtain<'a>(
         draft.take_early(lease, node);
         return Ok(());
     }
+    let held_up = draft.longest_held_up(membership, family).and_then(|lease| draft.held_up(lease));
+    let or = held_up.map_or_else(String::new, |problem| format!("; {}", problem.message));
     Err(Problem::new(
         reason::EXHAUSTED,
         format!(
-            "no free {family} block is left for pool {}: append an entry to the ClusterNetwork's spec.cidrs{}",
+            "no free {family} block is left for pool {}: append an entry to the ClusterNetwork's spec.cidrs{}{or}",
             membership.pool,
             if membership.place.is_some() { " (and to the pool's cidrs, if it claims entries)" } else { "" }
         ),

@@ -19,6 +19,7 @@ use super::{
     node_keys::NodeKeys,
     takeover::Holders,
     transition::Transitions,
+    withheld::Withheld,
 };
 use crate::world::{Choice, Lease, Node, World};
 
@@ -64,6 +65,7 @@ pub struct Draft<'a> {
     pub pod_cidr_entries: BTreeSet<usize>,
     /// How many blocks of a family go back to a node whose lease of them is gone.
     pub restored: BTreeMap<(&'a str, Family), usize>,
+    pub withheld: Vec<Withheld<'a>>,
     /// For whom a lease is taken from its holder before its time, by its name.
     pub taken_for: BTreeMap<&'a str, &'a str>,
     actions: Vec<Action>,
@@ -117,6 +119,7 @@ impl<'a> Draft<'a> {
             pod_cidr_entries: pod_cidrs.iter().filter_map(entry_of).collect(),
             pod_cidrs: pod_cidrs.into_iter().collect(),
             restored: BTreeMap::new(),
+            withheld: vec![],
             taken_for: BTreeMap::new(),
             actions: vec![],
         }
@@ -176,12 +179,8 @@ impl<'a> Draft<'a> {
         wish: Option<(Cidr, Choice)>,
     ) -> Option<(Cidr, Choice)> {
         let layout = self.layout;
-        let wished = wish.filter(|(wish, _)| {
-            let in_reach = layout.entry_of(*wish).is_some_and(|(place, entry)| {
-                !entry.drain && membership.reach.contains(&place) && entry.cidr.family() == family
-            });
-            in_reach && !self.blocked.overlaps(*wish)
-        });
+        let wished = wish
+            .filter(|(wish, _)| self.is_in_reach(*wish, membership, family) && !self.blocked.overlaps(*wish));
         let found = wished.or_else(|| {
             let block = layout
                 .reachable(membership)
@@ -248,11 +247,27 @@ impl<'a> Draft<'a> {
 
     /// The lease that is held longest for a node that is gone, among those whose block this node could get.
     pub fn longest_held(&self, membership: Membership<'_>, family: Family) -> Option<&'a Lease> {
-        self.held.iter().copied().find(|lease| {
-            let entry = self.layout.entry_of(lease.subnet);
-            lease.subnet.family() == family
-                && entry.is_some_and(|(place, entry)| !entry.drain && membership.reach.contains(&place))
-                && self.may_touch(lease)
+        let of_node = |lease: &&Lease| self.is_in_reach(lease.subnet, membership, family);
+        self.held.iter().copied().find(|lease| of_node(lease) && self.may_touch(lease))
+    }
+
+    /// A lease whose block such a node could get, if a finalizer didn't hold it.
+    pub fn longest_held_up(&self, membership: Membership<'_>, family: Family) -> Option<&'a Lease> {
+        let mut leases: Vec<&'a Lease> = self.by_node.values().flatten().copied().collect();
+        leases.retain(|lease| {
+            lease.released_at().is_some()
+                && lease.deleting
+                && lease.traces.name_locks.is_none()
+                && self.layout.reservation(lease.subnet).is_none()
+                && self.is_in_reach(lease.subnet, membership, family)
+        });
+        leases.into_iter().min_by_key(|lease| lease.released_at())
+    }
+
+    /// Whether new blocks of such a node come from where this one lies.
+    fn is_in_reach(&self, block: Cidr, membership: Membership<'_>, family: Family) -> bool {
+        self.layout.entry_of(block).is_some_and(|(place, entry)| {
+            !entry.drain && membership.reach.contains(&place) && entry.cidr.family() == family
         })
     }
 

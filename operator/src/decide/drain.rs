@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use tartan_crds::conditions::reason;
 
-use super::{Problem, draft::Draft, listed, plural};
+use super::{Problem, draft::Draft, listed, plural, withheld};
 use crate::world::Lease;
 
 /// Nodes that a status names.
 const NAMED: usize = 16;
 
-/// The first holders of leases in a draining entry, by its name; a Node that is gone among them while its block is
+/// The first holders of leases in a draining entry, by its name; a Node that went among them while its block is
 /// held.
 pub fn users<'a>(draft: &Draft<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
     let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -19,6 +19,14 @@ pub fn users<'a>(draft: &Draft<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
         let node = lease.node().unwrap_or_default();
         if users.len() < NAMED && !users.contains(&node) {
             users.push(node);
+        }
+    }
+    for entry in draft.layout.entries.iter().filter(|entry| entry.drain) {
+        for node in withheld::in_entry(draft, entry.cidr) {
+            let users = users.entry(entry.name).or_default();
+            if users.len() < NAMED && !users.contains(&node) {
+                users.push(node);
+            }
         }
     }
     users
@@ -53,20 +61,35 @@ pub fn progress(draft: &Draft<'_>) -> Option<Problem> {
                 holders(&further)
             ));
         }
-        if first.is_empty() && further.is_empty() {
+        let withheld = withheld_in(draft, entry);
+        if !withheld.is_empty() {
+            sentences.push(format!(
+                "entry {entry}: {} with pods and no lease ({}): see the condition Consistent",
+                plural(withheld.len(), "block"),
+                listed(&withheld)
+            ));
+        }
+        if first.is_empty() && further.is_empty() && withheld.is_empty() {
             sentences.push(if held.is_empty() {
                 format!("no lease is left in entry {entry}: take it out of spec.cidrs")
             } else {
                 format!(
-                    "entry {entry}: {} held for nodes that are gone ({}): it is empty when reclaimAfter has passed",
+                    "entry {entry}: {} held since their Nodes went ({}): it is empty when reclaimAfter has passed",
                     plural(held.len(), "block"),
                     holders(&held)
                 )
             });
         }
     }
-    let reason = if leases.is_empty() { reason::ENTRY_EMPTY } else { reason::ENTRY_IN_USE };
+    let is_empty = leases.is_empty() && draining.iter().all(|entry| withheld_in(draft, entry).is_empty());
+    let reason = if is_empty { reason::ENTRY_EMPTY } else { reason::ENTRY_IN_USE };
     Some(Problem::new(reason, sentences.join("; ")))
+}
+
+/// Nodes whose pods are in blocks of an entry that no lease names.
+fn withheld_in<'a>(draft: &Draft<'a>, name: &str) -> Vec<&'a str> {
+    let entry = draft.layout.entries.iter().find(|entry| entry.name == name);
+    entry.map_or_else(Vec::new, |entry| withheld::in_entry(draft, entry.cidr))
 }
 
 fn holders(leases: &[&Lease]) -> String {

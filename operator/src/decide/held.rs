@@ -30,8 +30,11 @@ pub fn find<'a>(
 /// Whether a lease is given up for the node that its block is reserved for: it is released, and no agent of its own node
 /// tells of pods there.
 pub fn may_be_given_up(world: &World, lease: &Lease) -> bool {
+    lease.released_at().is_some() && !has_pods(world, lease)
+}
+
+/// Whether the agent of the node that a lease names says that pods have addresses of its block.
+pub fn has_pods(world: &World, lease: &Lease) -> bool {
     let report = lease.node().and_then(|name| world.nodes.get(name)).map(|node| restore::report(world, node));
-    let has_pods =
-        report.is_some_and(|report| report.iter().any(|of| of.used > 0 && of.subnet.overlaps(lease.subnet)));
-    lease.released_at().is_some() && !has_pods
+    report.is_some_and(|report| report.iter().any(|of| of.used > 0 && of.subnet.overlaps(lease.subnet)))
 }

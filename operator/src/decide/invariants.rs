@@ -13,6 +13,7 @@ use super::{
     draft::Draft,
     listed, mode, plural, reservations,
     usage::Usage,
+    withheld,
 };
 use crate::world::Lease;
 
@@ -22,6 +23,7 @@ const MISNAMED: &str = "lease-misnamed";
 const CONTESTED: &str = "lease-contested";
 const UNREADABLE: &str = "lease-unreadable";
 const EDITED: &str = "lease-edited";
+const UNLEASED: &str = "block-without-lease";
 const TWO_PRIMARIES: &str = "two-primary-leases";
 const OUTSIDE: &str = "lease-outside-entries";
 const FOREIGN_POD_CIDRS: &str = "foreign-pod-cidrs";
@@ -35,6 +37,7 @@ pub fn violations(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<&'static str
         (CONTESTED, draft.contested.leases().count()),
         (UNREADABLE, leases().filter(|lease| is_unreadable(lease)).count()),
         (EDITED, leases().filter(|lease| lease.traces.edited_by.is_some()).count()),
+        (UNLEASED, draft.withheld.len()),
         (TWO_PRIMARIES, draft.leases_by_node().filter(|leases| has_two_primaries(leases)).count()),
         (OUTSIDE, usage.strays.len()),
         (FOREIGN_POD_CIDRS, foreign_pod_cidrs(draft).len()),
@@ -91,6 +94,7 @@ pub fn problems(draft: &Draft<'_>, usage: &Usage<'_>) -> Vec<Problem> {
             ),
         ));
     }
+    problems.extend(withheld::problem(draft));
     problems.extend(strays(draft, usage));
     problems.extend(reservations::covered_leases(draft));
     let foreign = foreign_pod_cidrs(draft);

@@ -33,6 +33,7 @@ mod status;
 mod takeover;
 mod transition;
 mod usage;
+mod withheld;
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tartan_crds::Cidr;
 
-use super::{DeleteGrounds, DeleteReason, draft::Draft};
+use super::{DeleteGrounds, DeleteReason, draft::Draft, held};
 use crate::world::{Lease, Node};
 
 pub fn decide_unclaimed(draft: &mut Draft<'_>) {
@@ -23,7 +23,10 @@ pub fn decide_unclaimed(draft: &mut Draft<'_>) {
             None => draft.leave(lease),
             Some(released) => {
                 let due = released.checked_add(hold).unwrap_or(Timestamp::MAX);
-                if due <= draft.now {
+                // A Node that was made anew has the pods of the one before, where its agent says so.
+                if held::has_pods(world, lease) {
+                    draft.leave(lease);
+                } else if due <= draft.now {
                     draft.delete(lease, DeleteReason::Expired);
                 } else {
                     draft.wake_at(due);

@@ -6,7 +6,7 @@ use super::{
     Problem,
     draft::{Draft, Verdict},
     layout::Membership,
-    reservations,
+    reservations, withheld,
 };
 use crate::world::Node;
 
@@ -38,7 +38,8 @@ pub fn leased(draft: &Draft<'_>, node: &Node, membership: Membership<'_>, subnet
         )
     });
     let missing = not_given(draft, membership, &subnets);
-    Verdict::Leased { subnets, remark: outside.or(kept).or(missing) }
+    let withheld = withheld::problem_of(draft, node);
+    Verdict::Leased { subnets, remark: withheld.or(outside).or(kept).or(missing) }
 }
 
 /// A family that the pool has entries of and the node has no block of: the other IPAM's podCIDRs say so.

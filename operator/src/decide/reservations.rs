@@ -12,7 +12,7 @@ use super::{
     LISTED, Problem,
     draft::Draft,
     layout::{Entry, Layout, Membership},
-    listed,
+    listed, withheld,
 };
 use crate::world::Lease;
 
@@ -70,7 +70,9 @@ impl Covered {
         match self {
             Self::First => "a node's first block stays until the node is drained and its Node deleted",
             Self::Further => "a further block is asked back, and goes when no pod has an address of it",
-            Self::Held => "a block that was released is held no longer than reclaimAfter",
+            Self::Held => {
+                "a block that was released is held for reclaimAfter, and as long as pods have addresses of it"
+            }
         }
     }
 }
@@ -159,7 +161,10 @@ pub fn taken(draft: &Draft<'_>, node: &str, block: Cidr) -> Problem {
             lease.node().unwrap_or("(unreadable)"),
             Covered::of(lease).what_becomes_of_it()
         ),
-        None => "contains an address of a Node or of a Service: choose another block".to_owned(),
+        None => match withheld::holder(draft, block) {
+            Some(node) => format!("has pods of node {node} and no lease: it is given out when they are gone"),
+            None => "contains an address of a Node or of a Service: choose another block".to_owned(),
+        },
     };
     Problem::new(
         reason::RESERVED_BLOCK_TAKEN,

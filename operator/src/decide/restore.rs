@@ -1,17 +1,22 @@
 //! Blocks that pods have addresses of although no lease says so any more, since somebody deleted the lease. Before any
-//! block is given out, such a block is leased to its node again, up to as many as a node may have.
+//! block is given out, such a block is leased to its node again, if it is one of its pool's and as long as the node may
+//! have so many. What can't go back to its node goes to no other ([`withheld`]).
 //!
 //! What a node's block was is told by its Node's podCIDRs, where these bind; of all other blocks by its agent alone,
-//! which counts addresses in use. An agent in wrong hands can choose free blocks so, but gets no more of them than by
-//! saying that its own are full. Of two agents that name one block, the first by name has it.
+//! which counts addresses in use. An agent in wrong hands can choose free blocks of its pool so, but gets no more of them
+//! than by saying that its own are full. Of two agents that name one block, the first by name has it.
 
 use tartan_crds::{AddressUse, Cidr, Family, PodCidrModeInForce};
 
-use super::draft::Draft;
+use super::{
+    draft::Draft,
+    withheld::{self, Why},
+};
 use crate::world::{Choice, Node, World};
 
 pub fn restore(draft: &mut Draft<'_>) {
     let world = draft.world;
+    let mut left = vec![];
     for node in world.nodes.iter() {
         let lost: Vec<Cidr> = report(world, node)
             .iter()
@@ -19,8 +24,13 @@ pub fn restore(draft: &mut Draft<'_>) {
             .map(|figures| figures.subnet)
             .collect();
         for block in lost {
-            restore_one(draft, node, block);
+            if let Err(why) = restore_one(draft, node, block) {
+                left.push((node, block, why));
+            }
         }
+    }
+    for (node, block, why) in left {
+        withheld::withhold(draft, node, block, why);
     }
 }
 
@@ -32,37 +42,47 @@ pub(super) fn report<'a>(world: &'a World, node: &Node) -> &'a [AddressUse] {
         .map_or(&[], |object| &object.report.address_use.0)
 }
 
-fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) {
-    let layout = draft.layout;
-    let Some((place, _)) = layout.entry_of(block) else { return };
-    let family = block.family();
+/// Leases a block to its node again, or leaves it to those who know more of it; an error where nothing but the word of
+/// the node's agent keeps it from others.
+fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) -> Result<(), Why> {
+    let (layout, name, family) = (draft.layout, node.meta.name.as_str(), block.family());
     let bind = draft.mode != PodCidrModeInForce::Ignore;
-    let is_anothers = layout.is_kept_from(&node.meta.name, block)
-        // podCIDRs say who has it.
-        || (bind && draft.pod_cidrs.overlaps(block))
-        || (draft.mode == PodCidrModeInForce::Adopt && draft.pod_cidr_entries.contains(&place))
-        // A create whose answer was lost.
-        || draft.is_in_doubt(block)
-        || draft.contested.lease_before(node).is_some();
-    if is_anothers {
-        return;
+    // podCIDRs say who has it, or its create is one whose answer was lost.
+    if (bind && draft.pod_cidrs.overlaps(block)) || draft.is_in_doubt(block) {
+        return Ok(());
+    }
+    let (place, _) = layout.entry_of(block).ok_or(Why::NoBlock)?;
+    if draft.mode == PodCidrModeInForce::Adopt && draft.pod_cidr_entries.contains(&place) {
+        return Ok(());
+    }
+    let membership = layout.membership(node);
+    if layout.is_kept_from(name, block) {
+        return Err(Why::Reserved);
+    }
+    if !membership.reach.contains(&place) {
+        return Err(Why::OtherPools);
+    }
+    if draft.contested.lease_before(node).is_some() {
+        return Err(Why::Contested);
     }
     let held: Vec<bool> = draft
-        .leases_of(&node.meta.name)
+        .leases_of(name)
         .into_iter()
         .filter(|lease| lease.subnet.family() == family && lease.released_at().is_none())
         .map(|lease| lease.spec.as_ref().is_ok_and(|spec| spec.primary))
         .collect();
-    let membership = layout.membership(node);
     let most = usize::try_from(layout.growth(membership).max_blocks_per_node).unwrap_or(0).max(1);
-    let before = draft.restored.get(&(node.meta.name.as_str(), family)).copied().unwrap_or(0);
-    if held.len() + before >= most || !draft.take_kept(block) {
-        return;
+    let before = draft.restored.get(&(name, family)).copied().unwrap_or(0);
+    if held.len() + before >= most {
+        return Err(Why::Limit);
     }
-    let is_told = bind && pod_cidrs(node).any(|cidr| cidr.family() == family);
-    let is_primary = !is_told && before == 0 && !held.contains(&true);
-    *draft.restored.entry((&node.meta.name, family)).or_default() += 1;
-    draft.create(node, membership, (block, Choice::Restored), is_primary);
+    if draft.take_kept(block) {
+        let is_told = bind && pod_cidrs(node).any(|cidr| cidr.family() == family);
+        let is_primary = !is_told && before == 0 && !held.contains(&true);
+        *draft.restored.entry((name, family)).or_default() += 1;
+        draft.create(node, membership, (block, Choice::Restored), is_primary);
+    }
+    Ok(())
 }
 
 /// Those that can be read.

@@ -8,6 +8,7 @@ use super::{
     blocks::Taken,
     draft::{Draft, Verdict, reserved},
     forecast::{Growth, Outlook, growth},
+    withheld,
 };
 use crate::world::{Lease, World};
 
@@ -35,12 +36,13 @@ pub struct EntryFigures {
     pub entry: String,
     pub cidr: Cidr,
     pub capacity: u64,
+    /// Leased to Nodes that exist, or withheld.
     pub used: u64,
     pub held: u64,
     /// Kept back and not leased.
     pub reserved: u64,
     pub free: u64,
-    /// What nodes could get: the free ones, and those that are held for nodes that are gone.
+    /// What nodes could get: the free ones, and those that are held while no Node of the name exists.
     pub left: u64,
     pub draining: bool,
     pub outlook: Outlook,
@@ -68,6 +70,10 @@ pub struct FamilyFigures {
     /// Kept back and not leased.
     pub reserved: u64,
     pub free: u64,
+    /// Those of `capacity` whose entries are not drained.
+    pub allocatable: u64,
+    /// What nodes could get, as of an entry.
+    pub left: u64,
     pub outlook: Outlook,
 }
 
@@ -177,6 +183,8 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
     let names = leases().filter_map(|lease| lease.traces.name_locks);
     let mut blocked: Taken = leases().map(|lease| lease.subnet).chain(names).collect();
     reserved(draft.world).for_each(|cidr| blocked.insert(cidr));
+    let withheld = withheld::taken(draft);
+    draft.withheld.iter().for_each(|of| blocked.insert(of.block));
     let mut kept = blocked.clone();
     draft.layout.kept_back().for_each(|cidr| kept.insert(cidr));
     draft
@@ -191,7 +199,7 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
                 entry: entry.name.to_owned(),
                 cidr: entry.cidr,
                 capacity,
-                used: 0,
+                used: withheld.blocks_met(entry.cidr, entry.block_len),
                 held: 0,
                 reserved: met.saturating_sub(blocked.blocks_met(entry.cidr, entry.block_len)),
                 free,
@@ -247,6 +255,8 @@ fn family_figures(family: Family, reachable: &[(&EntryFigures, Growth)]) -> Opti
         held: sum(|entry| entry.held),
         reserved: sum(|entry| entry.reserved),
         free: sum(|entry| entry.free),
+        allocatable: sum(|entry| if entry.draining { 0 } else { entry.capacity }),
+        left: sum(|entry| entry.left),
         outlook: Outlook::of_entries(entries()),
     })
 }

@@ -316,7 +316,7 @@ impl Cluster {
             acts.retain(|act| !matches!(act, Act::Create { .. }));
         }
         for act in &acts {
-            if let Act::Create { block, node, .. } = act {
+            if let Act::Create { block, node, primary: true, .. } = act {
                 view.wishes[usize::from(*node)] = Some(*block);
             }
         }

@@ -125,7 +125,10 @@ fn run_from(mut store: Store, mut plan: Plan, steps: Vec<Step>) {
         for operator in &mut operators {
             (0..6).for_each(|kind| operator.relist(&store, kind));
             let actions = operator.decide(&mut store, &plan);
-            actions.iter().for_each(|action| operator.write(&mut store, action, 9));
+            actions.iter().for_each(|action| {
+                room::assert_of_its_pool(&store, &plan, action);
+                operator.write(&mut store, action, 9);
+            });
             store.assert_disjoint();
         }
     }

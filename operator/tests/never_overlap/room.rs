@@ -1,9 +1,11 @@
-//! Whether a node that is said to find no block could have got one, reckoned from the plan alone.
+//! Where a node's blocks come from, reckoned from the plan alone: whether one that is said to find no block could have
+//! got one, and whether one that is chosen is of an entry of its pool.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 use tartan_crds::{Cidr, Family};
+use tartan_operator::{decide::Action, world::Choice};
 
 use super::{plan::Plan, store::Store};
 
@@ -36,6 +38,25 @@ pub fn assert_nobody_waits_in_vain(store: &Store, plan: &Plan) {
             plan.spec()
         );
     }
+}
+
+/// A block that we choose is one of an entry of the node's pool, and of its size.
+pub fn assert_of_its_pool(store: &Store, plan: &Plan, action: &Action) {
+    let Action::CreateLease { spec, chosen, .. } = action else { return };
+    if matches!(chosen, Choice::PodCidr | Choice::Restored) {
+        return;
+    }
+    let is_of = |entry: &Value| {
+        let (range, mask) = (cidr(&entry["cidr"]), entry["nodeMaskSize"].as_u64());
+        mask == Some(spec.subnet.prefix_len().into()) && range.overlaps(spec.subnet)
+    };
+    let node = &spec.node_name;
+    assert!(
+        reach(store, plan, node).any(is_of),
+        "{} is no block of an entry of {node}:\n{}",
+        spec.subnet,
+        plan.spec()
+    );
 }
 
 /// Entries that new blocks of this node come from.

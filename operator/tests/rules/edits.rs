@@ -169,6 +169,7 @@ fn every_invariant_is_counted_also_where_it_holds() {
     assert_eq!(
         names,
         [
+            "block-without-lease",
             "foreign-pod-cidrs",
             "lease-contested",
             "lease-edited",

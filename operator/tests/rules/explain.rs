@@ -253,4 +253,9 @@ fn a_block_that_is_taken_early_is_told_of_the_node_that_gets_it_alone() {
     let next = |node: &str| explain(&store.world(), node, false, store.now).unwrap().next;
     assert_eq!(next("c"), ["take 10.0.0.0/24 back early, which is held for a: no block is free"]);
     assert_eq!(next("b"), [] as [String; 0]);
+    let mut reserving = entry("main", "10.0.0.0/23", 24);
+    reserving["reserved"] = json!([{ "cidr": "10.0.0.0/24", "nodeName": "c" }]);
+    store.set_network(network(vec![reserving]));
+    let next = explain(&store.world(), "c", false, store.now).unwrap().next;
+    assert_eq!(next, ["take 10.0.0.0/24 back early, which is held for a: it is reserved for this node"]);
 }

@@ -178,3 +178,23 @@ fn a_lease_that_a_finalizer_holds_is_named_to_the_node_that_waits_for_its_block(
     store.remove_lease("10.0.0.0-24");
     check(&mut store, "new: 10.0.0.0/24");
 }
+
+/// The same, where it is not podCIDRs that name the block: the only one that is not in use.
+#[test]
+fn a_lease_that_a_finalizer_holds_is_named_to_a_node_for_which_no_other_block_is_left() {
+    let mut store = Store::default()
+        .with_network(json!({ "cidrs": [entry("main", "10.0.0.0/23", 24)], "podCIDRMode": "Ignore" }));
+    ["old", "other"].into_iter().for_each(|node| store.add_node(node));
+    store.settle();
+    store.remove_node("old");
+    store.settle();
+    store.change_lease("10.0.0.0-24", |lease| lease.deleting = true);
+    store.add_node("new");
+    store.settle();
+    assert_eq!(store.leased_condition("new"), "False Exhausted");
+    let said = &store.node_networks["new"].leased.as_ref().unwrap().message;
+    assert!(said.contains("; lease 10.0.0.0-24 is being deleted, and a finalizer holds it"), "{said}");
+    assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
+    store.remove_lease("10.0.0.0-24");
+    check(&mut store, "new: 10.0.0.0/24\nother: 10.0.1.0/24");
+}

@@ -110,6 +110,8 @@ fn what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_e
     store.add_node("z");
     check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
     assert_eq!(store.leased_condition("z"), "False ReservedBlockTaken");
+    store.pass(2 * 3600);
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
     growth::report(&mut store, "a", &[("10.8.0.0/24", 3, None)]);
     check(&mut store, "a: 10.8.0.0/24\nb: 10.0.1.0/24\nz: 10.0.0.0/24");
 }
@@ -212,7 +214,7 @@ fn an_entry_that_is_drained_names_who_still_uses_it_and_says_when_it_may_go() {
     store.remove_node("b");
     store.settle();
     assert_eq!(store.network_condition("Draining"), "True EntryInUse");
-    assert!(message(&store).contains("held for nodes that are gone (a, b)"), "{}", message(&store));
+    assert!(message(&store).contains("held since their Nodes went (a, b)"), "{}", message(&store));
     store.pass(3600);
     store.settle();
     assert_eq!(store.network_condition("Draining"), "True EntryEmpty");

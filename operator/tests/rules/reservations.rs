@@ -212,3 +212,19 @@ fn a_node_that_comes_back_gets_the_block_that_is_kept_for_it_where_another_only_
     store.add_node("c");
     check(&mut store, "a: 10.0.0.0/24\nc: 10.0.1.0/24 ~10.0.2.0/24");
 }
+
+/// Its Node's podCIDRs can't be written again.
+#[test]
+fn a_block_that_a_node_was_told_before_it_was_kept_back_is_the_nodes_again_when_its_lease_is_deleted() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/22", 24)]));
+    store.add_node("a");
+    check(&mut store, "a: 10.0.0.0/24");
+    assert_eq!(store.nodes["a"].pod_cidrs, ["10.0.0.0/24"]);
+    store.set_network(network(vec![reserving("10.0.0.0/22", 24, json!([{ "cidr": "10.0.0.0/24" }]))]));
+    store.settle();
+    store.remove_lease("10.0.0.0-24");
+    check(&mut store, "a: 10.0.0.0/24");
+    store.remove_node("a");
+    store.add_node("a");
+    check(&mut store, "a: ~10.0.0.0/24 10.0.1.0/24");
+}

@@ -4,13 +4,18 @@ use tartan_operator::world::Choice;
 
 use super::*;
 
+/// So many blocks per node.
+fn allowing(most: u32, mode: &str) -> serde_json::Value {
+    json!({
+        "cidrs": [entry("main", "10.0.0.0/24", 28)],
+        "growth": { "maxBlocksPerNode": most, "grantBelowFree": 20, "coolDown": "1m", "returnEmptyAfter": "1h" },
+        "podCIDRMode": mode,
+    })
+}
+
 /// Node a with two blocks, which says how many addresses of each pods have.
 fn grown(mode: &str) -> Store {
-    let mut store = Store::default().with_network(json!({
-        "cidrs": [entry("main", "10.0.0.0/24", 28)],
-        "growth": { "maxBlocksPerNode": 3, "grantBelowFree": 20, "coolDown": "1m", "returnEmptyAfter": "1h" },
-        "podCIDRMode": mode,
-    }));
+    let mut store = Store::default().with_network(allowing(3, mode));
     store.add_node("a");
     store.settle();
     store.use_leases_of("a");
@@ -112,6 +117,111 @@ fn an_agent_that_lies_gets_no_more_than_it_could_have() {
         ["10.0.0.0/28", "10.0.0.16/28"].into_iter().chain(lies).map(|block| (block, 5)).collect();
     report(&mut store, "a", &all);
     check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.0.0.32/28");
+}
+
+/// Fewer blocks are allowed than the node has pods in.
+#[test]
+fn a_block_with_pods_that_its_node_may_not_have_again_goes_to_nobody_and_is_told() {
+    let mut store = grown("Ignore");
+    store.set_network(allowing(1, "Ignore"));
+    store.remove_lease("10.0.0.16-28");
+    store.add_node("b");
+    check(&mut store, "a: 10.0.0.0/28\nb: 10.0.0.32/28");
+    assert_eq!(store.network_condition("Consistent"), "False BlockWithoutLease");
+    let conditions = &store.network.as_ref().unwrap().status.conditions;
+    let said = &conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
+    for part in ["10.0.0.16/28 by the word of a's agent", "growth.maxBlocksPerNode allows it no more"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(store.leased_condition("a"), "True BlockWithoutLease");
+    let decisions = store.settle();
+    assert_eq!(decisions.figures.violations["block-without-lease"], 1);
+    let status = &store.network.as_ref().unwrap().status;
+    assert_eq!((status.used, status.free), (3, 13));
+
+    // Allowed again: it is the node's.
+    store.set_network(allowing(2, "Ignore"));
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28\nb: 10.0.0.32/28");
+    assert_eq!(store.network_condition("Consistent"), "True AsExpected");
+
+    // No pod is left there: it is free.
+    store.set_network(allowing(1, "Ignore"));
+    store.remove_lease("10.0.0.16-28");
+    report(&mut store, "a", &[("10.0.0.0/28", 9), ("10.0.0.16/28", 0)]);
+    store.add_node("c");
+    check(&mut store, "a: 10.0.0.0/28\nb: 10.0.0.32/28\nc: 10.0.0.16/28");
+    assert_eq!(store.network_condition("Consistent"), "True AsExpected");
+}
+
+#[test]
+fn of_an_agents_word_no_more_than_sixteen_blocks_are_withheld() {
+    let mut store = grown("Ignore");
+    let mut wide = allowing(3, "Ignore");
+    wide["cidrs"][0] = entry("main", "10.0.0.0/22", 28);
+    store.set_network(wide);
+    let all: Vec<String> =
+        (0..64).map(|block| format!("10.0.{}.{}/28", block / 16, block % 16 * 16)).collect();
+    let all: Vec<_> = all.iter().map(|block| (block.as_str(), 5)).chain([("10.0.0.0/8", 5)]).collect();
+    report(&mut store, "a", &all);
+    let decisions = store.settle();
+    assert_eq!(store.leased(), "a: 10.0.0.0/28 10.0.0.16/28 10.0.0.32/28");
+    assert_eq!(decisions.figures.violations["block-without-lease"], 16);
+    store.add_node("b");
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.0.0.32/28\nb: 10.0.1.48/28");
+}
+
+#[test]
+fn a_block_with_pods_that_is_reserved_for_another_waits_for_them_also_without_a_lease() {
+    let mut store = grown("Ignore");
+    let mut reserving = allowing(3, "Ignore");
+    reserving["cidrs"][0]["reserved"] = json!([{ "cidr": "10.0.0.16/28", "nodeName": "z" }]);
+    store.set_network(reserving);
+    store.add_node("z");
+    store.remove_lease("10.0.0.16-28");
+    check(&mut store, "a: 10.0.0.0/28");
+    assert_eq!(store.leased_condition("z"), "False ReservedBlockTaken");
+    let said = &store.node_networks["z"].leased.as_ref().unwrap().message;
+    assert!(said.contains("has pods of node a and no lease"), "{said}");
+    report(&mut store, "a", &[("10.0.0.0/28", 9)]);
+    check(&mut store, "a: 10.0.0.0/28\nz: 10.0.0.16/28");
+}
+
+/// Its pool is another now, whose nodes get no blocks there.
+#[test]
+fn an_agent_claims_no_block_of_an_entry_that_its_pool_does_not_use() {
+    let mut store = grown("Ignore");
+    let mut two = allowing(3, "Ignore");
+    two["cidrs"] = json!([entry("main", "10.0.0.0/24", 28), entry("racks", "10.8.0.0/24", 28)]);
+    store.set_network(two);
+    store.set_pool(
+        "racks",
+        json!({
+            "nodeSelector": { "matchLabels": { "pool": "racks" } }, "backend": { "type": "vxlan" },
+            "cidrs": ["racks"],
+        }),
+    );
+    report(&mut store, "a", &[("10.0.0.0/28", 9), ("10.0.0.16/28", 3), ("10.8.0.0/28", 1)]);
+    check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28");
+    assert_eq!(store.network_condition("Consistent"), "False BlockWithoutLease");
+}
+
+#[test]
+fn an_entry_is_not_empty_as_long_as_pods_have_addresses_there() {
+    let mut store = grown("Ignore");
+    let mut drained = allowing(1, "Ignore");
+    drained["cidrs"] = json!([draining("main", "10.0.0.0/24", 28), entry("next", "10.8.0.0/24", 28)]);
+    store.set_network(drained);
+    store.settle();
+    ["10.0.0.0-28", "10.0.0.16-28"].iter().for_each(|name| store.remove_lease(name));
+    check(&mut store, "a: 10.0.0.0/28");
+    store.remove_lease("10.0.0.0-28");
+    report(&mut store, "a", &[("10.0.0.16/28", 3)]);
+    check(&mut store, "a: 10.0.0.16/28");
+    report(&mut store, "a", &[("10.0.0.0/28", 3), ("10.0.0.16/28", 3)]);
+    store.settle();
+    assert_eq!(store.network_condition("Draining"), "True EntryInUse");
+    let usage = &store.network.as_ref().unwrap().status.cidrs[0];
+    assert_eq!((usage.used, usage.used_by.clone()), (2, vec!["a".to_owned()]));
 }
 
 /// IPv6 is full: that the node waits for it takes no IPv4 address from its pods.

@@ -3,8 +3,13 @@
 use super::{Edit, End, Mutant};
 
 const OPERATOR: &str = "tartan-operator";
+const AGENT: &str = "tartan-node-agent";
 const RECLAIM: &str = "operator/src/decide/reclaim.rs";
 const DRAFT: &str = "operator/src/decide/draft.rs";
+const RESTORE: &str = "operator/src/decide/restore.rs";
+const WITHHELD: &str = "operator/src/decide/withheld.rs";
+const BLOCKS: &str = "operator/src/decide/blocks.rs";
+const VACATE: &str = "node-agent/src/cni/vacate.rs";
 const HELD: &str = "operator/src/decide/held.rs";
 const NODE: &str = "operator/src/decide/node.rs";
 const GROWTH: &str = "operator/src/decide/growth.rs";
@@ -17,6 +22,11 @@ const fn mutant(
     tests: &'static [&'static str],
 ) -> Mutant {
     Mutant { name, edits, package: OPERATOR, target, tests, end: End::Fails, says: None }
+}
+
+/// Of the node agent, which tests beside its code notice.
+const fn of_agent(name: &'static str, edits: &'static [Edit], tests: &'static [&'static str]) -> Mutant {
+    Mutant { package: AGENT, ..mutant(name, edits, "--lib", tests) }
 }
 
 impl Mutant {
@@ -327,7 +337,7 @@ pub const MUTANTS: &[Mutant] = &[
         ..mutant(
             "the search for a block stands still",
             &[edit(
-                "operator/src/decide/blocks.rs",
+                BLOCKS,
                 ".max(self.next).saturating_add(1);",
                 ".max(self.next);",
             )],
@@ -355,12 +365,24 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "an agent that lies gets every block that it names",
         &[edit(
-            "operator/src/decide/restore.rs",
-            "if held.len() + before >= most || ",
-            "if ",
+            RESTORE,
+            "if held.len() + before >= most {",
+            "if held.len() + before == usize::MAX {",
         )],
         "rules",
         &["restore::an_agent_that_lies_gets_no_more_than_it_could_have"],
+    ),
+    mutant(
+        "a block with pods that its node may not have again is free",
+        &[edit(RESTORE, "    for (node, block, why) in left {", "    for (node, block, why) in left.into_iter().skip(99) {")],
+        "rules",
+        &["restore::a_block_with_pods_that_its_node_may_not_have_again_goes_to_nobody_and_is_told"],
+    ),
+    mutant(
+        "an agent that lies withholds every block that it names",
+        &[edit(WITHHELD, "before.saturating_add(met) <= MOST", "met <= MOST")],
+        "rules",
+        &["restore::of_an_agents_word_no_more_than_sixteen_blocks_are_withheld"],
     ),
     mutant(
         "a block goes back although its agent has not met the request",
@@ -419,7 +441,7 @@ pub const MUTANTS: &[Mutant] = &[
     .saying("waits though there are blocks"),
     mutant(
         "what a node has left behind is given away for a reservation under its pods",
-        &[edit(HELD, "lease.released_at().is_some() && !has_pods", "lease.released_at().is_some()")],
+        &[edit(HELD, "lease.released_at().is_some() && !has_pods(world, lease)", "lease.released_at().is_some()")],
         "rules",
         &["reclaim::what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either"],
     ),
@@ -428,5 +450,46 @@ pub const MUTANTS: &[Mutant] = &[
         &[edit(HELD, ".filter(|(node, _)| !world.nodes.contains(node))", ".filter(|_| true)")],
         "rules",
         &["reclaim::what_a_node_has_left_behind_is_held_as_long_as_that_may_be_and_is_no_room"],
+    ),
+    mutant(
+        "a block that two taken ranges meet counts twice",
+        &[edit(BLOCKS, "let from = index((*start).max(first)).max(next);", "let from = index((*start).max(first));")],
+        "--lib",
+        &["decide::blocks::tests::what_is_found_is_free_and_nothing_below_it_is"],
+    ),
+    mutant(
+        "a node gets the block that it had, whatever its pool is now",
+        &[edit(
+            DRAFT,
+            "self.is_in_reach(*wish, membership, family) && !self.blocked.overlaps(*wish)",
+            "!self.blocked.overlaps(*wish)",
+        )],
+        "never_overlap",
+        &["leases_never_overlap_when_nodes_are_not_told"],
+    )
+    .saying("is no block of an entry of"),
+    // The agent's half of giving a block back.
+    of_agent(
+        "the agent gives a block back under its pods",
+        &[edit(
+            VACATE,
+            "due.into_iter().filter(|request| !taken.iter().any(|ip| request.subnet.contains(*ip)));",
+            "due.into_iter().filter(|_| !taken.is_empty() || taken.is_empty());",
+        )],
+        &["cni::vacate::tests::a_request_is_met_when_the_range_was_left_out_for_long_enough_and_no_pod_has_an_address"],
+    ),
+    of_agent(
+        "the agent gives a block back before the last start of a pod is over",
+        &[edit(VACATE, "Some(past) if past >= limit => due", "Some(past) if past >= limit.min(past) => due")],
+        &["cni::vacate::tests::a_request_is_met_when_the_range_was_left_out_for_long_enough_and_no_pod_has_an_address"],
+    ),
+    of_agent(
+        "the agent looks into a store that a plugin is changing",
+        &[edit(
+            VACATE,
+            "        Err(TryLockError::WouldBlock) => Ok(None),",
+            "        Err(TryLockError::WouldBlock) => Ok(Some(file)),",
+        )],
+        &["cni::vacate::tests::a_store_that_a_plugin_has_locked_is_not_believed"],
     ),
 ];

@@ -9,43 +9,42 @@ use tartan_lab::{
 };
 use xtask::workspace::root;
 
-/// A family's blocks that are left (free, held) of its capacity, and the seconds until none is left, where that is
-/// foreseen.
-type Blocks = (&'static str, (u64, u64), u64, Option<u64>);
+/// A family's blocks that are left of those that are not drained, and the seconds until none is left, where that is foreseen.
+type Blocks = (&'static str, u64, u64, Option<u64>);
 
 const DAY: u64 = 24 * 3600;
 
 #[test]
 fn each_familys_blocks_raise_alerts_of_their_own() {
     require(&[Tool::Prometheus]).unwrap();
-    let roomy = ("IPv6", (65_000, 0), 65_536, None);
-    check("both have room", &[("IPv4", (200, 0), 256, None), roomy], &[]);
-    check("IPv4 is exhausted", &[("IPv4", (0, 0), 256, Some(0)), roomy], &[exhausted("IPv4")]);
+    let roomy = ("IPv6", 65_000, 65_536, None);
+    check("both have room", &[("IPv4", 200, 256, None), roomy], &[]);
+    check("IPv4 is exhausted", &[("IPv4", 0, 256, Some(0)), roomy], &[exhausted("IPv4")]);
     check(
         "both are exhausted",
-        &[("IPv4", (0, 0), 256, Some(0)), ("IPv6", (0, 0), 256, Some(0))],
+        &[("IPv4", 0, 256, Some(0)), ("IPv6", 0, 256, Some(0))],
         &[exhausted("IPv4"), exhausted("IPv6")],
     );
     check(
         "IPv4 runs out beside an IPv6 that has room for a year",
-        &[("IPv4", (30, 10), 256, Some(3 * DAY)), ("IPv6", (65_000, 0), 65_536, Some(300 * DAY))],
+        &[("IPv4", 40, 256, Some(3 * DAY)), ("IPv6", 65_000, 65_536, Some(300 * DAY))],
         &[nearly("IPv4", "3d 0h 0m 0s")],
     );
     check(
         "the same, and of IPv6 nothing is foreseen",
-        &[("IPv4", (40, 0), 256, Some(3 * DAY)), roomy],
+        &[("IPv4", 40, 256, Some(3 * DAY)), roomy],
         &[nearly("IPv4", "3d 0h 0m 0s")],
     );
-    check("IPv4 lasts for weeks", &[("IPv4", (40, 0), 256, Some(20 * DAY)), roomy], &[]);
-    check("IPv4 grows fast, and half of it is left", &[("IPv4", (100, 40), 256, Some(2 * DAY)), roomy], &[]);
+    check("IPv4 lasts for weeks", &[("IPv4", 40, 256, Some(20 * DAY)), roomy], &[]);
+    check("IPv4 grows fast, and half of it is left", &[("IPv4", 140, 256, Some(2 * DAY)), roomy], &[]);
     check(
         "IPv4 is used and does not grow, IPv6 grows and is not used",
-        &[("IPv4", (10, 0), 256, None), ("IPv6", (65_000, 0), 65_536, Some(2 * DAY))],
+        &[("IPv4", 10, 256, None), ("IPv6", 65_000, 65_536, Some(2 * DAY))],
         &[],
     );
-    check_pool("a pool without nodes", 0, &[("IPv4", (0, 0), 0, Some(0))], &[]);
-    check_pool("the same, with less left than half", 0, &[("IPv4", (40, 0), 256, Some(3 * DAY))], &[]);
-    check("IPv4 alone", &[("IPv4", (40, 0), 256, Some(DAY))], &[nearly("IPv4", "1d 0h 0m 0s")]);
+    check_pool("a pool without nodes", 0, &[("IPv4", 0, 0, Some(0))], &[]);
+    check_pool("the same, with less left than half", 0, &[("IPv4", 40, 256, Some(3 * DAY))], &[]);
+    check("IPv4 alone", &[("IPv4", 40, 256, Some(DAY))], &[nearly("IPv4", "1d 0h 0m 0s")]);
 }
 
 const EXHAUSTED: &str = "TartanSubnetsExhausted";
@@ -85,12 +84,8 @@ fn check_pool(what: &str, nodes: u64, blocks: &[Blocks], expected: &[(&str, Valu
     };
     let of_pool = json!({ "series": "tartan_pool_nodes{pool=\"racks\"}", "values": format!("{nodes}+0x60") });
     let mut input = vec![of_pool];
-    for (family, (free, held), capacity, seconds) in blocks {
-        input.extend([
-            series("blocks_free", family, *free),
-            series("blocks_held", family, *held),
-            series("blocks_capacity", family, *capacity),
-        ]);
+    for (family, left, capacity, seconds) in blocks {
+        input.extend([series("blocks_left", family, *left), series("blocks_allocatable", family, *capacity)]);
         input.extend(seconds.map(|seconds| series("exhaustion_seconds", family, seconds)));
     }
     let raised = [EXHAUSTED, NEARLY].map(|name| {

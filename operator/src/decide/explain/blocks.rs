@@ -99,7 +99,9 @@ pub fn next(draft: &Draft<'_>, node: &Node, action: &Action) -> Option<String> {
         Action::DeleteLease { lease, subnet, node: holder, .. }
             if draft.taken_for.get(lease.name.as_str()) == Some(&name.as_str()) =>
         {
-            Some(format!("take {subnet} back early, which is held for {holder}: no block is free"))
+            let is_kept = draft.layout.reservation(*subnet).is_some();
+            let why = if is_kept { "it is reserved for this node" } else { "no block is free" };
+            Some(format!("take {subnet} back early, which is held for {holder}: {why}"))
         }
         Action::MirrorPodCidrs { node: told, cidrs } if told.name == *name => {
             let cidrs: Vec<String> = cidrs.iter().map(ToString::to_string).collect();

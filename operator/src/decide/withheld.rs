@@ -1,0 +1,113 @@
+//! Blocks that no lease names and that nobody gets, since a node's agent says that its pods have addresses there.
+//!
+//! An agent in wrong hands can withhold free blocks so: at most [`MOST`] of a family.
+
+use tartan_crds::{Cidr, conditions::reason};
+
+use super::{LISTED, Problem, blocks::Taken, draft::Draft};
+use crate::world::Node;
+
+/// As many blocks as a node can be allowed (`growth.maxBlocksPerNode`).
+const MOST: u64 = 16;
+
+/// Why the node whose pods are in a block doesn't get it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It has as many blocks as it may.
+    Limit,
+    /// The block is kept back from it.
+    Reserved,
+    /// Its pool's nodes get no blocks of the entry.
+    OtherPools,
+    /// No entry has such a block.
+    NoBlock,
+    /// A lease that may be its must be settled first.
+    Contested,
+}
+
+impl Why {
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Limit => "growth.maxBlocksPerNode allows it no more: raise that",
+            Self::Reserved => "the range is reserved: take it out of reserved",
+            Self::OtherPools => "its pool does not use the entry: let it",
+            Self::NoBlock => "it is a block of no entry: put the one that had it back, with drain: true",
+            Self::Contested => "another lease of the node must be settled first: see the node's condition",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Withheld<'a> {
+    pub block: Cidr,
+    pub node: &'a str,
+    why: Why,
+}
+
+impl Withheld<'_> {
+    fn told(&self) -> String {
+        format!("{} by the word of {}'s agent ({})", self.block, self.node, self.why.remedy())
+    }
+}
+
+/// Keeps a block from everybody.
+pub fn withhold<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr, why: Why) {
+    let name = node.meta.name.as_str();
+    let of_node = |of: &&Withheld<'_>| of.node == name && of.block.family() == block.family();
+    let before: u64 = draft.withheld.iter().filter(of_node).map(|of| blocks_met(draft, of.block)).sum();
+    let met = blocks_met(draft, block);
+    if met > 0 && before.saturating_add(met) <= MOST && draft.take_kept(block) {
+        draft.withheld.push(Withheld { block, node: name, why });
+    }
+}
+
+/// How many blocks of entries meet it.
+fn blocks_met(draft: &Draft<'_>, block: Cidr) -> u64 {
+    let one: Taken = [block].into_iter().collect();
+    let entries = draft.layout.entries.iter();
+    entries.map(|entry| one.blocks_met(entry.cidr, entry.block_len)).fold(0, u64::saturating_add)
+}
+
+/// For the network's condition.
+pub fn problem(draft: &Draft<'_>) -> Option<Problem> {
+    let blocks = draft.withheld.iter();
+    told(blocks.map(Withheld::told).collect())
+}
+
+/// For the node's.
+pub fn problem_of(draft: &Draft<'_>, node: &Node) -> Option<Problem> {
+    let blocks = draft.withheld.iter().filter(|of| of.node == node.meta.name);
+    told(blocks.map(|of| format!("{} ({})", of.block, of.why.remedy())).collect())
+}
+
+fn told(blocks: Vec<String>) -> Option<Problem> {
+    let names: Vec<&str> = blocks.iter().map(String::as_str).collect();
+    let first = names.get(..LISTED.min(names.len())).unwrap_or_default();
+    let more = names.len() - first.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| {
+        Problem::new(
+            reason::BLOCK_WITHOUT_LEASE,
+            format!(
+                "pods have addresses of blocks that no lease names: {}{more}; other nodes don't reach these pods, and \
+                 nobody gets the blocks until the pods are gone",
+                first.join(", ")
+            ),
+        )
+    })
+}
+
+/// The first node whose pods keep a block from others.
+pub fn holder<'a>(draft: &Draft<'a>, block: Cidr) -> Option<&'a str> {
+    draft.withheld.iter().find(|of| of.block.overlaps(block)).map(|of| of.node)
+}
+
+/// Of an entry: how many blocks are withheld, and the nodes whose pods are there.
+pub fn in_entry<'a>(draft: &Draft<'a>, entry: Cidr) -> Vec<&'a str> {
+    draft.withheld.iter().filter(|of| of.block.overlaps(entry)).map(|of| of.node).collect()
+}
+
+/// The withheld addresses of a family, for counting.
+pub fn taken(draft: &Draft<'_>) -> Taken {
+    draft.withheld.iter().map(|of| of.block).collect()
+}
