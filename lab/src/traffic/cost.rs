@@ -70,7 +70,8 @@ pub fn throughput(from: &Namespace, to: IpAddr, port: u16, seconds: u32) -> Resu
     let client = ["iperf3", "--client", &to, "--port", &port, "--time", &seconds, "--json"];
     let output = eventually_ok("iperf3", Duration::from_secs(20), || from.exec(&client)?.ok())?;
     let answer: Value = serde_json::from_str(&output.stdout)?;
-    let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 gave no figure")?;
+    let bits = answer.pointer("/end/sum_received/bits_per_second").and_then(Value::as_f64);
+    let bits = bits.context("iperf3 gave no figure")?;
     Ok(bits / 1e9)
 }
 
