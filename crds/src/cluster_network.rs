@@ -322,7 +322,7 @@ pub struct ClusterNetworkStatus {
     /// Blocks of all entries of the family.
     #[serde(default)]
     pub capacity: i64,
-    /// Those that are leased to Nodes that exist.
+    /// Those that are leased to Nodes that exist, or withheld (reason `BlockWithoutLease`).
     #[serde(default)]
     pub used: i64,
     /// Those that are held since their Nodes went.
@@ -361,7 +361,7 @@ pub struct CidrUsage {
     #[schemars(length(max = 43))]
     pub cidr: String,
     pub capacity: i64,
-    /// Leased to Nodes that exist.
+    /// Leased to Nodes that exist, or withheld (reason `BlockWithoutLease`).
     pub used: i64,
     /// Held since their Nodes went.
     pub held: i64,

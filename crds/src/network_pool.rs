@@ -100,7 +100,7 @@ pub struct NetworkPoolStatus {
     /// Blocks of the family's entries that the pool's nodes can get blocks of, also those that other pools use.
     #[serde(default)]
     pub capacity: i64,
-    /// Those that are leased to Nodes that exist.
+    /// Those that are leased to Nodes that exist, or withheld (reason `BlockWithoutLease`).
     #[serde(default)]
     pub used: i64,
     /// Those that are held since their Nodes went.

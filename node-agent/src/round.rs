@@ -126,11 +126,10 @@ pub async fn round(
         _ => None,
     };
     let met = memory.vacating.answer(known, &place.places.data_dir(), place.pod_start_limit);
-    if let Some(built) = ground.built() {
-        let said = snapshot.node_net.and_then(|own| own.status.as_deref());
-        let said = said.map_or(&[][..], |said| &said.address_use);
-        memory.addresses.count(&place.places.data_dir(), &built.intent, said);
-    }
+    let said = snapshot.node_net.and_then(|own| own.status.as_deref());
+    let said = said.map_or(&[][..], |said| &said.address_use);
+    let named = snapshot.leases.values().filter(|lease| lease.node == place.node).map(|lease| lease.subnet);
+    memory.addresses.count(&place.places.data_dir(), ground.built().map(|built| &built.intent), named, said);
     let troubles = place.extension.troubles();
     let mut verdict = assess(&Findings {
         extension: &troubles,

@@ -296,7 +296,7 @@ type GaugeOf<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 const ENTRY_GAUGES: [GaugeOf<EntryFigures>; 8] = [
     ("tartan_cidr_blocks_capacity", "Blocks of a CIDR entry", |entry| entry.capacity),
-    ("tartan_cidr_blocks_used", "Blocks leased to nodes that exist", |entry| entry.used),
+    ("tartan_cidr_blocks_used", "Blocks leased to nodes that exist, or withheld", |entry| entry.used),
     ("tartan_cidr_blocks_held", "Blocks held since their Nodes went", |entry| entry.held),
     ("tartan_cidr_blocks_reserved", "Blocks that are kept back and not leased", |entry| entry.reserved),
     ("tartan_cidr_blocks_free", "Blocks that a node can get", |entry| entry.free),

@@ -4,7 +4,7 @@
 //! IPv6 address is kept as it is on Linux.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
     path::Path,
@@ -33,20 +33,34 @@ pub struct Counted {
 
 impl Counted {
     /// Counts, and takes the figures over where the old ones are old or differ by much. A process that has none
-    /// goes on from what the last one `said`.
-    pub fn count(&mut self, data_dir: &Path, intent: &Intent, said: &[AddressUse]) {
-        let subnets: Vec<_> = intent.local.subnets.iter().map(|subnet| subnet.prefix).collect();
+    /// goes on from what the last one `said`. `named`: blocks of leases that name this node, in force or not. Without an
+    /// intent only what pods still use is known.
+    pub fn count(
+        &mut self,
+        data_dir: &Path,
+        intent: Option<&Intent>,
+        named: impl IntoIterator<Item = Cidr>,
+        said: &[AddressUse],
+    ) {
+        let subnets = intent.map_or(&[][..], |intent| &intent.local.subnets);
+        let subnets: Vec<_> = subnets.iter().map(|subnet| subnet.prefix).collect();
         let taken = match taken(&data_dir.join(NETWORK)) {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(%error, "cannot count the addresses in use");
+                if self.since.is_none() {
+                    self.figures = said.to_vec();
+                }
                 return;
             }
         };
         let mut found = address_use(&taken, &subnets);
         let before = if self.since.is_some() { &self.figures } else { said };
-        found.extend(still_used(&taken, &subnets, before));
-        self.outside = outside(taken, &subnets);
+        let blocks = before.iter().map(|figures| figures.subnet).chain(named);
+        found.extend(still_used(&taken, &subnets, blocks));
+        if intent.is_some() {
+            self.outside = outside(taken, &subnets);
+        }
         let now = Timestamp::now();
         // As exact as the API keeps it.
         let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
@@ -103,13 +117,23 @@ fn address_use(taken: &[IpAddr], subnets: &[IpNetwork]) -> Vec<AddressUse> {
         .collect()
 }
 
-/// Blocks that were told of before and are in no lease of the node any more, though pods have addresses there: told of as
-/// long as they do, so that the operator can give them back.
-fn still_used(taken: &[IpAddr], subnets: &[IpNetwork], before: &[AddressUse]) -> Vec<AddressUse> {
-    let lost = before.iter().map(|figures| figures.subnet.network()).filter(|block| {
-        !subnets.iter().any(|subnet| subnet.contains(block.network()) || block.contains(subnet.network()))
-    });
-    let mut found = address_use(taken, &lost.collect::<Vec<_>>());
+/// Blocks that were told of before, or that a lease names, and that are none of `subnets`, though pods have addresses
+/// there: told of as long as they do, so that the operator can give them back, or keep them from others.
+fn still_used(
+    taken: &[IpAddr],
+    subnets: &[IpNetwork],
+    blocks: impl Iterator<Item = Cidr>,
+) -> Vec<AddressUse> {
+    let lost: BTreeSet<Cidr> = blocks
+        .filter(|block| {
+            let block = block.network();
+            let meets =
+                |subnet: &IpNetwork| subnet.contains(block.network()) || block.contains(subnet.network());
+            !subnets.iter().any(meets)
+        })
+        .collect();
+    let lost: Vec<IpNetwork> = lost.into_iter().map(Cidr::network).collect();
+    let mut found = address_use(taken, &lost);
     found.retain(|figures| figures.used > 0);
     found
 }
@@ -195,9 +219,40 @@ mod tests {
             empty_since: None,
         });
         let taken = ["10.244.1.2", "10.244.9.7", "10.1.1.1"].map(|address| address.parse().unwrap());
-        let found = still_used(&taken, &subnets, &said);
+        let blocks = |said: &[AddressUse]| said.iter().map(|of| of.subnet).collect::<Vec<_>>().into_iter();
+        let found = still_used(&taken, &subnets, blocks(&said));
         assert_eq!(found, [AddressUse { used: 1, ..said[1].clone() }]);
-        assert_eq!(still_used(&taken, &subnets, &found), found, "a process that goes on from that");
+        assert_eq!(still_used(&taken, &subnets, blocks(&found)), found, "a process that goes on from that");
+    }
+
+    #[test]
+    fn a_process_without_a_lease_goes_on_to_tell_of_pods() {
+        let store = tempfile::tempdir().unwrap();
+        let directory = store.path().join(NETWORK);
+        fs::create_dir(&directory).unwrap();
+        for address in ["10.244.9.7", "10.244.8.5", "10.244.8.6"] {
+            fs::write(directory.join(address), "").unwrap();
+        }
+        let said = ["10.244.9.0/24", "10.244.7.0/24"].map(|subnet| AddressUse {
+            subnet: subnet.parse().unwrap(),
+            capacity: 253,
+            used: 2,
+            empty_since: None,
+        });
+        let mut counted = Counted::default();
+        let used = |counted: &Counted| -> Vec<(String, i64)> {
+            counted.figures().iter().map(|of| (of.subnet.to_string(), of.used)).collect()
+        };
+        counted.count(store.path(), None, ["10.244.8.0/24".parse().unwrap()], &said);
+        assert_eq!(used(&counted), [("10.244.8.0/24".to_owned(), 2), ("10.244.9.0/24".to_owned(), 1)]);
+        assert_eq!(counted.trouble(), None, "nobody knows what its leases are");
+
+        // The store can't be read: what was said is neither more nor less true.
+        fs::remove_dir_all(&directory).unwrap();
+        fs::write(&directory, "").unwrap();
+        let mut counted = Counted::default();
+        counted.count(store.path(), None, [], &said);
+        assert_eq!(counted.figures(), said);
     }
 
     #[test]

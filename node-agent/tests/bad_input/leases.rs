@@ -34,7 +34,7 @@ fn ground() -> Vec<Row> {
             ..refused(
                 "an entry is drained and removed while leases are in it",
                 "leases are left in pods",
-                "drain the entry, and wait until kubectl get subnetleases shows none in it",
+                "drain the entry, and wait until the condition Draining of the ClusterNetwork says that it is empty",
                 |scene| {
                     let removed = drain_all(scene);
                     scene.network_refusal(&removed)
@@ -44,7 +44,7 @@ fn ground() -> Vec<Row> {
         refused(
             "the ClusterNetwork is deleted while leases are in it",
             "leases are left in pods",
-            "drain the entry, and wait until kubectl get subnetleases shows none in it",
+            "drain the entry, and wait until the condition Draining of the ClusterNetwork says that it is empty",
             |scene| scene.refusal(&["delete", "clusternetwork", "default"]),
         ),
         Row {

@@ -36,7 +36,7 @@ const DAEMON: &str =
     "daemon::an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_nothing_goes_in_clear";
 const ROTATION: &str = "rotation::keys_are_rotated_by_an_edit_and_no_packet_is_lost";
 const MATRIX: &str = "matrix::every_change_is_measured";
-const SHRUNK: &str = "shrunk::connections_in_full_packets_outlive_changes_that_leave_them_less_room";
+const SHRUNK: &str = "shrunk::a_connection_in_full_packets_outlives_changes_that_leave_it_less_room";
 const FIGURES: &str = "figures::every_backend_beside_the_path_between_nodes";
 
 /// Runs one test of this program in a machine.
@@ -116,7 +116,7 @@ fn an_ike_daemon_is_killed_in_the_middle_of_changes_on_linux_6_12() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
-fn connections_outlive_a_smaller_mtu_on_linux_6_12() {
+fn a_connection_outlives_a_smaller_mtu_on_linux_6_12() {
     run(Kernel::V6_12, SHRUNK, LIMIT);
 }
 

@@ -220,13 +220,15 @@ fn obtain_kept<'a>(
         return Ok(());
     }
     match draft.world.leases.get(&kept.object_name()) {
-        Some(lease) if held::may_be_given_up(draft.world, lease) => match draft.held_up(lease) {
-            Some(problem) => Err(problem),
-            None => {
-                draft.take_early(lease, node);
-                Ok(())
+        Some(lease) if !draft.is_told(kept) && held::may_be_given_up(draft.world, lease) => {
+            match draft.held_up(lease) {
+                Some(problem) => Err(problem),
+                None => {
+                    draft.take_early(lease, node);
+                    Ok(())
+                }
             }
-        },
+        }
         _ => Err(reservations::taken(draft, &node.meta.name, kept)),
     }
 }

@@ -40,6 +40,12 @@ impl Taken {
         self.meets(cidr).is_some()
     }
 
+    /// Whether one range that is taken has all of `cidr`.
+    pub fn covers(&self, cidr: Cidr) -> bool {
+        let (first, last) = bounds(cidr);
+        self.ranges(cidr.family()).range(..=first).next_back().is_some_and(|(_, end)| *end >= last)
+    }
+
     /// How many blocks of `entry` meet something that is taken.
     pub fn blocks_met(&self, entry: Cidr, block_len: u8) -> u64 {
         let (first, last) = bounds(entry);

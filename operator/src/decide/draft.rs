@@ -196,7 +196,18 @@ impl<'a> Draft<'a> {
         self.leased.overlaps(block)
     }
 
-    fn take(&mut self, block: Cidr) {
+    /// Whether one lease has all of a block.
+    pub fn is_leased_whole(&self, block: Cidr) -> bool {
+        self.leased.covers(block)
+    }
+
+    /// Whether podCIDRs that bind say whose a block is.
+    pub fn is_told(&self, block: Cidr) -> bool {
+        self.mode != PodCidrModeInForce::Ignore && self.pod_cidrs.overlaps(block)
+    }
+
+    /// From now on nobody gets any of it.
+    pub fn take(&mut self, block: Cidr) {
         self.leased.insert(block);
         self.unfit.insert(block);
         self.blocked.insert(block);
@@ -204,7 +215,7 @@ impl<'a> Draft<'a> {
 
     /// Takes the block that is kept for one node, if nothing else has it.
     pub fn take_kept(&mut self, block: Cidr) -> bool {
-        let free = !self.unfit.overlaps(block);
+        let free = !self.unfit.overlaps(block) && !self.is_told(block);
         if free {
             self.take(block);
         }
@@ -214,8 +225,8 @@ impl<'a> Draft<'a> {
     /// Whether the block that is kept for one node is free, or held and without pods.
     pub fn may_get_kept(&self, block: Cidr) -> bool {
         let holder = self.world.leases.get(&block.object_name());
-        !self.unfit.overlaps(block)
-            || holder.is_some_and(|lease| held::may_be_given_up(self.world, lease) && self.may_touch(lease))
+        let is_given_up = |lease: &Lease| held::may_be_given_up(self.world, lease) && self.may_touch(lease);
+        !self.is_told(block) && (!self.unfit.overlaps(block) || holder.is_some_and(is_given_up))
     }
 
     /// What others may get before its time.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tartan_crds::conditions::reason;
 
-use super::{Problem, draft::Draft, listed, plural, withheld};
+use super::{Problem, draft::Draft, held, listed, plural, withheld};
 use crate::world::Lease;
 
 /// Nodes that a status names.
@@ -73,8 +73,14 @@ pub fn progress(draft: &Draft<'_>) -> Option<Problem> {
             sentences.push(if held.is_empty() {
                 format!("no lease is left in entry {entry}: take it out of spec.cidrs")
             } else {
+                let with_pods = held.iter().any(|lease| held::has_pods(draft.world, lease));
+                let until = if with_pods {
+                    "the pods that are still there are gone"
+                } else {
+                    "reclaimAfter has passed"
+                };
                 format!(
-                    "entry {entry}: {} held since their Nodes went ({}): it is empty when reclaimAfter has passed",
+                    "entry {entry}: {} held since their Nodes went ({}): it is empty when {until}",
                     plural(held.len(), "block"),
                     holders(&held)
                 )

@@ -22,7 +22,10 @@ pub fn decide_unclaimed(draft: &mut Draft<'_>) {
             None if !world.nodes.contains(&spec.node_name) => draft.release(lease),
             None => draft.leave(lease),
             Some(released) => {
-                let due = released.checked_add(hold).unwrap_or(Timestamp::MAX);
+                // One under the name of a Node that is there has had time to tell of pods.
+                let made = world.nodes.get(&spec.node_name).map(|node| node.created);
+                let due = made.map_or(released, |made| made.max(released));
+                let due = due.checked_add(hold).unwrap_or(Timestamp::MAX);
                 // A Node that was made anew has the pods of the one before, where its agent says so.
                 if held::has_pods(world, lease) {
                     draft.leave(lease);

@@ -14,7 +14,7 @@ use super::{
     layout::{Entry, Layout, Membership},
     listed, withheld,
 };
-use crate::world::Lease;
+use crate::world::{Lease, Node};
 
 impl<'a> Layout<'a> {
     /// Everything that is kept back, for nobody or for one node.
@@ -161,6 +161,14 @@ pub fn taken(draft: &Draft<'_>, node: &str, block: Cidr) -> Problem {
             lease.node().unwrap_or("(unreadable)"),
             Covered::of(lease).what_becomes_of_it()
         ),
+        None if draft.is_told(block) => {
+            let told = |node: &&Node| {
+                let mut cidrs = node.pod_cidrs.iter().filter_map(|text| text.parse::<Cidr>().ok());
+                cidrs.any(|cidr| cidr.overlaps(block))
+            };
+            let node = draft.world.nodes.iter().find(told).map_or("(unknown)", |node| &node.meta.name);
+            format!("is in the podCIDRs of node {node}, which stay what they are until its Node is deleted")
+        }
         None => match withheld::holder(draft, block) {
             Some(node) => format!("has pods of node {node} and no lease: it is given out when they are gone"),
             None => "contains an address of a Node or of a Service: choose another block".to_owned(),

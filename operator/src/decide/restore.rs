@@ -20,7 +20,7 @@ pub fn restore(draft: &mut Draft<'_>) {
     for node in world.nodes.iter() {
         let lost: Vec<Cidr> = report(world, node)
             .iter()
-            .filter(|figures| figures.used > 0 && !draft.is_leased(figures.subnet))
+            .filter(|figures| figures.used > 0 && !draft.is_leased_whole(figures.subnet))
             .map(|figures| figures.subnet)
             .collect();
         for block in lost {
@@ -47,8 +47,12 @@ pub(super) fn report<'a>(world: &'a World, node: &Node) -> &'a [AddressUse] {
 fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) -> Result<(), Why> {
     let (layout, name, family) = (draft.layout, node.meta.name.as_str(), block.family());
     let bind = draft.mode != PodCidrModeInForce::Ignore;
-    // podCIDRs say who has it, or its create is one whose answer was lost.
-    if (bind && draft.pod_cidrs.overlaps(block)) || draft.is_in_doubt(block) {
+    if draft.is_told(block) {
+        return Ok(());
+    }
+    if draft.is_in_doubt(block) {
+        // A create whose answer was lost, and that may not have happened.
+        draft.take(block);
         return Ok(());
     }
     let (place, _) = layout.entry_of(block).ok_or(Why::NoBlock)?;
@@ -76,12 +80,13 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) -> Result
     if held.len() + before >= most {
         return Err(Why::Limit);
     }
-    if draft.take_kept(block) {
-        let is_told = bind && pod_cidrs(node).any(|cidr| cidr.family() == family);
-        let is_primary = !is_told && before == 0 && !held.contains(&true);
-        *draft.restored.entry((name, family)).or_default() += 1;
-        draft.create(node, membership, (block, Choice::Restored), is_primary);
+    if !draft.take_kept(block) {
+        return Err(Why::NoBlock);
     }
+    let is_told = bind && pod_cidrs(node).any(|cidr| cidr.family() == family);
+    let is_primary = !is_told && before == 0 && !held.contains(&true);
+    *draft.restored.entry((name, family)).or_default() += 1;
+    draft.create(node, membership, (block, Choice::Restored), is_primary);
     Ok(())
 }
 

@@ -183,8 +183,10 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
     let names = leases().filter_map(|lease| lease.traces.name_locks);
     let mut blocked: Taken = leases().map(|lease| lease.subnet).chain(names).collect();
     reserved(draft.world).for_each(|cidr| blocked.insert(cidr));
-    let withheld = withheld::taken(draft);
-    draft.withheld.iter().for_each(|of| blocked.insert(of.block));
+    let (mut leased, mut occupied) = (Taken::default(), Taken::default());
+    leases().for_each(|lease| leased.insert(lease.subnet));
+    leases().map(|lease| lease.subnet).chain(withheld::kept(draft)).for_each(|cidr| occupied.insert(cidr));
+    withheld::kept(draft).for_each(|cidr| blocked.insert(cidr));
     let mut kept = blocked.clone();
     draft.layout.kept_back().for_each(|cidr| kept.insert(cidr));
     draft
@@ -199,7 +201,9 @@ fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
                 entry: entry.name.to_owned(),
                 cidr: entry.cidr,
                 capacity,
-                used: withheld.blocks_met(entry.cidr, entry.block_len),
+                used: occupied
+                    .blocks_met(entry.cidr, entry.block_len)
+                    .saturating_sub(leased.blocks_met(entry.cidr, entry.block_len)),
                 held: 0,
                 reserved: met.saturating_sub(blocked.blocks_met(entry.cidr, entry.block_len)),
                 free,

@@ -28,37 +28,47 @@ pub enum Why {
 impl Why {
     fn remedy(self) -> &'static str {
         match self {
-            Self::Limit => "growth.maxBlocksPerNode allows it no more: raise that",
-            Self::Reserved => "the range is reserved: take it out of reserved",
-            Self::OtherPools => "its pool does not use the entry: let it",
-            Self::NoBlock => "it is a block of no entry: put the one that had it back, with drain: true",
+            Self::Limit => "growth.maxBlocksPerNode allows it no more: raise that, or restart these pods",
+            Self::Reserved => "the range is reserved: take it out of reserved, or restart these pods",
+            Self::OtherPools => "its pool does not use the entry: restart these pods",
+            Self::NoBlock => "it is a block of no entry, or others have a part of it: restart these pods",
             Self::Contested => "another lease of the node must be settled first: see the node's condition",
         }
     }
 }
 
+/// Pods of a node in a block without a lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Withheld<'a> {
     pub block: Cidr,
     pub node: &'a str,
+    /// Whether it is kept from others; not what is beyond [`MOST`].
+    pub kept: bool,
     why: Why,
 }
 
 impl Withheld<'_> {
-    fn told(&self) -> String {
-        format!("{} by the word of {}'s agent ({})", self.block, self.node, self.why.remedy())
+    fn reason(&self) -> String {
+        let kept =
+            if self.kept { "" } else { "; others may get it, since 16 blocks are kept on its word already" };
+        format!("{}{kept}", self.why.remedy())
     }
 }
 
 /// Keeps a block from everybody.
 pub fn withhold<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr, why: Why) {
     let name = node.meta.name.as_str();
-    let of_node = |of: &&Withheld<'_>| of.node == name && of.block.family() == block.family();
+    let of_node = |of: &&Withheld<'_>| of.kept && of.node == name && of.block.family() == block.family();
     let before: u64 = draft.withheld.iter().filter(of_node).map(|of| blocks_met(draft, of.block)).sum();
     let met = blocks_met(draft, block);
-    if met > 0 && before.saturating_add(met) <= MOST && draft.take_kept(block) {
-        draft.withheld.push(Withheld { block, node: name, why });
+    if met == 0 {
+        return;
     }
+    let kept = before.saturating_add(met) <= MOST;
+    if kept {
+        draft.take(block);
+    }
+    draft.withheld.push(Withheld { block, node: name, kept, why });
 }
 
 /// How many blocks of entries meet it.
@@ -71,13 +81,17 @@ fn blocks_met(draft: &Draft<'_>, block: Cidr) -> u64 {
 /// For the network's condition.
 pub fn problem(draft: &Draft<'_>) -> Option<Problem> {
     let blocks = draft.withheld.iter();
-    told(blocks.map(Withheld::told).collect())
+    told(
+        blocks
+            .map(|of| format!("{} by the word of {}'s agent ({})", of.block, of.node, of.reason()))
+            .collect(),
+    )
 }
 
 /// For the node's.
 pub fn problem_of(draft: &Draft<'_>, node: &Node) -> Option<Problem> {
     let blocks = draft.withheld.iter().filter(|of| of.node == node.meta.name);
-    told(blocks.map(|of| format!("{} ({})", of.block, of.why.remedy())).collect())
+    told(blocks.map(|of| format!("{} ({})", of.block, of.reason())).collect())
 }
 
 fn told(blocks: Vec<String>) -> Option<Problem> {
@@ -90,7 +104,7 @@ fn told(blocks: Vec<String>) -> Option<Problem> {
             reason::BLOCK_WITHOUT_LEASE,
             format!(
                 "pods have addresses of blocks that no lease names: {}{more}; other nodes don't reach these pods, and \
-                 nobody gets the blocks until the pods are gone",
+                 nobody gets the blocks before the pods are gone",
                 first.join(", ")
             ),
         )
@@ -99,15 +113,15 @@ fn told(blocks: Vec<String>) -> Option<Problem> {
 
 /// The first node whose pods keep a block from others.
 pub fn holder<'a>(draft: &Draft<'a>, block: Cidr) -> Option<&'a str> {
-    draft.withheld.iter().find(|of| of.block.overlaps(block)).map(|of| of.node)
+    draft.withheld.iter().find(|of| of.kept && of.block.overlaps(block)).map(|of| of.node)
 }
 
-/// Of an entry: how many blocks are withheld, and the nodes whose pods are there.
+/// The nodes whose pods are in an entry, one for each block that is kept for them.
 pub fn in_entry<'a>(draft: &Draft<'a>, entry: Cidr) -> Vec<&'a str> {
-    draft.withheld.iter().filter(|of| of.block.overlaps(entry)).map(|of| of.node).collect()
+    draft.withheld.iter().filter(|of| of.kept && of.block.overlaps(entry)).map(|of| of.node).collect()
 }
 
-/// The withheld addresses of a family, for counting.
-pub fn taken(draft: &Draft<'_>) -> Taken {
-    draft.withheld.iter().map(|of| of.block).collect()
+/// What is kept from everybody.
+pub fn kept<'d>(draft: &'d Draft<'_>) -> impl Iterator<Item = Cidr> + use<'d> {
+    draft.withheld.iter().filter(|of| of.kept).map(|of| of.block)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use tartan_crds::{Cidr, PodCidrModeInForce, SubnetLeaseSpec};
 use tartan_operator::{
     decide::{Action, decide},
     execute::learn,
@@ -72,12 +73,35 @@ impl Operator {
                 !plan.is_kept_from(node, subnet) || (told && *chosen == Choice::Restored),
                 "{subnet} is kept back and given to {node}"
             );
+            self.assert_nobody_elses(spec, *chosen);
             if spec.primary {
                 let of = (spec.node_name.clone(), spec.subnet.family());
                 self.world.wishes.insert(of, (spec.subnet, *chosen));
             }
         }
         actions
+    }
+
+    /// What we choose is in nobody else's podCIDRs, where these bind, and no other agent tells of pods there.
+    fn assert_nobody_elses(&self, spec: &SubnetLeaseSpec, chosen: Choice) {
+        let network = self.world.network().unwrap();
+        let bind = network.status.pod_cidr_mode != Some(PodCidrModeInForce::Ignore);
+        for other in self.world.nodes.iter().filter(|other| other.meta.name != spec.node_name) {
+            let told = other.pod_cidrs.iter().any(|told| told.parse::<Cidr>().unwrap().overlaps(spec.subnet));
+            let is_told = bind && told && chosen != Choice::PodCidr && chosen != Choice::Restored;
+            assert!(!is_told, "{} of {} is given to {}", spec.subnet, other.meta.name, spec.node_name);
+            let report = self.world.node_networks.get(&other.meta.name);
+            let report = report.filter(|object| object.owner.as_deref() == Some(&other.meta.uid));
+            let mut uses = report.iter().flat_map(|object| &object.report.address_use.0);
+            let has_pods = uses.any(|of| of.used > 0 && of.subnet.overlaps(spec.subnet));
+            assert!(
+                !has_pods || chosen == Choice::PodCidr,
+                "{} with pods of {} is given to {}",
+                spec.subnet,
+                other.meta.name,
+                spec.node_name
+            );
+        }
     }
 
     pub fn write(&mut self, store: &mut Store, action: &Action, fault: u8) {

@@ -161,11 +161,15 @@ fn of_an_agents_word_no_more_than_sixteen_blocks_are_withheld() {
     store.set_network(wide);
     let all: Vec<String> =
         (0..64).map(|block| format!("10.0.{}.{}/28", block / 16, block % 16 * 16)).collect();
-    let all: Vec<_> = all.iter().map(|block| (block.as_str(), 5)).chain([("10.0.0.0/8", 5)]).collect();
+    let all: Vec<_> = all.iter().map(|block| (block.as_str(), 5)).chain([("10.0.2.0/23", 5)]).collect();
     report(&mut store, "a", &all);
     let decisions = store.settle();
     assert_eq!(store.leased(), "a: 10.0.0.0/28 10.0.0.16/28 10.0.0.32/28");
-    assert_eq!(decisions.figures.violations["block-without-lease"], 16);
+    assert_eq!(
+        decisions.figures.violations["block-without-lease"], 62,
+        "those that are not kept are told, too"
+    );
+    assert_eq!(store.network.as_ref().unwrap().status.used, 3 + 16);
     store.add_node("b");
     check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.0.0.32/28\nb: 10.0.1.48/28");
 }
@@ -184,6 +188,64 @@ fn a_block_with_pods_that_is_reserved_for_another_waits_for_them_also_without_a_
     assert!(said.contains("has pods of node a and no lease"), "{said}");
     report(&mut store, "a", &[("10.0.0.0/28", 9)]);
     check(&mut store, "a: 10.0.0.0/28\nz: 10.0.0.16/28");
+}
+
+/// The entry is cut otherwise now, and a part of the block is another node's.
+#[test]
+fn what_is_left_of_a_block_with_pods_is_kept_though_another_has_a_part_of_it() {
+    let mut store = Store::default()
+        .with_network(json!({ "cidrs": [entry("main", "10.0.0.0/24", 28)], "podCIDRMode": "Ignore" }));
+    ["a", "b"].iter().for_each(|node| store.add_node(node));
+    store.settle();
+    report(&mut store, "b", &[("10.0.0.0/26", 3)]);
+    store.add_node("c");
+    check(&mut store, "a: 10.0.0.0/28\nb: 10.0.0.16/28\nc: 10.0.0.64/28");
+    assert_eq!(store.network_condition("Consistent"), "False BlockWithoutLease");
+    let status = &store.network.as_ref().unwrap().status;
+    assert_eq!((status.used, status.free), (5, 11));
+}
+
+/// podCIDRs name it, whoever's turn comes first.
+#[test]
+fn a_block_that_a_node_is_told_is_not_given_to_the_node_that_it_is_reserved_for() {
+    for (foreign, b) in [(false, "0"), (false, "z"), (true, "0"), (true, "z")] {
+        let mut store = Store::default()
+            .with_network(json!({ "cidrs": [entry("main", "10.0.0.0/24", 28)], "podCIDRMode": "Mirror" }));
+        store.add_node_with("m", |node| {
+            node.pod_cidrs.extend(foreign.then(|| "10.0.0.0/28".to_owned()));
+        });
+        store.settle();
+        report(&mut store, "m", &[("10.0.0.0/28", 3)]);
+        let mut reserving = entry("main", "10.0.0.0/24", 28);
+        reserving["reserved"] = json!([{ "cidr": "10.0.0.0/28", "nodeName": b }]);
+        store.set_network(json!({ "cidrs": [reserving], "podCIDRMode": "Mirror" }));
+        store.add_node(b);
+        store.settle();
+        store.remove_lease("10.0.0.0-28");
+        store.settle();
+        let holder = store.leases.get("10.0.0.0-28").and_then(|lease| lease.node());
+        assert_eq!(holder, (!foreign).then_some("m"), "{foreign} {b}");
+        assert_eq!(store.leased_condition(b), "False ReservedBlockTaken", "{foreign} {b}");
+    }
+}
+
+/// Whether it happened is not known: the block is nobody else's meanwhile.
+#[test]
+fn a_lease_that_is_restored_and_whose_create_fails_leaves_its_block_to_no_other() {
+    let mut store = grown("Ignore");
+    store.remove_lease("10.0.0.16-28");
+    store.add_node("0");
+    let mut world = store.world();
+    world.leases.doubt("10.0.0.16-28");
+    let created: Vec<String> = decide(&world, store.now)
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::CreateLease { spec, .. } => Some(format!("{} {}", spec.node_name, spec.subnet)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(created, ["0 10.0.0.32/28"]);
 }
 
 /// Its pool is another now, whose nodes get no blocks there.

@@ -379,6 +379,28 @@ pub const MUTANTS: &[Mutant] = &[
         &["restore::a_block_with_pods_that_its_node_may_not_have_again_goes_to_nobody_and_is_told"],
     ),
     mutant(
+        "a block that pods use is given away while its create is in doubt",
+        &[edit(RESTORE, "        draft.take(block);\n        return Ok(());", "        return Ok(());")],
+        "rules",
+        &["restore::a_lease_that_is_restored_and_whose_create_fails_leaves_its_block_to_no_other"],
+    ),
+    mutant(
+        "a reservation takes what a Node is told",
+        &[edit(
+            DRAFT,
+            "!self.unfit.overlaps(block) && !self.is_told(block);",
+            "!self.unfit.overlaps(block);",
+        )],
+        "rules",
+        &["restore::a_block_that_a_node_is_told_is_not_given_to_the_node_that_it_is_reserved_for"],
+    ),
+    mutant(
+        "a block that is held goes when its time is over, whatever pods are there",
+        &[edit(RECLAIM, "if held::has_pods(world, lease) {", "if false && held::has_pods(world, lease) {")],
+        "rules",
+        &["reclaim::what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either"],
+    ),
+    mutant(
         "an agent that lies withholds every block that it names",
         &[edit(WITHHELD, "before.saturating_add(met) <= MOST", "met <= MOST")],
         "rules",
