@@ -328,12 +328,17 @@ impl<'a> Draft<'a> {
     }
 
     pub fn release(&mut self, lease: &'a Lease) {
-        let Some(node) = lease.node().filter(|_| self.may_touch(lease)) else { return };
+        let Ok(spec) = lease.spec.as_ref() else { return };
+        let node = spec.node_name.as_str();
+        if !self.may_touch(lease) {
+            return;
+        }
         self.settled.insert(&lease.meta.name);
         self.actions.push(Action::ReleaseLease {
             lease: lease.meta.clone(),
             subnet: lease.subnet,
             node: node.to_owned(),
+            node_uid: spec.node_uid.clone(),
             successor: self.world.nodes.get(node).map(|node| node.meta.uid.clone()),
         });
     }

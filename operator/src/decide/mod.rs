@@ -70,7 +70,7 @@ pub enum Action {
     },
     /// Note that the node of a lease is gone, after the API server confirmed that it is, and that no other
     /// Node has its name than the one that is known.
-    ReleaseLease { lease: Meta, subnet: Cidr, node: String, successor: Option<String> },
+    ReleaseLease { lease: Meta, subnet: Cidr, node: String, node_uid: String, successor: Option<String> },
     /// Delete a lease, after the API server confirmed that nobody may claim it.
     DeleteLease { lease: Meta, subnet: Cidr, node: String, grounds: DeleteGrounds },
     /// Read a lease again whose state is not known.

@@ -125,7 +125,7 @@ impl Executor {
             Action::UpdateLease { lease, spec, labels, why } => {
                 self.update_lease(&lease, &spec, &labels, why, news).await
             }
-            Action::ReleaseLease { lease, subnet, node, successor } => {
+            Action::ReleaseLease { lease, subnet, node, successor, .. } => {
                 self.release_lease(&lease, subnet, &node, successor.as_deref(), news).await
             }
             Action::DeleteLease { lease, node, grounds, .. } => {
@@ -212,7 +212,9 @@ pub fn said(action: &Action) -> Option<String> {
         // A block is the same, whyever it is chosen once more.
         Action::CreateLease { spec, labels, chosen: _ } => json!([spec, labels]).to_string(),
         Action::UpdateLease { spec, labels, .. } => json!([spec, labels]).to_string(),
-        Action::ReleaseLease { lease, .. } | Action::DeleteLease { lease, .. } => lease.uid.clone(),
+        // Of another machine that came under the name and went, it is not the same.
+        Action::ReleaseLease { lease, node_uid, .. } => json!([lease.uid, node_uid]).to_string(),
+        Action::DeleteLease { lease, .. } => lease.uid.clone(),
         Action::RereadLease { .. } => return None,
         Action::MirrorPodCidrs { node, cidrs } => json!([node.uid, cidrs]).to_string(),
         Action::ApplyNodeNetwork { node, spec } => json!([node.uid, spec]).to_string(),

@@ -326,6 +326,8 @@ pub fn action(act: Act) -> Action {
             lease: meta(lease),
             subnet: subnet(lease.block),
             node: node_name(node),
+            // By which pauses alone are reckoned.
+            node_uid: String::new(),
             successor: successor.map(|uid| node_uid(node, uid)),
         },
         Act::Delete { lease, node, why, successor, bound } => Action::DeleteLease {

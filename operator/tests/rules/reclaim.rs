@@ -1,6 +1,7 @@
 //! Leases and Nodes that do not fit together: by hand, by a backup, by another machine.
 
 use tartan_crds::{Cidr, SubnetLeaseSpec};
+use tartan_operator::execute::said;
 
 use super::*;
 
@@ -272,4 +273,22 @@ fn a_node_that_is_made_anew_at_once_leaves_a_block_that_it_should_not_have() {
     let releases = |action: &Action| matches!(action, Action::ReleaseLease { .. });
     assert!(!decide(&world, store.now).actions.iter().any(releases));
     check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24\nc: 10.0.2.0/24");
+}
+
+/// What is written again and again is written ever more seldom; a machine that goes is something new.
+#[test]
+fn that_another_machine_under_the_name_went_is_not_said_again() {
+    let mut store = three();
+    let mut releases = vec![];
+    for _ in 0..2 {
+        store.remove_node("b");
+        let actions = decide(&store.world(), store.now).actions;
+        let released = |action: &&Action| matches!(action, Action::ReleaseLease { .. });
+        releases.extend(actions.iter().filter(released).map(|action| said(action).unwrap()));
+        store.settle();
+        store.add_node("b");
+        store.settle();
+    }
+    assert_eq!(releases.len(), 2);
+    assert_ne!(releases[0], releases[1]);
 }
