@@ -74,7 +74,7 @@ impl Class {
         };
         let slower = slower();
         LoadOptions {
-            udp_rate: (amount.udp_rate / share.div_ceil(2) / slower).max(1),
+            udp_rate: (amount.udp_rate / share / slower).max(1),
             tcp_interval: amount.tcp_interval * share * slower,
             ..amount
         }
@@ -88,11 +88,10 @@ const MUCH: LoadOptions =
 /// finding.
 const SOME: LoadOptions =
     LoadOptions { udp_rate: 200, tcp_flows: 2, tcp_interval: Duration::from_millis(100), ..MUCH };
-/// In a virtual machine, which is more than ten times slower, all ordered pairs of nodes share the connections, and the
-/// two directions between two nodes have the packets each.
+/// In a virtual machine, which is more than ten times slower, all ordered pairs of nodes share this.
 const MUCH_OF_A_MACHINE: LoadOptions =
     LoadOptions { udp_rate: 100, tcp_interval: Duration::from_secs(1), ..MUCH };
-const SOME_OF_A_MACHINE: LoadOptions = LoadOptions { udp_rate: 5, tcp_flows: 1, ..MUCH_OF_A_MACHINE };
+const SOME_OF_A_MACHINE: LoadOptions = LoadOptions { udp_rate: 10, tcp_flows: 1, ..MUCH_OF_A_MACHINE };
 
 /// Ordered ones of so many nodes.
 pub fn pairs(nodes: usize) -> u32 {
