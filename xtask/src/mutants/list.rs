@@ -480,11 +480,11 @@ pub const MUTANTS: &[Mutant] = &[
         &["decide::blocks::tests::what_is_found_is_free_and_nothing_below_it_is"],
     ),
     mutant(
-        "a node gets the block that it had, whatever its pool is now",
+        "a node gets a block of any entry, whatever its pool claims",
         &[edit(
-            DRAFT,
-            "self.is_in_reach(*wish, membership, family) && !self.blocked.overlaps(*wish)",
-            "!self.blocked.overlaps(*wish)",
+            "operator/src/decide/layout.rs",
+            "membership.reach.iter().filter_map(|place| Some((*place, *self.entries.get(*place)?)))",
+            "self.entries.iter().copied().enumerate().filter(move |_| !membership.reach.is_empty())",
         )],
         "never_overlap",
         &["leases_never_overlap_when_nodes_are_not_told"],
