@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tartan_crds::{Cidr, PodCidrModeInForce, SubnetLeaseSpec};
+use tartan_crds::{Cidr, SubnetLeaseSpec};
 use tartan_operator::{
     decide::{Action, decide},
     execute::learn,
@@ -73,7 +73,7 @@ impl Operator {
                 !plan.is_kept_from(node, subnet) || (told && *chosen == Choice::Restored),
                 "{subnet} is kept back and given to {node}"
             );
-            self.assert_nobody_elses(spec, *chosen);
+            self.assert_nobody_elses(plan, spec, *chosen);
             if spec.primary {
                 let of = (spec.node_name.clone(), spec.subnet.family());
                 self.world.wishes.insert(of, (spec.subnet, *chosen));
@@ -83,9 +83,9 @@ impl Operator {
     }
 
     /// What we choose is in nobody else's podCIDRs, where these bind, and no other agent tells of pods there.
-    fn assert_nobody_elses(&self, spec: &SubnetLeaseSpec, chosen: Choice) {
-        let network = self.world.network().unwrap();
-        let bind = network.status.pod_cidr_mode != Some(PodCidrModeInForce::Ignore);
+    fn assert_nobody_elses(&self, plan: &Plan, spec: &SubnetLeaseSpec, chosen: Choice) {
+        // The status says so only after the first round.
+        let bind = plan.mode != "Ignore";
         for other in self.world.nodes.iter().filter(|other| other.meta.name != spec.node_name) {
             let told = other.pod_cidrs.iter().any(|told| told.parse::<Cidr>().unwrap().overlaps(spec.subnet));
             let is_told = bind && told && chosen != Choice::PodCidr && chosen != Choice::Restored;
