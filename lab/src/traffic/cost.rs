@@ -50,8 +50,23 @@ impl Target {
     }
 }
 
+/// Measures several paths in turns.
+pub fn compare<const PATHS: usize>(
+    paths: &[(&Namespace, Target); PATHS],
+    rounds: usize,
+    amount: Amount,
+) -> Result<[Costs; PATHS]> {
+    let mut costs = std::array::from_fn(|_| Costs::default());
+    for _ in 0..rounds {
+        for ((from, to), costs) in paths.iter().zip(&mut costs) {
+            costs.measure(from, to, amount)?;
+        }
+    }
+    Ok(costs)
+}
+
 impl Costs {
-    pub fn measure(&mut self, from: &Namespace, to: &Target, amount: Amount) -> Result<()> {
+    fn measure(&mut self, from: &Namespace, to: &Target, amount: Amount) -> Result<()> {
         let before = busy()?;
         let rate = throughput(from, to.address, STREAM, amount.seconds)?;
         let gigabytes = rate * f64::from(amount.seconds) / 8.0;

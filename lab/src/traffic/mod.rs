@@ -41,7 +41,7 @@ use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
 
-pub use cost::{Amount, Costs, Target, throughput};
+pub use cost::{Amount, Costs, Target, compare, throughput};
 pub use latency::RoundTrips;
 pub use report::{Flow, Report};
 pub use stream::stream;

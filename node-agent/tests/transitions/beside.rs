@@ -1,5 +1,5 @@
-//! The processes beside each agent, as the chart starts them: the forwarder of the udp backend, and, where the kernel
-//! has ESP, strongSwan's daemon.
+//! The processes beside each agent, as the chart starts them: the forwarder of the udp backend, where the kernel has ESP
+//! strongSwan's daemon, and where it has no WireGuard a process that does it.
 
 use std::process::Command;
 
@@ -18,35 +18,45 @@ pub const KEY_FILE: &str = "/run/secrets/presharedKey";
 pub const WIREGUARD_KEY_FILE: &str = "/run/secrets/wireguard";
 pub const KEY: &str = "a key that is long enough for this test, and the same on all nodes";
 
+#[derive(Default)]
+pub struct Beside {
+    forwarder: Option<Process>,
+    wireguard: Option<Process>,
+    daemon: Option<Process>,
+}
+
 impl Scene {
+    /// Those that this kernel has a use for.
+    pub fn start_beside(&mut self, node: &str, daemon: bool) -> Beside {
+        Beside {
+            forwarder: nodes_have(BackendType::Udp).then(|| self.start_program(node, "tartan-forwarder")),
+            wireguard: wireguard_is_a_process().then(|| self.start_program(node, "tartan-wireguard")),
+            daemon: (daemon && has_daemon()).then(|| self.start_daemon(node, KEY)),
+        }
+    }
+
+    fn start_program(&mut self, node: &str, name: &str) -> Process {
+        let path = lab_program(name, || program(name).unwrap());
+        let command = self.fabric.node(node).command(&path);
+        self.start_on(node, name, &command)
+    }
+
     /// It dies, and another takes its place.
     pub fn replace_forwarder(&mut self, node: &str) {
-        let mut beside = self.beside.remove(node).unwrap();
-        beside.remove(0).kill().unwrap();
-        beside.insert(0, self.start_forwarder(node));
-        self.beside.insert(node.to_owned(), beside);
+        self.of(node).forwarder.take().unwrap().kill().unwrap();
+        let next = self.start_program(node, "tartan-forwarder");
+        self.of(node).forwarder = Some(next);
     }
 
-    fn start_forwarder(&mut self, node: &str) -> Process {
-        let forwarder = lab_program("tartan-forwarder", || program("tartan-forwarder").unwrap());
-        let command = self.fabric.node(node).command(&forwarder);
-        self.start_on(node, "forwarder", &command)
-    }
-
-    /// Those that this kernel has a use for, the forwarder first.
-    pub fn start_beside(&mut self, node: &str, daemon: bool) -> Vec<Process> {
-        let mut started = vec![];
-        if kernel_has(BackendType::Udp) {
-            started.push(self.start_forwarder(node));
-        }
-        if daemon && has_daemon() {
-            started.push(self.start_daemon(node, KEY));
-        }
-        started
+    /// The same of the process that does WireGuard.
+    pub fn replace_wireguard(&mut self, node: &str) {
+        self.of(node).wireguard.take().unwrap().kill().unwrap();
+        let next = self.start_program(node, "tartan-wireguard");
+        self.of(node).wireguard = Some(next);
     }
 
     pub fn kill_daemon(&mut self, node: &str) {
-        self.beside.get_mut(node).unwrap().remove(1).kill().unwrap();
+        self.of(node).daemon.take().unwrap().kill().unwrap();
     }
 
     pub fn start_daemon_again(&mut self, node: &str) {
@@ -55,7 +65,11 @@ impl Scene {
 
     pub fn start_daemon_with(&mut self, node: &str, key: &str) {
         let daemon = self.start_daemon(node, key);
-        self.beside.get_mut(node).unwrap().push(daemon);
+        self.of(node).daemon = Some(daemon);
+    }
+
+    fn of(&mut self, node: &str) -> &mut Beside {
+        self.beside.get_mut(node).unwrap()
     }
 
     fn start_daemon(&mut self, node: &str, key: &str) -> Process {
@@ -73,6 +87,16 @@ impl Scene {
         });
         daemon
     }
+}
+
+/// Whether nodes here do WireGuard, but not in the kernel.
+pub fn wireguard_is_a_process() -> bool {
+    !vm::is_inside() && !kernel_has(BackendType::Wireguard)
+}
+
+/// Whether nodes here can send by it.
+pub fn nodes_have(kind: BackendType) -> bool {
+    kernel_has(kind) || (kind == BackendType::Wireguard && wireguard_is_a_process())
 }
 
 /// In the virtual machine nothing is missing; on a host it is no one's to install.

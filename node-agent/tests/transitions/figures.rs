@@ -2,11 +2,12 @@
 //! at hand has but an emulated machine's.
 
 use tartan_crds::BackendType;
-use tartan_lab::traffic::{Amount, Costs, Target};
+use tartan_lab::traffic::{Amount, Costs, Target, compare};
 
 use super::{
+    beside::nodes_have,
     matrix::{MEASURED, NODES},
-    scene::{Pool, Scene, kernel_has},
+    scene::{Pool, Scene},
 };
 
 const POOL: &str = "all";
@@ -19,7 +20,7 @@ pub const MARK: &str = "figures ";
 #[test]
 #[ignore = "minutes, and nothing in it fails: cargo xtask bench --part machine"]
 fn every_backend_beside_the_path_between_nodes() {
-    let kinds: Vec<BackendType> = MEASURED.iter().copied().filter(|kind| kernel_has(*kind)).collect();
+    let kinds: Vec<BackendType> = MEASURED.iter().copied().filter(|kind| nodes_have(*kind)).collect();
     let scene = Scene::start(&[NODES.len()], &[Pool { name: POOL, nodes: &NODES, backend: kinds[0] }]);
     let (one, two) = (scene.fabric.node("node1"), scene.fabric.node("node2"));
     let (from, to) = (scene.end("node1"), scene.end("node2"));
@@ -33,12 +34,7 @@ fn every_backend_beside_the_path_between_nodes() {
             scene.change(POOL, before, kind);
         }
         before = kind;
-        let mut costs = [Costs::default(), Costs::default()];
-        for _ in 0..ROUNDS {
-            for ((from, to), costs) in targets.iter().zip(&mut costs) {
-                costs.measure(from, to, AMOUNT).unwrap();
-            }
-        }
+        let costs = compare(&targets, ROUNDS, AMOUNT).unwrap();
         let of = |figure: fn(&Costs) -> &Vec<f64>, digits: usize| -> String {
             let cells = costs.iter().map(|costs| spread(figure(costs), digits));
             cells.collect::<Vec<_>>().join(" | ")

@@ -21,13 +21,10 @@ pub const POOL: &str = "all";
 const PHASES: [TransitionPhase; 3] =
     [TransitionPhase::Preparing, TransitionPhase::Moving, TransitionPhase::Finishing];
 
-/// From, and to, which no node receives before it is asked to: encrypted where the kernel can.
+/// From, and to, which no node receives before it is asked to, and encrypts.
 fn ends() -> (BackendType, BackendType) {
-    if vm::is_inside() {
-        (BackendType::Ipip, BackendType::Wireguard)
-    } else {
-        (BackendType::Vxlan, BackendType::HostGw)
-    }
+    let from = if vm::is_inside() { BackendType::Ipip } else { BackendType::Vxlan };
+    (from, BackendType::Wireguard)
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn a_change_to_an_encrypting_backend_goes_on_without_a_node_that_is_off_on_linux
 
 /// Its rows are for docs/benchmarks.md.
 #[test]
-#[ignore = "minutes, and nothing in it is slow enough to fail: cargo xtask bench --part machine"]
+#[ignore = "minutes: cargo xtask bench --part machine"]
 fn every_backend_has_its_figures_on_linux_6_12() {
     let report = run(Kernel::V6_12, FIGURES, LONG);
     let rows = report.console.lines().filter(|line| line.starts_with(figures::MARK)).count();

@@ -1,9 +1,9 @@
 //! The choice of a backend and the change from one to another, with the real operator, real agents and standing
 //! traffic of every class.
 //!
-//! The same scenarios run in namespaces of this host and, for what its kernel lacks, in a virtual machine: there this
-//! very program runs again, against an API server on the host ([`machine`]). What a kernel can't do is told, and that it
-//! is refused as it should be is tested; in the machine nothing may be missing.
+//! The same scenarios run in namespaces of this host, with WireGuard in user space where its kernel has none, and, for what
+//! it lacks, in a virtual machine: there this very program runs again, against an API server on the host ([`machine`]).
+//! What nodes can't do is told, and that it is refused as it should be is tested; in the machine nothing may be missing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,6 +20,7 @@ mod change;
 mod daemon;
 mod dissected;
 mod figures;
+mod hung;
 #[path = "../bad_input/in_a_machine.rs"]
 mod in_a_machine;
 mod interrupted;

@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, time::Duration};
 use tartan_crds::BackendType;
 
 use super::{
+    beside::nodes_have,
     ring::may_lose,
-    scene::{Pool, Scene, kernel_has},
+    scene::{Pool, Scene},
     standing::{CLASSES, Standing, let_flow},
 };
 
@@ -31,7 +32,7 @@ pub const MARK: &str = "switch-matrix ";
 #[test]
 #[ignore = "minutes: cargo xtask test --full runs it, in virtual machines"]
 fn every_change_is_measured() {
-    let kinds: Vec<BackendType> = MEASURED.iter().copied().filter(|kind| kernel_has(*kind)).collect();
+    let kinds: Vec<BackendType> = MEASURED.iter().copied().filter(|kind| nodes_have(*kind)).collect();
     let way = way(&kinds);
     let scene = Scene::start(&[NODES.len()], &[Pool { name: POOL, nodes: &NODES, backend: way[0] }]);
     let mut faults = vec![];

@@ -8,7 +8,8 @@ use tartan_crds::BackendType::{self, HostGw, Ipip, Udp, Vxlan, Wireguard};
 use tartan_lab::vm;
 
 use super::{
-    scene::{Pool, Scene, kernel_has},
+    beside::nodes_have,
+    scene::{Pool, Scene},
     wait_for,
 };
 
@@ -52,10 +53,10 @@ const REFUSED: Verdict = ("none", "no-endpoint");
 #[test]
 fn every_pair_of_a_mixed_cluster_has_the_path_of_the_table_or_is_refused_on_both_ends() {
     let (pools, left_out): (Vec<Pool>, Vec<Pool>) =
-        POOLS.into_iter().partition(|pool| kernel_has(pool.backend));
+        POOLS.into_iter().partition(|pool| nodes_have(pool.backend));
     for pool in &left_out {
         assert!(!vm::is_inside(), "this kernel was to have {}", pool.backend);
-        println!("-- THIS KERNEL HAS NO {}: pool {} is left out", pool.backend, pool.name);
+        println!("-- NODES HERE HAVE NO {}: pool {} is left out", pool.backend, pool.name);
     }
     let scene = Scene::without_services(&SEGMENTS, &pools, WITHOUT_WIREGUARD);
     let backends: BTreeMap<usize, BackendType> =

@@ -6,6 +6,7 @@ use tartan_crds::{BackendType, NetworkPool, TransitionPhase};
 use tartan_lab::vm;
 
 use super::{
+    beside::nodes_have,
     scene::{self, Pool, Scene},
     standing::{Standing, let_flow},
     wait_for,
@@ -31,10 +32,10 @@ fn a_pool_goes_round_all_backends_and_back_and_no_more_is_lost_than_may_be() {
     println!("ring: no more lost than may be");
 }
 
-/// What this kernel has, and what it hasn't.
+/// What nodes here have, and what they haven't.
 fn split() -> (Vec<BackendType>, Vec<BackendType>) {
-    let (can, cannot): (Vec<_>, Vec<_>) = RING.iter().partition(|kind| scene::kernel_has(**kind));
-    assert!(cannot.is_empty() || !vm::is_inside(), "this kernel was to have {cannot:?}");
+    let (can, cannot): (Vec<_>, Vec<_>) = RING.iter().partition(|kind| nodes_have(**kind));
+    assert!(cannot.is_empty() || !vm::is_inside(), "nodes were to have {cannot:?}");
     (can, cannot)
 }
 
@@ -70,7 +71,7 @@ fn go(way: &[BackendType], cannot: &[BackendType]) {
     let standing = (!cannot.is_empty()).then(|| Standing::start(&scene, &scene.names()));
     for kind in cannot.iter().copied() {
         println!(
-            "-- THIS KERNEL HAS NO {kind}: the ring goes without, and asking for it must change nothing"
+            "-- NODES HERE HAVE NO {kind}: the ring goes without, and asking for it must change nothing"
         );
         refuse(&scene, last, kind);
         faults.extend(scene.wire_faults(last));

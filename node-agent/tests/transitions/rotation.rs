@@ -14,7 +14,6 @@ use super::{
 };
 
 #[test]
-#[ignore = "needs a kernel with WireGuard: machine.rs runs it in one"]
 fn keys_are_rotated_by_an_edit_and_no_packet_is_lost() {
     let scene = Scene::start(&[2], &[Pool { name: POOL, nodes: &[1, 2], backend: Wireguard }]);
     scene.wait_until_settled(POOL, Wireguard, Wireguard);

@@ -15,7 +15,7 @@ use tartan_lab::{Fabric, FabricOptions, Pod, Process, program, run, traffic::Ech
 
 use super::{
     api::Server,
-    beside::{self, has_daemon},
+    beside::{self, Beside, has_daemon},
     wait_for,
 };
 
@@ -41,7 +41,7 @@ pub struct Scene {
     ends: BTreeMap<String, End>,
     agents: BTreeMap<String, Process>,
     proxies: BTreeMap<String, Process>,
-    pub(super) beside: BTreeMap<String, Vec<Process>>,
+    pub(super) beside: BTreeMap<String, Beside>,
     /// Nodes have an IKE daemon.
     daemons: bool,
     operator: Option<Process>,
@@ -248,6 +248,9 @@ impl Scene {
         command.env("NODE_NAME", node).env("KUBECONFIG", &self.api.kubeconfig);
         command.env("TARTAN_IPSEC_KEY", beside::KEY_FILE);
         command.env("TARTAN_PRESHARED_KEY", beside::WIREGUARD_KEY_FILE);
+        if beside::wireguard_is_a_process() {
+            command.env("TARTAN_USER_WIREGUARD", "auto");
+        }
         command
     }
 
@@ -371,7 +374,7 @@ fn service(number: usize) -> Ipv4Addr {
 }
 
 /// Whether this kernel makes what the backend needs.
-pub fn kernel_has(kind: BackendType) -> bool {
+pub(super) fn kernel_has(kind: BackendType) -> bool {
     let script = match kind {
         BackendType::Vxlan => "ip link add probe type vxlan id 9 dstport 9999",
         BackendType::Ipip => "ip link add probe type ipip local 198.18.0.99",

@@ -7,7 +7,8 @@ use tartan_crds::BackendType;
 use tartan_lab::vm;
 
 use super::{
-    scene::{PODS, Pool, Scene, kernel_has},
+    beside::{nodes_have, wireguard_is_a_process},
+    scene::{PODS, Pool, Scene},
     standing::{Standing, let_flow},
 };
 
@@ -27,9 +28,9 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
     let begin = Pool { name: POOL, nodes: &[1, 2, 3], backend: BackendType::Vxlan };
     let mut scene = Scene::start(&[2, 1], &[begin]);
     for (kind, lose) in ENCRYPTING.iter().copied() {
-        if !kernel_has(kind) {
-            assert!(!vm::is_inside(), "this kernel was to have {kind}");
-            println!("-- THIS KERNEL HAS NO {kind}: nothing is encrypted here; the virtual machine tests it");
+        if !nodes_have(kind) {
+            assert!(!vm::is_inside(), "nodes were to have {kind}");
+            println!("-- NODES HERE HAVE NO {kind}: the virtual machine tests it");
             continue;
         }
         let mut standing = Standing::start(&scene, &scene.names());
@@ -54,6 +55,13 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
         scene.wait_until_settled(POOL, kind, kind);
         let_flow(Duration::from_secs(1));
         assert_sealed(&scene, kind, "without its device");
+
+        if kind == BackendType::Wireguard && wireguard_is_a_process() {
+            println!("-- {kind}: the process that does it dies, and another takes its place");
+            scene.replace_wireguard("node2");
+            let_flow(Duration::from_secs(2));
+            assert_sealed(&scene, kind, "whose process died");
+        }
 
         println!("-- {kind}: a node is rebooted");
         standing.forget("node3");

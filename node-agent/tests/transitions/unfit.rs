@@ -150,7 +150,7 @@ impl Scene {
     fn says(&self, row: &Told, script: &str) {
         self.do_and_be_noticed(script);
         wait_for(row.input, || {
-            let (status, reason, message) = self.degraded();
+            let (status, reason, message) = self.degraded(NODE);
             let told = [row.names, row.remedy].iter().all(|part| message.contains(part));
             anyhow::ensure!(status == "True" && told, "Degraded is {status}: {reason}: {message}");
             anyhow::ensure!(reason == row.reason, "{reason}: {message}");
@@ -162,7 +162,7 @@ impl Scene {
     fn says_no_more(&self, row: &Told, script: &str) {
         self.do_and_be_noticed(script);
         wait_for(&format!("{}, mended", row.input), || {
-            let (_, reason, message) = self.degraded();
+            let (_, reason, message) = self.degraded(NODE);
             anyhow::ensure!(!message.contains(row.names), "{reason}: {message}");
             Ok(())
         });
@@ -175,8 +175,9 @@ impl Scene {
         self.on_node(&format!("{script}\n{happens}"));
     }
 
-    fn degraded(&self) -> (String, String, String) {
-        let conditions = self.node_network(NODE).status.unwrap_or_default().conditions;
+    /// Status, reason and message of the node's condition.
+    pub fn degraded(&self, node: &str) -> (String, String, String) {
+        let conditions = self.node_network(node).status.unwrap_or_default().conditions;
         let found = conditions.into_iter().find(|condition| condition.type_ == kind::DEGRADED);
         found.map(|found| (found.status, found.reason, found.message)).unwrap_or_default()
     }
