@@ -14,7 +14,7 @@ mod udp;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tartan_lab::{ApiServer, Output, eventually_ok};
@@ -86,9 +86,9 @@ struct Programs {
 
 impl Programs {
     fn build(parts: &[Part]) -> Result<Self> {
-        println!("==> cargo build --release");
         let mut cargo = workspace::cargo();
         cargo.args(["build", "--release", "--locked"]);
+        let mut any = false;
         for (package, parts_of_it) in [
             ("tartan-operator", &[Part::Operator, Part::Scale][..]),
             ("tartan-node-agent", &[Part::Agent, Part::Join, Part::Path, Part::Udp]),
@@ -97,10 +97,13 @@ impl Programs {
         ] {
             if parts.iter().any(|part| parts_of_it.contains(part)) {
                 cargo.args(["-p", package]);
+                any = true;
             }
         }
-        if !cargo.status()?.success() {
-            bail!("the programs could not be built");
+        // Without a package it would build them all.
+        if any {
+            println!("==> cargo build --release");
+            ensure!(cargo.status()?.success(), "the programs could not be built");
         }
         let release = workspace::target().join("release");
         Ok(Self {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tartan_lab::{
     ApiServer, ApiServerOptions, Fabric, FabricOptions, Namespace, Process, eventually_ok,
-    traffic::{Amount, Costs, Target},
+    traffic::{Amount, Costs, Target, compare},
 };
 
 use super::{Options, Programs, create, node, prepare, report};
@@ -26,13 +26,8 @@ pub(super) fn run(options: &Options, programs: &Programs) -> Result<()> {
         scene.go_by(name, (&from, to.ip()))?;
         let targets =
             [(&*from, Target::start(&to, to.ip())?), (&**one, Target::start(two, two.address().into())?)];
-        let mut costs = [Costs::default(), Costs::default()];
-        for _ in 0..options.rounds {
-            for ((from, to), costs) in targets.iter().zip(&mut costs) {
-                costs.measure(from, to, Amount { seconds: SECONDS, round_trips: 5000 })?;
-            }
-        }
-        report_costs(name, costs);
+        let amount = Amount { seconds: SECONDS, round_trips: 5000 };
+        report_costs(name, compare(&targets, options.rounds, amount)?);
     }
     from.remove(one)?;
     to.remove(two)
