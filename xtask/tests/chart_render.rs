@@ -270,7 +270,7 @@ fn promtool_understands_the_alerts_and_the_programs_export_what_they_ask_for() {
     let rules = root().join("charts/tartan/files/alerts.yaml");
     let mut promtool = std::process::Command::new("promtool");
     let said = run(promtool.args(["check", "rules"]).arg(&rules)).unwrap().ok().unwrap();
-    assert!(said.stdout.contains("10 rules found"), "{}", said.stdout);
+    assert!(said.stdout.contains("12 rules found"), "{}", said.stdout);
     let text = fs::read_to_string(&rules).unwrap();
     let names = metric_names(&text, "");
     assert!(names.len() >= 8, "{names:?}");

@@ -1,4 +1,4 @@
-//! Which alerts Prometheus raises about the blocks that are left, asked of its own `promtool test rules`.
+//! Which alerts Prometheus raises about the operator and the blocks that are left, asked of its own `promtool test rules`.
 
 use std::{fs, process::Command};
 
@@ -92,10 +92,15 @@ fn check_pool(what: &str, nodes: u64, blocks: &[Blocks], expected: &[(&str, Valu
         let alerts = expected.iter().filter(|(of, _)| *of == name).map(|(_, alert)| alert);
         json!({ "eval_time": "60m", "alertname": name, "exp_alerts": alerts.collect::<Vec<_>>() })
     });
+    ask_promtool(what, &json!({ "interval": "1m", "input_series": input, "alert_rule_test": raised }));
+}
+
+#[track_caller]
+fn ask_promtool(what: &str, test: &Value) {
     let test = json!({
         "rule_files": [root().join("charts/tartan/files/alerts.yaml")],
         "evaluation_interval": "1m",
-        "tests": [{ "interval": "1m", "input_series": input, "alert_rule_test": raised }],
+        "tests": [test],
     });
     let directory = tempfile::tempdir().unwrap();
     // JSON is YAML.
@@ -103,4 +108,59 @@ fn check_pool(what: &str, nodes: u64, blocks: &[Blocks], expected: &[(&str, Valu
     fs::write(&file, test.to_string()).unwrap();
     let said = run(Command::new("promtool").args(["test", "rules"]).arg(&file)).unwrap();
     assert!(said.success(), "{what}\n{}{}", said.stdout, said.stderr);
+}
+
+/// Of two replicas, one of which leads.
+const SOUND: [(&str, u64); 7] = [
+    ("tartan_operator_leader{instance=\"a\"}", 1),
+    ("tartan_operator_leader{instance=\"b\"}", 0),
+    ("tartan_operator_synced{instance=\"a\"}", 1),
+    ("tartan_operator_synced{instance=\"b\"}", 1),
+    ("tartan_operator_idle{instance=\"a\"}", 0),
+    ("tartan_operator_objects{instance=\"a\",kind=\"Node\"}", 3),
+    ("tartan_invariant_violations{instance=\"a\",invariant=\"leases-overlap\"}", 0),
+];
+
+#[test]
+fn an_operator_that_gives_out_no_subnets_raises_one_alert_and_a_sound_one_none() {
+    require(&[Tool::Prometheus]).unwrap();
+    check_operator("all is well", &[], None);
+    check_operator("nobody leads", &[("tartan_operator_leader{instance=\"a\"}", 0)], Some("TartanNoLeader"));
+    let blind = ("tartan_operator_synced{instance=\"b\"}", 0);
+    check_operator("one replica can't read all", &[blind], Some("TartanOperatorUnsynced"));
+    let idle = ("tartan_operator_idle{instance=\"a\"}", 1);
+    check_operator("no ClusterNetwork", &[idle], Some("TartanNoClusterNetwork"));
+    let empty = ("tartan_operator_objects{instance=\"a\",kind=\"Node\"}", 0);
+    check_operator("no ClusterNetwork, and no nodes", &[idle, empty], None);
+    let refused = ("tartan_nodes_waiting{instance=\"a\",reason=\"LeaseRefused\"}", 2);
+    check_operator("leases are refused", &[refused], Some("TartanNodesWithoutSubnet"));
+    let adopting = ("tartan_nodes_waiting{instance=\"a\",reason=\"WaitingForPodCIDR\"}", 2);
+    check_operator("nobody gives podCIDRs", &[adopting], Some("TartanNodesWaitForPodCIDRs"));
+    let broken = ("tartan_invariant_violations{instance=\"a\",invariant=\"leases-overlap\"}", 1);
+    check_operator("leases overlap", &[broken], Some("TartanInconsistent"));
+}
+
+/// All alerts about the operator, an hour after it is like this.
+#[track_caller]
+fn check_operator(what: &str, otherwise: &[(&str, u64)], expected: Option<&str>) {
+    let changed = |name: &str| otherwise.iter().any(|(other, _)| *other == name);
+    let series = SOUND.iter().filter(|(name, _)| !changed(name)).chain(otherwise);
+    let input: Vec<Value> =
+        series.map(|(name, value)| json!({ "series": name, "values": format!("{value}+0x60") })).collect();
+    let count = |alert: &str| u64::from(expected == Some(alert));
+    let asked: Vec<Value> = [
+        "TartanNoLeader",
+        "TartanOperatorUnsynced",
+        "TartanNoClusterNetwork",
+        "TartanNodesWithoutSubnet",
+        "TartanNodesWaitForPodCIDRs",
+        "TartanInconsistent",
+    ]
+    .into_iter()
+    .map(|alert| {
+        let firing = format!("count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}) or vector(0)");
+        json!({ "expr": firing, "eval_time": "60m", "exp_samples": [{ "value": count(alert) }] })
+    })
+    .collect();
+    ask_promtool(what, &json!({ "interval": "1m", "input_series": input, "promql_expr_test": asked }));
 }
