@@ -53,6 +53,7 @@ pub mod reason {
     pub const LEASE_RESTORED: &str = "LeaseRestored";
     pub const BLOCK_WITHOUT_LEASE: &str = "BlockWithoutLease";
     pub const LEASE_HELD_UP: &str = "LeaseHeldUp";
+    pub const LEASE_REFUSED: &str = "LeaseRefused";
     pub const LEASE_UNREADABLE: &str = "LeaseUnreadable";
     pub const FIELD_CONFLICT: &str = "FieldConflict";
     pub const INVALID_VALUES: &str = "InvalidValues";

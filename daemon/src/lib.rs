@@ -11,6 +11,9 @@ pub mod process;
 #[cfg(feature = "connection")]
 mod rewind;
 
+#[cfg(feature = "connection")]
+pub use rewind::WENT_BACK;
+
 /// Content type of the text that the metrics library encodes.
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

@@ -23,6 +23,9 @@ use kube::{
 };
 use tower::{BoxError, Layer, Service};
 
+/// With this message a watch ends whose server's store was put back.
+pub const WENT_BACK: &str = "the store has gone back behind the version of this watch";
+
 /// Makes the requests of a client go through [`Rewound`].
 pub struct RewindLayer {
     /// Of the same server.
@@ -153,7 +156,9 @@ impl Resumed {
 
 /// What the API server says in the stream of a watch whose version it has forgotten.
 fn too_old() -> Response<Box<DynBody>> {
-    let event = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the store has gone back behind the version of this watch","reason":"Expired","code":410}}"#;
+    let event = format!(
+        r#"{{"type":"ERROR","object":{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{WENT_BACK}","reason":"Expired","code":410}}}}"#
+    );
     let body = Full::from(format!("{event}\n")).map_err(|never| -> BoxError { match never {} });
     Response::new(Box::new(body))
 }

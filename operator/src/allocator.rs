@@ -180,7 +180,9 @@ impl Allocator {
 
     fn decide(&mut self) -> Decisions {
         let start = Instant::now();
-        let decisions = decide(&self.world, Timestamp::now());
+        let now = Timestamp::now();
+        self.world.tell_time(now);
+        let decisions = decide(&self.world, now);
         self.deciding = start.elapsed();
         self.metrics.decided(self.deciding);
         let idle = decisions.idle.is_some();

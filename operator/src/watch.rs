@@ -15,6 +15,7 @@ use kube_runtime::watcher::{self, Config, Event, watcher};
 use serde::de::DeserializeOwned;
 use std::time::Instant;
 use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, SubnetLease};
+use tartan_daemon::WENT_BACK;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
@@ -94,6 +95,9 @@ async fn follow<K, T, W>(
         let change = match event {
             Err(failure) => {
                 feed.metrics.watch_failed(feed.kind, failure.reason());
+                if failure.text() == WENT_BACK && feed.to.send(Delta::WentBack).await.is_err() {
+                    return;
+                }
                 // At debug after the first: an API server that is away for minutes is one fact. That a
                 // version is too old to go on from is how a watch ends after a while.
                 if delay == FIRST_DELAY && failure.reason() != "expired" {

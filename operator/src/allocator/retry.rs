@@ -64,6 +64,11 @@ impl Retries {
         self.note(key, now, 0)
     }
 
+    /// How often in a row it has failed.
+    pub fn failures(&self, key: &Key) -> u32 {
+        self.pending.get(key).map_or(0, |retry| retry.failures)
+    }
+
     /// Notes that somebody was faster.
     pub fn overtaken(&mut self, key: Key, now: Instant) -> Instant {
         self.note(key, now, FREE_TRIES)

@@ -1,6 +1,7 @@
 //! The second half of a round: writing what was decided, and taking in the answers.
 
 use std::{
+    collections::BTreeSet,
     mem,
     time::{Duration, Instant},
 };
@@ -20,6 +21,8 @@ use crate::{
 const STATUS_PACE: Duration = Duration::from_secs(1);
 /// Each agent is sent each status of the network: with so many nodes it is written a second later.
 const NODES_PER_SECOND: u32 = 500;
+/// After so many in a row, which is after a second or two, a lease that can't be written is told of.
+const TELLING_FAILURES: u32 = 3;
 /// Writes of one round, after which news are taken in.
 const WRITES: usize = 256;
 /// Where this many leases are to be written, nothing else is: they are what nodes wait for.
@@ -79,6 +82,8 @@ impl Allocator {
 
     async fn carry_out(&mut self, actions: Vec<Action>) -> Option<Instant> {
         let now = Instant::now();
+        let about: BTreeSet<&str> = actions.iter().filter_map(node_of_lease).collect();
+        self.world.refused.retain(|node, _| about.contains(node.as_str()));
         if let Some(resume) = self.outage.rests_until(now) {
             return Some(resume);
         }
@@ -121,7 +126,9 @@ impl Allocator {
         let mut answers = stream::iter(actions)
             .map(|action| {
                 let executor = executor.clone();
-                let about = (key(&action), said(&action), node_of_new_lease(&action));
+                let node = node_of_lease(&action).map(str::to_owned);
+                let is_new = matches!(action, Action::CreateLease { .. });
+                let about = (key(&action), said(&action), node, is_new);
                 async move { (about, executor.carry_out(action).await) }
             })
             .buffer_unordered(CONCURRENCY);
@@ -134,7 +141,7 @@ impl Allocator {
                 lost = leading.wait_for(|leads| !leads) => { drop(lost); break }
                 answer = answers.next() => answer,
             };
-            let Some(((key, said, node), Answer { news, at, outcome })) = answer else { break };
+            let Some(((key, said, node, is_new), Answer { news, at, outcome })) = answer else { break };
             for news in news {
                 learn(&mut self.world, news, at);
             }
@@ -142,7 +149,7 @@ impl Allocator {
                 Outcome::Done => {
                     good = true;
                     self.retries.succeeded(key, said.as_deref(), at);
-                    if let Some(seen) = node.and_then(|node| self.seen.remove(&node)) {
+                    if let Some(seen) = node.filter(|_| is_new).and_then(|node| self.seen.remove(&node)) {
                         self.metrics.allocated(at.duration_since(seen));
                     }
                     again = Some(at);
@@ -153,7 +160,10 @@ impl Allocator {
                     again = earliest(again, self.retries.overtaken(key, at));
                 }
                 Outcome::Failed(reason, error) => {
-                    again = earliest(again, self.retries.failed(key, at));
+                    again = earliest(again, self.retries.failed(key.clone(), at));
+                    if let Some(node) = node.filter(|_| self.retries.failures(&key) >= TELLING_FAILURES) {
+                        self.world.refused.insert(node, error.clone());
+                    }
                     failures.push((reason, error));
                 }
             }
@@ -176,9 +186,10 @@ fn writes_of_a_round(actions: &[Action]) -> usize {
     }
 }
 
-fn node_of_new_lease(action: &Action) -> Option<String> {
+/// The node for which a lease is written.
+fn node_of_lease(action: &Action) -> Option<&str> {
     match action {
-        Action::CreateLease { spec, .. } => Some(spec.node_name.clone()),
+        Action::CreateLease { spec, .. } | Action::UpdateLease { spec, .. } => Some(&spec.node_name),
         _ => None,
     }
 }

@@ -97,8 +97,9 @@ pub(super) fn hold<'a>(
 }
 
 /// A Node that comes back gets its lease again, unless that lies in an entry which is being drained or is not its
-/// pool's: then it comes back with a block of its pool, if there is one. What is kept from it it never gets again, and
-/// what is kept for it, it gets as soon as nobody living has it. `None`: the lease stays the node's.
+/// pool's: then it comes back with a block of its pool, if there is one, and without one of a family that its pool has no
+/// more. What is kept from it it never gets again, and what is kept for it, it gets as soon as nobody living has it.
+/// `None`: the lease stays the node's.
 fn move_on<'a>(
     draft: &mut Draft<'a>,
     node: &'a Node,
@@ -114,9 +115,12 @@ fn move_on<'a>(
     let (layout, name, family) = (draft.layout, node.meta.name.as_str(), lease.subnet.family());
     let reach = |(place, entry): (usize, &Entry<'_>)| !entry.drain && membership.reach.contains(&place);
     let kept_for_it = layout.kept_for(name, membership, family).filter(|kept| *kept != lease.subnet);
+    let wanted = layout.wanted_families(membership);
+    let has_lost_family = !wanted.is_empty() && !wanted.contains(&family);
+    let may_move = has_lost_family || draft.has_free_block(membership, family);
     let moves = kept_for_it.is_some_and(|kept| draft.may_get_kept(kept))
         || layout.is_kept_from(name, lease.subnet)
-        || (!layout.entry_of(lease.subnet).is_some_and(reach) && draft.has_free_block(membership, family));
+        || (!layout.entry_of(lease.subnet).is_some_and(reach) && may_move);
     if !moves {
         return None;
     }
@@ -124,6 +128,9 @@ fn move_on<'a>(
         // Another machine's under this name, which is gone. When that is written, the node gets its block.
         draft.release(lease);
         return Some(Share::Pending);
+    }
+    if has_lost_family {
+        return Some(Share::Nothing);
     }
     Some(match obtain(draft, node, membership, family) {
         Ok(()) => Share::Pending,
@@ -144,6 +151,8 @@ pub(super) fn settle_duplicates<'a>(
         .leases_of(&node.meta.name)
         .into_iter()
         .filter(|lease| lease.subnet.family() == family && !draft.is_settled(lease) && may_be_it(lease))
+        // Only a finalizer holds it: it never comes back.
+        .filter(|lease| !(lease.deleting && lease.released_at().is_some()))
         .filter_map(|lease| Some((lease, lease.spec.as_ref().ok()?.primary)))
         .collect();
     candidates.sort_by_key(|(lease, primary)| rank(lease, *primary));
@@ -151,9 +160,7 @@ pub(super) fn settle_duplicates<'a>(
     let released = winner.released_at().is_some();
     for (lease, primary) in candidates.into_iter().skip(1).filter(|(lease, _)| lease.released_at().is_none())
     {
-        let has_pods =
-            || restore::report(draft.world, node).iter().any(|of| of.subnet == lease.subnet && of.used > 0);
-        if primary && !lease.in_use && !released && !has_pods() {
+        if primary && !lease.in_use && !released && !held::has_pods(draft.world, lease) {
             draft.delete(lease, DeleteReason::Duplicate);
         } else {
             draft.keep(node, membership, lease, false);
@@ -164,7 +171,7 @@ pub(super) fn settle_duplicates<'a>(
 
 /// The lower, the more the lease is the node's: primary, in force before released, in use, older, lower. A further lease
 /// that is in force is no reason not to give the first one back: of two writes that do so, it may be the one that came
-/// first. What is released and being deleted never comes back.
+/// first. What is released and being deleted is the last of all.
 pub(super) fn rank(lease: &Lease, primary: bool) -> impl Ord + use<> {
     let released = lease.released_at().is_some();
     (lease.deleting && released, !primary, released, !lease.in_use, lease.created, lease.subnet)
@@ -219,16 +226,20 @@ fn obtain_kept<'a>(
         draft.create(node, membership, (kept, Choice::Reserved), true);
         return Ok(());
     }
-    match draft.world.leases.get(&kept.object_name()) {
-        Some(lease) if !draft.is_told(kept) && held::may_be_given_up(draft.world, lease) => {
-            match draft.held_up(lease) {
-                Some(problem) => Err(problem),
-                None => {
-                    draft.take_early(lease, node);
-                    Ok(())
-                }
-            }
+    let taken = |draft: &Draft<'_>| Err(reservations::taken(draft, &node.meta.name, kept));
+    let Some(lease) = draft.world.leases.get(&kept.object_name()).filter(|_| !draft.is_told(kept)) else {
+        return taken(draft);
+    };
+    match (held::given_up_at(draft.world, lease), draft.held_up(lease)) {
+        (None, _) => taken(draft),
+        (Some(_), Some(problem)) => Err(problem),
+        (Some(at), None) if at > draft.now => {
+            draft.wake_at(at);
+            taken(draft)
         }
-        _ => Err(reservations::taken(draft, &node.meta.name, kept)),
+        (Some(_), None) => {
+            draft.take_early(lease, node);
+            Ok(())
+        }
     }
 }

@@ -50,6 +50,8 @@ pub struct Draft<'a> {
     by_node: BTreeMap<&'a str, Vec<&'a Lease>>,
     /// What others may get before its time, the longest held first.
     held: Vec<&'a Lease>,
+    /// What a finalizer alone keeps from others, the longest held first.
+    held_up: Vec<&'a Lease>,
     doubtful: BTreeSet<&'a str>,
     /// Leases that were decided on, by name.
     settled: BTreeSet<&'a str>,
@@ -80,14 +82,14 @@ impl<'a> Draft<'a> {
             by_node.entry(node).or_default().push(lease);
         }
         let held = held::find(world, layout, &by_node);
+        let held_up = held::find_held_up(layout, &by_node);
         let names = world.leases.iter().filter_map(|lease| lease.traces.name_locks);
         let leased: Taken = world.leases.iter().map(|lease| lease.subnet).chain(names).collect();
         let mut unfit = leased.clone();
         reserved(world).for_each(|cidr| unfit.insert(cidr));
         let mut blocked = unfit.clone();
-        layout.kept_back().for_each(|cidr| blocked.insert(cidr));
-        let in_nodes = || world.nodes.iter().flat_map(|node| &node.pod_cidrs);
-        let pod_cidrs: Vec<Cidr> = in_nodes().filter_map(|text| text.parse().ok()).collect();
+        layout.kept_back().chain(world.vanished.blocks()).for_each(|cidr| blocked.insert(cidr));
+        let pod_cidrs: Vec<Cidr> = world.nodes.iter().flat_map(Node::readable_pod_cidrs).collect();
         if mode != PodCidrModeInForce::Ignore {
             // Whose lease is gone gets it anew, and not after somebody else.
             pod_cidrs.iter().for_each(|cidr| blocked.insert(*cidr));
@@ -101,7 +103,10 @@ impl<'a> Draft<'a> {
             mode,
             now,
             verdicts: BTreeMap::new(),
-            wake_at: earlier(transitions.wake_at, growth.wake_at),
+            wake_at: earlier(
+                earlier(transitions.wake_at, growth.wake_at),
+                world.vanished.until(layout.spec.reclaim_after.into()),
+            ),
             transitions,
             node_addresses: NodeAddresses::of(world),
             node_keys: NodeKeys::of(world),
@@ -110,6 +115,7 @@ impl<'a> Draft<'a> {
             holders: Holders::of(world),
             by_node,
             held,
+            held_up,
             doubtful: world.leases.doubtful().collect(),
             settled: BTreeSet::new(),
             leased,
@@ -222,10 +228,11 @@ impl<'a> Draft<'a> {
         free
     }
 
-    /// Whether the block that is kept for one node is free, or held and without pods.
+    /// Whether the block that is kept for one node is free, or held and given up.
     pub fn may_get_kept(&self, block: Cidr) -> bool {
         let holder = self.world.leases.get(&block.object_name());
-        let is_given_up = |lease: &Lease| held::may_be_given_up(self.world, lease) && self.may_touch(lease);
+        let given_up = |lease: &Lease| held::given_up_at(self.world, lease).is_some_and(|at| at <= self.now);
+        let is_given_up = |lease: &Lease| given_up(lease) && self.may_touch(lease);
         !self.is_told(block) && (!self.unfit.overlaps(block) || holder.is_some_and(is_given_up))
     }
 
@@ -262,17 +269,15 @@ impl<'a> Draft<'a> {
         self.held.iter().copied().find(|lease| of_node(lease) && self.may_touch(lease))
     }
 
+    /// How many blocks are held for nodes that are gone and could be such a node's.
+    pub fn held_in_reach(&self, membership: Membership<'_>, family: Family) -> usize {
+        let leases = self.held.iter();
+        leases.filter(|lease| self.is_in_reach(lease.subnet, membership, family)).count()
+    }
+
     /// A lease whose block such a node could get, if a finalizer didn't hold it.
     pub fn longest_held_up(&self, membership: Membership<'_>, family: Family) -> Option<&'a Lease> {
-        let mut leases: Vec<&'a Lease> = self.by_node.values().flatten().copied().collect();
-        leases.retain(|lease| {
-            lease.released_at().is_some()
-                && lease.deleting
-                && lease.traces.name_locks.is_none()
-                && self.layout.reservation(lease.subnet).is_none()
-                && self.is_in_reach(lease.subnet, membership, family)
-        });
-        leases.into_iter().min_by_key(|lease| lease.released_at())
+        self.held_up.iter().copied().find(|lease| self.is_in_reach(lease.subnet, membership, family))
     }
 
     /// Whether new blocks of such a node come from where this one lies.

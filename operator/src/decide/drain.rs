@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tartan_crds::conditions::reason;
 
-use super::{Problem, draft::Draft, held, listed, plural, withheld};
+use super::{Problem, draft::Draft, held, layout::Entry, listed, plural, withheld};
 use crate::world::Lease;
 
 /// Nodes that a status names.
@@ -14,19 +14,13 @@ const NAMED: usize = 16;
 /// held.
 pub fn users<'a>(draft: &Draft<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
     let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (entry, lease) in in_drained(draft) {
+    let leased = in_drained(draft).map(|(entry, lease)| (entry, lease.node().unwrap_or_default()));
+    let withheld = drained(draft)
+        .flat_map(|entry| withheld::in_entry(draft, entry.cidr).into_iter().map(|node| (entry.name, node)));
+    for (entry, node) in leased.chain(withheld) {
         let users = users.entry(entry).or_default();
-        let node = lease.node().unwrap_or_default();
         if users.len() < NAMED && !users.contains(&node) {
             users.push(node);
-        }
-    }
-    for entry in draft.layout.entries.iter().filter(|entry| entry.drain) {
-        for node in withheld::in_entry(draft, entry.cidr) {
-            let users = users.entry(entry.name).or_default();
-            if users.len() < NAMED && !users.contains(&node) {
-                users.push(node);
-            }
         }
     }
     users
@@ -34,14 +28,10 @@ pub fn users<'a>(draft: &Draft<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
 
 /// How far draining has come; `None` where nothing is drained.
 pub fn progress(draft: &Draft<'_>) -> Option<Problem> {
-    let draining: Vec<&str> =
-        draft.layout.entries.iter().filter(|entry| entry.drain).map(|entry| entry.name).collect();
-    if draining.is_empty() {
-        return None;
-    }
     let leases: Vec<(&str, &Lease)> = in_drained(draft).collect();
+    let mut is_empty = leases.is_empty();
     let mut sentences = vec![];
-    for entry in &draining {
+    for Entry { name: entry, cidr, .. } in drained(draft) {
         let of_entry = leases.iter().filter(|(name, _)| name == entry).map(|(_, lease)| *lease);
         let (held, used): (Vec<&Lease>, Vec<&Lease>) =
             of_entry.partition(|lease| lease.released_at().is_some());
@@ -61,8 +51,9 @@ pub fn progress(draft: &Draft<'_>) -> Option<Problem> {
                 holders(&further)
             ));
         }
-        let withheld = withheld_in(draft, entry);
+        let withheld = withheld::in_entry(draft, *cidr);
         if !withheld.is_empty() {
+            is_empty = false;
             sentences.push(format!(
                 "entry {entry}: {} with pods and no lease ({}): see the condition Consistent",
                 plural(withheld.len(), "block"),
@@ -87,15 +78,12 @@ pub fn progress(draft: &Draft<'_>) -> Option<Problem> {
             });
         }
     }
-    let is_empty = leases.is_empty() && draining.iter().all(|entry| withheld_in(draft, entry).is_empty());
     let reason = if is_empty { reason::ENTRY_EMPTY } else { reason::ENTRY_IN_USE };
-    Some(Problem::new(reason, sentences.join("; ")))
+    (!sentences.is_empty()).then(|| Problem::new(reason, sentences.join("; ")))
 }
 
-/// Nodes whose pods are in blocks of an entry that no lease names.
-fn withheld_in<'a>(draft: &Draft<'a>, name: &str) -> Vec<&'a str> {
-    let entry = draft.layout.entries.iter().find(|entry| entry.name == name);
-    entry.map_or_else(Vec::new, |entry| withheld::in_entry(draft, entry.cidr))
+fn drained<'a, 'd>(draft: &'d Draft<'a>) -> impl Iterator<Item = &'d Entry<'a>> + use<'a, 'd> {
+    draft.layout.entries.iter().filter(|entry| entry.drain)
 }
 
 fn holders(leases: &[&Lease]) -> String {

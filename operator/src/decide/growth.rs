@@ -24,7 +24,7 @@ use super::{
     DeleteReason, Problem,
     draft::{Draft, Verdict},
     layout::{Layout, Membership},
-    restore,
+    plural, restore,
 };
 use crate::world::{Choice, Lease, Node, World};
 
@@ -296,10 +296,18 @@ fn grant<'a>(
              it knows nothing of to ClusterNetwork.spec.cidrs"
                 .to_owned(),
         ),
-        None => Err(format!(
-            "no free {family} block is left for pool {}: append an entry to ClusterNetwork.spec.cidrs",
-            membership.pool
-        )),
+        None => {
+            let held = draft.held_in_reach(membership, family);
+            let but = if held == 0 {
+                String::new()
+            } else {
+                format!(", but {} held for nodes that come back or are new", plural(held, "block"))
+            };
+            Err(format!(
+                "no free {family} block is left for pool {}{but}: append an entry to ClusterNetwork.spec.cidrs",
+                membership.pool
+            ))
+        }
     }
 }
 

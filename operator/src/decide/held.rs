@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{layout::Layout, restore};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::layout::Layout;
 use crate::world::{Lease, World};
 
 /// Those of Nodes that are gone, the longest held first: they go when nothing else is left. Where a Node of the name is
@@ -15,26 +17,43 @@ pub fn find<'a>(
 ) -> Vec<&'a Lease> {
     let of_the_gone = by_node.iter().filter(|(node, _)| !world.nodes.contains(node));
     let leases = of_the_gone.flat_map(|(_, leases)| leases.iter().copied());
-    let held = |lease: &&Lease| {
-        // One that a finalizer holds, or the name of another, or that is kept back, is nobody's to have.
-        lease.released_at().is_some()
-            && !lease.deleting
-            && lease.traces.name_locks.is_none()
-            && layout.reservation(lease.subnet).is_none()
-    };
-    let mut held: Vec<&Lease> = leases.filter(held).collect();
+    let mut held: Vec<&Lease> = leases.filter(|lease| is_nobodys(layout, lease) && !lease.deleting).collect();
     held.sort_by_key(|lease| (lease.released_at(), lease.subnet));
     held
 }
 
-/// Whether a lease is given up for the node that its block is reserved for: it is released, and no agent of its own node
-/// tells of pods there.
-pub fn may_be_given_up(world: &World, lease: &Lease) -> bool {
-    lease.released_at().is_some() && !has_pods(world, lease)
+/// Released leases whose blocks are free when a finalizer no longer holds them, the longest held first.
+pub fn find_held_up<'a>(layout: &Layout<'_>, by_node: &BTreeMap<&'a str, Vec<&'a Lease>>) -> Vec<&'a Lease> {
+    let leases = by_node.values().flatten().copied();
+    let mut held: Vec<&Lease> = leases.filter(|lease| is_nobodys(layout, lease) && lease.deleting).collect();
+    held.sort_by_key(|lease| lease.released_at());
+    held
+}
+
+/// Whether a lease is released, and its block neither the name of another nor kept back.
+fn is_nobodys(layout: &Layout<'_>, lease: &Lease) -> bool {
+    lease.released_at().is_some()
+        && lease.traces.name_locks.is_none()
+        && layout.reservation(lease.subnet).is_none()
+}
+
+/// For so long a node that is there again has had its block no more before another gets it: twice as long as what its
+/// agent says of pods may be old.
+const QUIET: SignedDuration = SignedDuration::from_secs(60);
+
+/// From when on a lease is given up for the node that its block is reserved for: it is released, and the Node that it
+/// names is gone, or there again with an agent that has looked, and tells of no pods there. `None`: not by itself.
+pub fn given_up_at(world: &World, lease: &Lease) -> Option<Timestamp> {
+    let (released, name) = (lease.released_at()?, lease.node()?);
+    let Some(node) = world.nodes.get(name) else { return Some(released) };
+    let report = world.node_networks.get(name).and_then(|object| object.report_of(node));
+    let has_none = report.is_some_and(|report| report.knows_leases) && !has_pods(world, lease);
+    has_none.then(|| released.checked_add(QUIET).unwrap_or(Timestamp::MAX))
 }
 
 /// Whether the agent of the node that a lease names says that pods have addresses of its block.
 pub fn has_pods(world: &World, lease: &Lease) -> bool {
-    let report = lease.node().and_then(|name| world.nodes.get(name)).map(|node| restore::report(world, node));
-    report.is_some_and(|report| report.iter().any(|of| of.used > 0 && of.subnet.overlaps(lease.subnet)))
+    let name = lease.node().unwrap_or_default();
+    let object = world.nodes.get(name).zip(world.node_networks.get(name));
+    object.is_some_and(|(node, object)| object.tells_of_pods(node, lease))
 }

@@ -3,15 +3,15 @@
 //! The operator breaks none of it. Administrators, other programs and old backups can; then this says what is
 //! broken and how it is mended. What the same round puts right is counted, and is no condition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::{Family, PodCidrModeInForce, conditions::reason};
 
 use super::{
-    LISTED, Problem,
+    Action, LISTED, Problem,
     contested::{REMEDY, REMEDY_UNREADABLE, describe},
     draft::Draft,
-    listed, mode, plural, reservations,
+    listed, listed_all, mode, plural, reservations,
     usage::Usage,
     withheld,
 };
@@ -36,7 +36,7 @@ pub fn violations(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<&'static str
         (MISNAMED, leases().filter(|lease| lease.traces.name_locks.is_some()).count()),
         (CONTESTED, draft.contested.leases().count()),
         (UNREADABLE, leases().filter(|lease| is_unreadable(lease)).count()),
-        (EDITED, leases().filter(|lease| lease.traces.edited_by.is_some()).count()),
+        (EDITED, edited(draft)),
         (UNLEASED, draft.withheld.len()),
         (TWO_PRIMARIES, draft.leases_by_node().filter(|leases| has_two_primaries(leases)).count()),
         (OUTSIDE, usage.strays.len()),
@@ -45,6 +45,20 @@ pub fn violations(draft: &Draft<'_>, usage: &Usage<'_>) -> BTreeMap<&'static str
     .into_iter()
     .map(|(invariant, count)| (invariant, count as u64))
     .collect()
+}
+
+/// Leases that somebody edited and that this round writes anew, or leaves since it can't be known whose they are. Who
+/// wrote again what was there, as by `kubectl apply` of a backup, broke nothing.
+fn edited(draft: &Draft<'_>) -> usize {
+    let rewritten: BTreeSet<&str> = draft
+        .actions()
+        .filter_map(|action| match action {
+            Action::UpdateLease { lease, .. } => Some(lease.name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let leases = draft.world.leases.iter().filter(|lease| lease.traces.edited_by.is_some());
+    leases.filter(|lease| rewritten.contains(lease.meta.name.as_str()) || !draft.is_settled(lease)).count()
 }
 
 /// What is broken and does not mend itself, the most urgent first.
@@ -155,8 +169,4 @@ fn has_two_primaries(leases: &[&Lease]) -> bool {
     Family::ALL.into_iter().any(|family| {
         leases.iter().filter(|lease| lease.subnet.family() == family).filter(is_primary).count() > 1
     })
-}
-
-fn listed_all(texts: &[String]) -> String {
-    listed(&texts.iter().map(String::as_str).collect::<Vec<_>>())
 }

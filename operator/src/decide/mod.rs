@@ -49,7 +49,7 @@ pub use explain::{
 };
 pub use forecast::Outlook;
 pub use mode::mode_in_force;
-pub use reclaim::{is_still_free_to_take, is_still_gone};
+pub use reclaim::{LastLook, is_still_free_to_take, is_still_gone};
 pub use usage::{EntryFigures, FamilyFigures, Figures, PoolFigures};
 
 use crate::world::{Choice, Meta, World};
@@ -157,6 +157,15 @@ impl UpdateReason {
 }
 
 impl DeleteReason {
+    /// Whether pods in the block, of which the agent tells, are against it.
+    pub fn asks_for_pods(self) -> bool {
+        match self {
+            Self::Expired | Self::TakenEarly | Self::BackedOut | Self::Duplicate => true,
+            // Whoever gives podCIDRs decides; and the agent's answer to the request is newer than what it tells of pods.
+            Self::Reassigned | Self::Emptied => false,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
@@ -191,6 +200,10 @@ pub(crate) fn listed(names: &[&str]) -> String {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),
     }
+}
+
+fn listed_all(texts: &[String]) -> String {
+    listed(&texts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn plural(count: usize, word: &str) -> String {
@@ -263,6 +276,9 @@ fn deliberate<'a>(
     restore::restore(&mut draft);
     for node in world.nodes.iter() {
         node::decide_node(&mut draft, node);
+    }
+    for node in world.nodes.iter() {
+        node::complete(&mut draft, node);
     }
     reclaim::decide_unclaimed(&mut draft);
     node_networks::decide_all(&mut draft);

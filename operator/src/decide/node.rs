@@ -11,12 +11,13 @@ use super::{
     allocation::{Share, Shares, allocate, hold, settle_duplicates},
     contested,
     draft::{Draft, Verdict},
-    growth,
+    growth, held,
     layout::Membership,
     remarks, restore,
 };
-use crate::world::{Choice, Lease, Node};
+use crate::world::{Choice, Lease, Node, World};
 
+/// The blocks that it must have.
 pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
     let layout = draft.layout;
     let membership = layout.membership(node);
@@ -36,9 +37,16 @@ pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
         }
         PodCidrModeInForce::Ignore => allocate(draft, node, membership),
     };
-    let verdict = growth::extend(draft, node, membership, verdict);
-    let verdict = remarks::taken_over(draft, node, verdict);
     draft.verdicts.insert(&node.meta.name, (membership.place, verdict));
+}
+
+/// What else it gets and what is said of it, when every node has what it must have.
+pub fn complete<'a>(draft: &mut Draft<'a>, node: &'a Node) {
+    let Some((place, verdict)) = draft.verdicts.remove(node.meta.name.as_str()) else { return };
+    let verdict = growth::extend(draft, node, draft.layout.membership(node), verdict);
+    let verdict = remarks::refused(draft, node, verdict);
+    let verdict = remarks::taken_over(draft, node, verdict);
+    draft.verdicts.insert(&node.meta.name, (place, verdict));
 }
 
 /// A lease may be this node's and may be another's: no other block until somebody has said whose it is.
@@ -146,6 +154,9 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
         };
     };
     match (lease.node(), draft.held_up(lease)) {
+        (Some(holder), Some(problem)) if holder == node.meta.name && lease.released_at().is_some() => {
+            Share::Refused(problem)
+        }
         (Some(holder), _) if holder == node.meta.name => {
             if draft.keep(node, membership, lease, true) {
                 Share::Held(cidr)
@@ -204,17 +215,19 @@ fn settle_mismatches<'a>(
         } else if spec.node_uid != node.meta.uid {
             // It was another machine's under this name, which is gone.
             draft.release(lease);
-        } else if !lease.in_use {
+        } else if !is_used(draft.world, lease) {
             draft.delete(lease, DeleteReason::BackedOut);
         }
     }
-    let mut problem = None;
+    let (mut problem, world) = (None, draft.world);
     for family in Family::ALL.into_iter().filter(|family| names_family(pinned, *family)) {
         let in_use = |lease: &Lease| {
             let in_force = |spec: &SubnetLeaseSpec| {
                 spec.primary && spec.released_at.is_none() && spec.node_uid == node.meta.uid
             };
-            !pinned.contains(&lease.subnet) && lease.in_use && lease.spec.as_ref().is_ok_and(in_force)
+            !pinned.contains(&lease.subnet)
+                && is_used(world, lease)
+                && lease.spec.as_ref().is_ok_and(in_force)
         };
         let Some((lease, _)) = settle_duplicates(draft, node, membership, family, in_use) else { continue };
         if holds_named_block(draft, node, pinned, lease) {
@@ -234,6 +247,11 @@ fn settle_mismatches<'a>(
         }
     }
     problem
+}
+
+/// Whether its agent has taken a lease into use, or tells of pods there.
+fn is_used(world: &World, lease: &Lease) -> bool {
+    lease.in_use || held::has_pods(world, lease)
 }
 
 /// Whether the node also holds a block of this family that its podCIDRs name.

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tartan_crds::Cidr;
 
 use super::{DeleteGrounds, DeleteReason, draft::Draft, held};
-use crate::world::{Lease, Node};
+use crate::world::{Lease, Node, NodeNet};
 
 pub fn decide_unclaimed(draft: &mut Draft<'_>) {
     let hold: std::time::Duration = draft.layout.spec.reclaim_after.into();
@@ -50,16 +50,24 @@ pub fn is_still_gone(lease: &Lease, successor: Option<&str>, node: Option<&Node>
         && node.is_none_or(|node| node.meta.uid != spec.node_uid && !names(node, lease))
 }
 
+/// What the API server says of a lease's node just before the lease is deleted.
+#[derive(Clone, Copy, Debug)]
+pub struct LastLook<'a> {
+    pub node: Option<&'a Node>,
+    pub node_network: Option<&'a NodeNet>,
+    /// The other leases that name the node; they matter for duplicates only.
+    pub rivals: &'a [Lease],
+}
+
 /// The last question before a lease is deleted: may nobody claim the block?
-///
-/// `rivals` are the other leases that name the node; they matter for duplicates only.
-pub fn is_still_free_to_take(
-    grounds: &DeleteGrounds,
-    lease: &Lease,
-    node: Option<&Node>,
-    rivals: &[Lease],
-) -> bool {
+pub fn is_still_free_to_take(grounds: &DeleteGrounds, lease: &Lease, look: LastLook<'_>) -> bool {
     let Ok(spec) = &lease.spec else { return false };
+    let LastLook { node, rivals, .. } = look;
+    if grounds.why.asks_for_pods()
+        && node.zip(look.node_network).is_some_and(|(node, object)| object.tells_of_pods(node, lease))
+    {
+        return false;
+    }
     let named = grounds.pod_cidrs_bind && node.is_some_and(|node| names(node, lease));
     let has_others = node.is_some_and(|node| !node.pod_cidrs.is_empty()) && !named;
     match grounds.why {

@@ -84,3 +84,17 @@ pub fn taken_over(draft: &Draft<'_>, node: &Node, verdict: Verdict) -> Verdict {
         (verdict, _) => verdict,
     }
 }
+
+/// What the API server refuses: a round by itself knows only what it is about to write.
+pub fn refused(draft: &Draft<'_>, node: &Node, verdict: Verdict) -> Verdict {
+    let Some(error) = draft.world.refused.get(&node.meta.name) else { return verdict };
+    let problem = Problem::new(
+        reason::LEASE_REFUSED,
+        format!("a lease of the node can't be written, and is tried again: {error}"),
+    );
+    match verdict {
+        Verdict::Pending => Verdict::Waiting(problem),
+        Verdict::Leased { subnets, remark } => Verdict::Leased { subnets, remark: remark.or(Some(problem)) },
+        Verdict::Waiting(_) => verdict,
+    }
+}

@@ -162,10 +162,7 @@ pub fn taken(draft: &Draft<'_>, node: &str, block: Cidr) -> Problem {
             Covered::of(lease).what_becomes_of_it()
         ),
         None if draft.is_told(block) => {
-            let told = |node: &&Node| {
-                let mut cidrs = node.pod_cidrs.iter().filter_map(|text| text.parse::<Cidr>().ok());
-                cidrs.any(|cidr| cidr.overlaps(block))
-            };
+            let told = |node: &&Node| node.readable_pod_cidrs().any(|cidr| cidr.overlaps(block));
             let node = draft.world.nodes.iter().find(told).map_or("(unknown)", |node| &node.meta.name);
             format!("is in the podCIDRs of node {node}, which stay what they are until its Node is deleted")
         }

@@ -1,6 +1,7 @@
-//! Blocks that pods have addresses of although no lease says so any more, since somebody deleted the lease. Before any
-//! block is given out, such a block is leased to its node again, if it is one of its pool's and as long as the node may
-//! have so many. What can't go back to its node goes to no other ([`withheld`]).
+//! Blocks that pods have addresses of although no lease says so any more, since somebody deleted the lease or the store
+//! went back to an older state. Before any block is given out, such a block is leased to its node again, if it is one of
+//! its pool's and as long as the node may have so many. What can't go back to its node goes to no other ([`withheld`]);
+//! what a node that is away had before the store went back is kept for it (`world::Vanished`).
 //!
 //! What a node's block was is told by its Node's podCIDRs, where these bind; of all other blocks by its agent alone,
 //! which counts addresses in use. An agent in wrong hands can choose free blocks of its pool so, but gets no more of them
@@ -32,14 +33,20 @@ pub fn restore(draft: &mut Draft<'_>) {
     for (node, block, why) in left {
         withheld::withhold(draft, node, block, why);
     }
+    for node in world.nodes.iter() {
+        for block in world.vanished.of(&node.meta.name) {
+            if !draft.is_leased(block) {
+                // Where it can't go back to its node it is kept from others nevertheless, for a while.
+                let _ = restore_one(draft, node, block);
+            }
+        }
+    }
 }
 
-/// What the node's agent says of its blocks; what was said of another machine under its name is no news of this one.
+/// What the node's agent says of its blocks.
 pub(super) fn report<'a>(world: &'a World, node: &Node) -> &'a [AddressUse] {
     let object = world.node_networks.get(&node.meta.name);
-    object
-        .filter(|object| object.owner.as_deref() == Some(&node.meta.uid))
-        .map_or(&[], |object| &object.report.address_use.0)
+    object.and_then(|object| object.report_of(node)).map_or(&[], |report| &report.address_use.0)
 }
 
 /// Leases a block to its node again, or leaves it to those who know more of it; an error where nothing but the word of
@@ -83,16 +90,11 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) -> Result
     if !draft.take_kept(block) {
         return Err(Why::NoBlock);
     }
-    let is_told = bind && pod_cidrs(node).any(|cidr| cidr.family() == family);
+    let is_told = bind && node.readable_pod_cidrs().any(|cidr| cidr.family() == family);
     let is_primary = !is_told && before == 0 && !held.contains(&true);
     *draft.restored.entry((name, family)).or_default() += 1;
     draft.create(node, membership, (block, Choice::Restored), is_primary);
     Ok(())
-}
-
-/// Those that can be read.
-fn pod_cidrs(node: &Node) -> impl Iterator<Item = Cidr> {
-    node.pod_cidrs.iter().filter_map(|text| text.parse().ok())
 }
 
 /// Whether a block of the family is on its way back to the node: which of its leases is the primary one can be said when

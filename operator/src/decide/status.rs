@@ -63,7 +63,7 @@ pub fn network(
     accepted.extend(reservations::out_of_reach(draft));
     let mut conditions = vec![
         claim(kind::ACCEPTED, first_of(accepted), "the network is in force"),
-        claim(kind::ALLOCATED, waiting(usage), "every node has its leases"),
+        claim(kind::ALLOCATED, waiting(usage), allocated(usage)),
         claim(kind::HAS_ROOM, room::network_problem(first.as_ref()), room::AMPLE),
         claim(
             kind::CONSISTENT,
@@ -264,6 +264,15 @@ fn node_address_problem(draft: &Draft<'_>) -> Option<Problem> {
 fn waiting(usage: &Usage<'_>) -> Option<Problem> {
     let (reason, nodes) = usage.waiting.iter().min_by_key(|(reason, _)| urgency(reason))?;
     Some(Problem::new(reason, format!("{} without a lease: {}", plural(nodes.len(), "node"), listed(nodes))))
+}
+
+/// What is said where no node waits.
+fn allocated(usage: &Usage<'_>) -> &'static str {
+    if usage.is_pending {
+        "every node has its leases, or is about to get them"
+    } else {
+        "every node has its leases"
+    }
 }
 
 /// Which of several reasons is told first.

@@ -83,6 +83,8 @@ pub struct Usage<'a> {
     pub entries: Vec<EntryFigures>,
     pub pools: Vec<PoolFigures>,
     pub waiting: BTreeMap<&'static str, Vec<&'a str>>,
+    /// Leases of some node are about to be written.
+    pub is_pending: bool,
     /// Nodes that wait, by pool (place in the layout).
     pub waiting_in: BTreeMap<Option<usize>, Vec<&'a str>>,
     /// Leases that are a block of no entry.
@@ -163,6 +165,7 @@ pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
     for node in draft.world.nodes.iter() {
         let Some((place, verdict)) = draft.verdicts.get(node.meta.name.as_str()) else { continue };
         *nodes_in.entry(*place).or_default() += 1;
+        usage.is_pending |= matches!(verdict, Verdict::Pending);
         if let Verdict::Waiting(problem) = verdict {
             usage.waiting.entry(problem.reason).or_default().push(&node.meta.name);
             usage.waiting_in.entry(*place).or_default().push(&node.meta.name);
@@ -180,13 +183,12 @@ pub fn count<'a>(draft: &Draft<'a>) -> Usage<'a> {
 
 fn entries_without_use(draft: &Draft<'_>) -> Vec<EntryFigures> {
     let leases = || draft.world.leases.iter();
-    let names = leases().filter_map(|lease| lease.traces.name_locks);
-    let mut blocked: Taken = leases().map(|lease| lease.subnet).chain(names).collect();
-    reserved(draft.world).for_each(|cidr| blocked.insert(cidr));
-    let (mut leased, mut occupied) = (Taken::default(), Taken::default());
-    leases().for_each(|lease| leased.insert(lease.subnet));
-    leases().map(|lease| lease.subnet).chain(withheld::kept(draft)).for_each(|cidr| occupied.insert(cidr));
-    withheld::kept(draft).for_each(|cidr| blocked.insert(cidr));
+    let leased: Taken = leases().map(|lease| lease.subnet).collect();
+    let mut occupied = leased.clone();
+    withheld::kept(draft).for_each(|cidr| occupied.insert(cidr));
+    let mut blocked = occupied.clone();
+    leases().filter_map(|lease| lease.traces.name_locks).for_each(|cidr| blocked.insert(cidr));
+    reserved(draft.world).chain(draft.world.vanished.blocks()).for_each(|cidr| blocked.insert(cidr));
     let mut kept = blocked.clone();
     draft.layout.kept_back().for_each(|cidr| kept.insert(cidr));
     draft

@@ -4,7 +4,7 @@
 
 use tartan_crds::{Cidr, conditions::reason};
 
-use super::{LISTED, Problem, blocks::Taken, draft::Draft};
+use super::{Problem, blocks::Taken, draft::Draft, listed_all};
 use crate::world::Node;
 
 /// As many blocks as a node can be allowed (`growth.maxBlocksPerNode`).
@@ -80,32 +80,30 @@ fn blocks_met(draft: &Draft<'_>, block: Cidr) -> u64 {
 
 /// For the network's condition.
 pub fn problem(draft: &Draft<'_>) -> Option<Problem> {
-    let blocks = draft.withheld.iter();
-    told(
-        blocks
-            .map(|of| format!("{} by the word of {}'s agent ({})", of.block, of.node, of.reason()))
-            .collect(),
-    )
+    let named =
+        |of: &Withheld<'_>| format!("{} by the word of {}'s agent ({})", of.block, of.node, of.reason());
+    told(draft.withheld.iter(), named)
 }
 
 /// For the node's.
 pub fn problem_of(draft: &Draft<'_>, node: &Node) -> Option<Problem> {
     let blocks = draft.withheld.iter().filter(|of| of.node == node.meta.name);
-    told(blocks.map(|of| format!("{} ({})", of.block, of.reason())).collect())
+    told(blocks, |of| format!("{} ({})", of.block, of.reason()))
 }
 
-fn told(blocks: Vec<String>) -> Option<Problem> {
-    let names: Vec<&str> = blocks.iter().map(String::as_str).collect();
-    let first = names.get(..LISTED.min(names.len())).unwrap_or_default();
-    let more = names.len() - first.len();
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+fn told<'d, 'a: 'd>(
+    blocks: impl Iterator<Item = &'d Withheld<'a>> + Clone,
+    named: impl Fn(&Withheld<'a>) -> String,
+) -> Option<Problem> {
+    let names: Vec<String> = blocks.clone().map(named).collect();
+    let kept = if blocks.clone().all(|of| of.kept) { "the blocks" } else { "the blocks that are kept" };
     (!names.is_empty()).then(|| {
         Problem::new(
             reason::BLOCK_WITHOUT_LEASE,
             format!(
-                "pods have addresses of blocks that no lease names: {}{more}; other nodes don't reach these pods, and \
-                 nobody gets the blocks before the pods are gone",
-                first.join(", ")
+                "pods have addresses of blocks that no lease names: {}; other nodes don't reach these pods, and \
+                 nobody gets {kept} before the pods are gone",
+                listed_all(&names)
             ),
         )
     })

@@ -17,7 +17,7 @@ use tartan_crds::{
 use super::{Executor, NetworkVersion, News, Outcome, Overtaken, unless_overtaken};
 use crate::{
     client::may_have_happened,
-    decide::{DeleteGrounds, DeleteReason, UpdateReason, is_still_free_to_take, is_still_gone},
+    decide::{DeleteGrounds, DeleteReason, LastLook, UpdateReason, is_still_free_to_take, is_still_gone},
     events::{self, About},
     world::{Choice, Lease, Meta, Node},
 };
@@ -161,9 +161,15 @@ impl Executor {
         let live_node = self.reread_node(node, news).await?;
         let why = grounds.why;
         let rivals = if why == DeleteReason::Duplicate { self.leases_of(node).await? } else { vec![] };
+        let node_network = match &live_node {
+            Some(_) if why.asks_for_pods() => self.reread_node_network(node, news).await?,
+            _ => None,
+        };
+        let look =
+            LastLook { node: live_node.as_ref(), node_network: node_network.as_ref(), rivals: &rivals };
         if lease.meta.uid != decided.uid
             || lease.node() != Some(node)
-            || !is_still_free_to_take(grounds, &lease, live_node.as_ref(), &rivals)
+            || !is_still_free_to_take(grounds, &lease, look)
         {
             return Ok(Outcome::Overtaken);
         }

@@ -88,6 +88,20 @@ impl Executor {
         Ok(node)
     }
 
+    /// The node's NodeNetwork as the API server has it now.
+    pub(super) async fn reread_node_network(
+        &self,
+        name: &str,
+        news: &mut Vec<News>,
+    ) -> kube::Result<Option<NodeNet>> {
+        let object = self.node_networks.get_opt(name).await?.map(NodeNet::parse);
+        news.push(match &object {
+            Some(object) => News::NodeNetwork(Box::new(object.clone())),
+            None => News::NoNodeNetwork(name.to_owned()),
+        });
+        Ok(object)
+    }
+
     pub(super) async fn apply_node_network(
         &self,
         node: &Meta,

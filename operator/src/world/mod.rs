@@ -7,15 +7,21 @@ mod choice;
 mod node_net;
 mod objects;
 mod table;
+mod vanished;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
+use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{Cidr, Family, wellknown};
 
 pub use choice::Choice;
 pub use node_net::{NodeNet, Report, UsedAddresses};
 pub use objects::{ChartValues, Lease, Network, Node, Pool, PoolValues, ServiceRange, Traces, Unreadable};
 pub use table::{Change, Meta, Record, Table};
+pub use vanished::Vanished;
 
 use crate::chart_values::ChartOutcome;
 
@@ -30,7 +36,12 @@ pub enum Delta {
     NodeNetworks(Change<NodeNet>),
     ServiceRanges(Change<ServiceRange>),
     Charts(Change<ChartValues>),
+    /// The store was put back to an older state, and lists of it are about to come.
+    WentBack,
 }
+
+/// How long a list may take that comes after [`Delta::WentBack`].
+const LISTING: Duration = Duration::from_secs(60);
 
 /// All objects.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +58,11 @@ pub struct World {
     /// The block that a node last had or was about to get, and why it is to get that. A wish, for retries of a create
     /// whose answer was lost and for leases that somebody deleted; nothing rests on it.
     pub wishes: BTreeMap<(String, Family), (Cidr, Choice)>,
+    pub vanished: Vanished,
+    /// The leases when it was noticed that the store went back.
+    before_it_went_back: Option<(Instant, Table<Lease>)>,
+    /// Nodes of which leases could not be written several times in a row, and what the API server said last.
+    pub refused: BTreeMap<String, String>,
 }
 
 impl World {
@@ -59,6 +75,7 @@ impl World {
                 if changed && may_lose {
                     let nodes = &self.nodes;
                     self.wishes.retain(|(node, _), _| nodes.contains(node));
+                    self.refused.retain(|node, _| nodes.contains(node));
                 }
                 changed
             }
@@ -68,7 +85,22 @@ impl World {
                     Change::Listed { objects, .. } => objects.iter().for_each(|lease| self.wish_again(lease)),
                     Change::Gone(_) => {}
                 }
-                self.leases.apply(change)
+                let is_list = matches!(change, Change::Listed { .. });
+                let changed = self.leases.apply(change);
+                if is_list
+                    && let Some((at, before)) = self.before_it_went_back.take()
+                    && at.elapsed() < LISTING
+                {
+                    self.vanished.compare(&before, &self.leases);
+                }
+                changed
+            }
+            Delta::WentBack => {
+                // The watches notice one after the other.
+                if self.before_it_went_back.as_ref().is_none_or(|(at, _)| at.elapsed() >= LISTING) {
+                    self.before_it_went_back = Some((Instant::now(), self.leases.clone()));
+                }
+                false
             }
             Delta::Networks(change) => self.networks.apply(change),
             Delta::Pools(change) => self.pools.apply(change),
@@ -109,7 +141,16 @@ impl World {
         .collect()
     }
 
+    /// Takes in what time it is.
+    pub fn tell_time(&mut self, now: Timestamp) {
+        let spec = self.network().and_then(|network| network.spec.as_ref().ok());
+        if let Some(hold) = spec.map(|spec| spec.reclaim_after) {
+            self.vanished.age(now, hold.into());
+        }
+    }
+
     fn wish_again(&mut self, lease: &Lease) {
+        self.vanished.is_there(lease);
         let Ok(spec) = &lease.spec else { return };
         if !spec.primary || spec.released_at.is_some() {
             return;

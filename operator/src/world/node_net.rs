@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DynamicObject;
 use serde::Deserialize;
-use tartan_crds::{AddressUse, BackendType, NodeNetworkSpec, PathCount, conditions::kind};
+use tartan_crds::{
+    AddressUse, BackendType, NodeNetworkSpec, PathCount,
+    conditions::{kind, reason},
+};
 
 use super::{
-    objects::{Unreadable, meta, part},
+    objects::{Lease, Node, Unreadable, meta, part},
     table::Meta,
 };
 
@@ -43,6 +46,9 @@ pub struct Report {
     pub clear_peers: i64,
     /// Of how many it takes encrypted packets only.
     pub sealed_peers: i64,
+    /// It has read the leases, so that what it says of addresses is of all blocks that name its node.
+    #[serde(skip)]
+    pub knows_leases: bool,
     /// How many addresses pods have of each of its blocks.
     pub address_use: UsedAddresses,
 }
@@ -65,6 +71,17 @@ impl PartialEq for UsedAddresses {
 }
 
 impl NodeNet {
+    /// What the agent says of this machine; what was said of another under its name is no news of this one.
+    pub fn report_of(&self, node: &Node) -> Option<&Report> {
+        (self.owner.as_deref() == Some(&node.meta.uid)).then_some(&self.report)
+    }
+
+    /// Whether the agent says that pods of this machine have addresses of a lease's block.
+    pub fn tells_of_pods(&self, node: &Node, lease: &Lease) -> bool {
+        let mut blocks = self.report_of(node).into_iter().flat_map(|report| &report.address_use.0);
+        blocks.any(|of| of.used > 0 && of.subnet.overlaps(lease.subnet))
+    }
+
     pub fn parse(mut object: DynamicObject) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -83,6 +100,8 @@ impl NodeNet {
         let clear = status.paths.iter().filter(|paths| !paths.backend.encrypts());
         status.report.clear_peers =
             status.clear_peers.unwrap_or_else(|| clear.map(|paths| paths.peers).sum());
+        let ready = status.conditions.iter().find(|condition| condition.type_ == kind::READY);
+        status.report.knows_leases = ready.is_some_and(|ready| ready.reason != reason::INPUTS_INCOMPLETE);
         let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
         Self {
             meta: meta(&object.metadata),

@@ -50,6 +50,10 @@ pub struct Node {
 }
 
 impl Node {
+    pub fn readable_pod_cidrs(&self) -> impl Iterator<Item = Cidr> {
+        self.pod_cidrs.iter().filter_map(|text| text.parse().ok())
+    }
+
     pub fn parse(node: KubeNode) -> Self {
         let KubeNode { metadata, spec, status } = node;
         let spec = spec.unwrap_or_default();

@@ -22,7 +22,7 @@ use tokio::{runtime::Runtime, sync::Notify};
 
 use super::{
     objects,
-    state::{Act, Block, Lease, Node, Reply, Request, Stage},
+    state::{Act, Block, Lease, Node, Reply, Report, Request, Stage},
 };
 
 /// How far a write has come.
@@ -40,6 +40,7 @@ pub enum Learned {
     Doubt(Block),
     Node(u8, Node),
     NoNode(u8),
+    Report(u8, Option<Report>),
     Network(Stage),
 }
 
@@ -141,6 +142,7 @@ impl Wire {
         let (code, body) = match reply {
             Reply::Lost => return Err(std::io::Error::other("nobody answered")),
             Reply::Node(name, Some(node)) => (200, objects::node_json(name, node)),
+            Reply::Report(name, Some(report)) => (200, objects::node_network_json(name, report)),
             Reply::Lease(block, Some(lease)) => (200, objects::lease_json(block, lease)),
             Reply::Leases(all) => {
                 let items: Vec<Value> =
@@ -157,7 +159,9 @@ impl Wire {
             }
             Reply::Exists => refusal(409, "AlreadyExists"),
             Reply::Conflict => refusal(409, "Conflict"),
-            Reply::NotFound | Reply::Node(_, None) | Reply::Lease(_, None) => refusal(404, "NotFound"),
+            Reply::NotFound | Reply::Node(_, None) | Reply::Report(_, None) | Reply::Lease(_, None) => {
+                refusal(404, "NotFound")
+            }
             Reply::Refused => refusal(422, "Invalid"),
         };
         Ok(Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap())
@@ -185,6 +189,7 @@ fn read(parts: &http::request::Parts, body: &Value) -> Request {
     match (parts.method.as_str(), path.as_slice()) {
         ("GET", [.., "clusternetworks", "default"]) => Request::GetNetwork,
         ("GET", [.., "nodes", name]) => Request::GetNode(objects::number(name)),
+        ("GET", [.., "nodenetworks", name]) => Request::GetReport(objects::number(name)),
         ("GET", [.., "subnetleases", name]) => Request::GetLease(objects::block_of(name)),
         ("GET", [.., "subnetleases"]) => {
             let query = parts.uri.query().unwrap_or_default();
@@ -234,6 +239,9 @@ fn known(news: &News) -> Learned {
         }
         News::Network(network) => Learned::Network(objects::stage(&NetworkVersion::of(network))),
         News::NoNode(name) => Learned::NoNode(objects::number(name)),
-        other => panic!("unexpected news: {other:?}"),
+        News::NodeNetwork(said) => {
+            Learned::Report(objects::number(&said.meta.name), Some(objects::small_report(said)))
+        }
+        News::NoNodeNetwork(name) => Learned::Report(objects::number(name), None),
     }
 }

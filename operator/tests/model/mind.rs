@@ -97,9 +97,13 @@ impl Mind {
     }
 
     fn learn_anew(&self, view: &View, news: Vec<Learned>) -> View {
-        let mut world = self.world(view);
+        let (mut world, mut reports) = (self.world(view), view.reports);
         for known in news {
             let news = match known {
+                Learned::Report(name, report) => {
+                    reports[usize::from(name)] = report;
+                    continue;
+                }
                 Learned::Lease(block, lease) => News::Lease(Box::new(objects::lease(block, lease))),
                 Learned::NoLease(block) => News::NoLease(objects::subnet(block).object_name()),
                 Learned::Doubt(block) => News::LeaseInDoubt(objects::subnet(block).object_name()),
@@ -109,7 +113,7 @@ impl Mind {
             };
             learn(&mut world, news, Instant::now());
         }
-        View { listed_for: view.listed_for, reports: view.reports, ..self.view(&world) }
+        View { listed_for: view.listed_for, reports, ..self.view(&world) }
     }
 
     /// The watches of Nodes and leases deliver what is different in `nodes` and `leases`.

@@ -171,8 +171,19 @@ pub fn small_node(node: &world::Node) -> (u8, Node) {
     (number(&node.meta.name), Node { uid: uid_number(&node.meta.uid), marked, pod_cidr })
 }
 
-/// What the agent of a node has said of its blocks.
 pub fn node_network(name: u8, report: Report) -> NodeNet {
+    NodeNet::parse(serde_json::from_value(node_network_json(name, report)).unwrap())
+}
+
+/// What the model keeps of it, which its version tells.
+pub fn small_report(said: &NodeNet) -> Report {
+    let number: u32 = said.meta.version.parse().unwrap();
+    let [owner, blocks, used, since] = number.to_be_bytes();
+    Report { owner, blocks, used, empty_since: Time::from_be_bytes([since]) }
+}
+
+/// What the agent of a node has said of its blocks.
+pub fn node_network_json(name: u8, report: Report) -> Value {
     let of = |block: Block| {
         let used = report.used & bit(block) != 0;
         let empty = (!used).then(|| timestamp(report.empty_since).to_string());
@@ -181,12 +192,13 @@ pub fn node_network(name: u8, report: Report) -> NodeNet {
     let blocks = (0..BLOCKS).map(|block| u8::try_from(block).unwrap());
     let address_use: Vec<Value> = blocks.filter(|block| report.blocks & bit(*block) != 0).map(of).collect();
     let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": node_name(name), "uid": node_uid(name, report.owner) });
-    let object = json!({
+    let [since] = report.empty_since.to_be_bytes();
+    let version = u32::from_be_bytes([report.owner, report.blocks, report.used, since]).to_string();
+    json!({
         "apiVersion": "tartan.network/v1alpha1", "kind": "NodeNetwork",
-        "metadata": { "name": node_name(name), "uid": "r1", "resourceVersion": "1", "ownerReferences": [owner] },
+        "metadata": { "name": node_name(name), "uid": "r1", "resourceVersion": version, "ownerReferences": [owner] },
         "status": { "addressUse": address_use },
-    });
-    NodeNet::parse(serde_json::from_value(object).unwrap())
+    })
 }
 
 pub fn lease_json(block: Block, lease: Lease) -> Value {

@@ -15,6 +15,7 @@ pub enum Admission {
 pub fn look(state: &State, request: Request) -> Reply {
     match request {
         Request::GetNode(node) => Reply::Node(node, state.nodes[usize::from(node)]),
+        Request::GetReport(node) => Reply::Report(node, state.reports[usize::from(node)]),
         Request::GetLease(block) => Reply::Lease(block, state.leases[usize::from(block)]),
         Request::GetNetwork => Reply::Network(state.stage),
         Request::ListLeases(node) => {

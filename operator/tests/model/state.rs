@@ -120,6 +120,7 @@ pub enum Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Request {
     GetNode(u8),
+    GetReport(u8),
     GetLease(Block),
     GetNetwork,
     ListLeases(Option<u8>),
@@ -137,13 +138,21 @@ pub enum Set {
 
 impl Request {
     pub fn writes(self) -> bool {
-        !matches!(self, Self::GetNode(_) | Self::GetLease(_) | Self::GetNetwork | Self::ListLeases(_))
+        !matches!(
+            self,
+            Self::GetNode(_)
+                | Self::GetReport(_)
+                | Self::GetLease(_)
+                | Self::GetNetwork
+                | Self::ListLeases(_)
+        )
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reply {
     Node(u8, Option<Node>),
+    Report(u8, Option<Report>),
     Lease(Block, Option<Lease>),
     Leases(Vec<(Block, Lease)>),
     Network(Stage),

@@ -126,6 +126,6 @@ fn kind_of(delta: &Delta) -> usize {
         Delta::Pools(_) => 2,
         Delta::Leases(_) => 3,
         Delta::NodeNetworks(_) => 4,
-        Delta::ServiceRanges(_) | Delta::Charts(_) => 5,
+        Delta::ServiceRanges(_) | Delta::Charts(_) | Delta::WentBack => 5,
     }
 }

@@ -38,8 +38,7 @@ fn spec_of_a(store: &Store) -> (String, String) {
 }
 
 fn message(store: &Store) -> String {
-    let conditions = &store.network.as_ref().unwrap().status.conditions;
-    conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message.clone()
+    store.network_message("Consistent")
 }
 
 #[test]
@@ -123,6 +122,18 @@ fn what_is_edited_in_a_lease_without_another_holder_says_again_what_was_decided(
     assert_eq!(store.leases[OF_A].labels["tartan.network/node"], "a");
 }
 
+/// As by `kubectl apply --server-side` of a backup: the same by another hand.
+#[test]
+fn who_writes_again_what_was_decided_has_broken_nothing() {
+    let mut store = two_nodes();
+    store.change_lease(OF_A, |lease| lease.traces.edited_by = Some("kubectl".into()));
+    let found = store.settle().figures.violations;
+    assert_eq!(found["lease-edited"], 0);
+    edit(&mut store, |spec| spec.mtu = Some(9000));
+    let found = tartan_operator::decide::decide(&store.world(), store.now).figures.violations;
+    assert_eq!(found["lease-edited"], 1);
+}
+
 #[test]
 fn of_two_primary_leases_the_older_stays_and_the_used_one_is_kept_beside_it() {
     let mut store = two_nodes();
@@ -197,8 +208,7 @@ fn leases_that_overlap_are_named_and_both_nodes_keep_theirs() {
     let violations = store.settle().figures.violations;
     assert_eq!(violations["leases-overlap"], 1, "{violations:?}");
     assert_eq!(store.network_condition("Consistent"), "False LeasesOverlap");
-    let conditions = &store.network.as_ref().unwrap().status.conditions;
-    let said = &conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
+    let said = store.network_message("Consistent");
     assert!(said.contains(&first.to_string()) && said.contains(&overlapping.to_string()), "{said}");
     assert!(said.contains("delete the one whose node does not use it"), "{said}");
     for block in leased.split_whitespace().filter(|word| word.contains('/')) {

@@ -49,6 +49,36 @@ fn a_family_that_the_cluster_loses_stays_with_the_nodes_that_have_it_until_they_
     check(&mut store, "a: 10.0.0.0/24 fd00::/64\nb: 10.0.1.0/24");
     assert_eq!(store.nodes["b"].pod_cidrs, ["10.0.1.0/24"]);
     assert_eq!(store.leased_condition("b"), "True AsExpected");
+    // At once, and not only when what it had is held no more.
+    store.remove_node("a");
+    store.settle();
+    store.add_node("a");
+    check(&mut store, "a: 10.0.0.0/24 ~fd00::/64\nb: 10.0.1.0/24");
+    assert_eq!(store.nodes["a"].pod_cidrs, ["10.0.0.0/24"]);
+    assert_eq!(store.leased_condition("a"), "True AsExpected");
+    store.pass(3600);
+    check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
+    assert_eq!(store.network_condition("Draining"), "True EntryEmpty");
+}
+
+/// The Node was made anew while nobody looked.
+#[test]
+fn a_node_that_moves_to_a_pool_without_a_family_joins_again_without_it() {
+    let mut store = Store::default().with_network(network(vec![
+        entry("main", "10.0.0.0/22", 24),
+        entry("six", "fd00::/60", 64),
+        entry("racks", "10.8.0.0/22", 24),
+    ]));
+    store.set_pool(
+        "racks",
+        json!({ "nodeSelector": { "matchLabels": { "rack": "" } }, "backend": { "type": "vxlan" }, "cidrs": ["racks"] }),
+    );
+    store.add_node("a");
+    check(&mut store, "a: 10.0.0.0/24 fd00::/64");
+    store.remove_node("a");
+    store.add_node_with("a", |node| drop(node.labels.insert("rack".into(), String::new())));
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24 ~fd00::/64");
+    assert_eq!(store.nodes["a"].pod_cidrs, ["10.8.0.0/24"]);
 }
 
 #[test]

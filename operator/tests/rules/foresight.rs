@@ -154,7 +154,7 @@ fn the_pool_that_is_exhausted_first_is_the_networks_forecast() {
     assert_eq!(store.pool_condition("edge", "HasRoom"), "False Exhausted");
     assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
     let status = &store.network.as_ref().unwrap().status;
-    let message = &status.conditions.iter().find(|condition| condition.type_ == "HasRoom").unwrap().message;
+    let message = store.network_message("HasRoom");
     assert!(message.contains("no IPv4 block is left for pool edge"), "{message}");
     assert_eq!(status.forecast.as_ref().unwrap().exhausted_in.as_deref(), Some("now"));
     assert_eq!(entry_forecast(&store, "main").0, Room::Ample);
@@ -245,8 +245,7 @@ fn where_every_entry_is_drained_or_missing_no_room_is_left() {
     store.settle();
     assert_eq!(store.network_condition("HasRoom"), "False Exhausted");
     assert_eq!(store.pool_condition("edge", "HasRoom"), "False Exhausted");
-    let status = &store.network.as_ref().unwrap().status;
-    let said = &status.conditions.iter().find(|condition| condition.type_ == "HasRoom").unwrap().message;
+    let said = store.network_message("HasRoom");
     assert!(said.contains("every entry that nodes in no pool could get a block of is drained"), "{said}");
 }
 

@@ -34,8 +34,9 @@ pub fn report(store: &mut Store, node: &str, uses: &[(&str, i64, Option<i64>)]) 
         used: *used,
         empty_since: empty.map(|seconds| Time(now - k8s_openapi::jiff::SignedDuration::from_secs(seconds))),
     });
-    store.node_networks.get_mut(node).unwrap().report.address_use =
-        tartan_operator::world::UsedAddresses(figures.collect());
+    let said = &mut store.node_networks.get_mut(node).unwrap().report;
+    said.address_use = tartan_operator::world::UsedAddresses(figures.collect());
+    said.knows_leases = true;
 }
 
 pub fn asked_back(store: &Store) -> Vec<&str> {
@@ -239,10 +240,8 @@ fn a_further_block_in_a_draining_entry_is_asked_back_at_once_and_replaced_when_n
     store.set_network(spec);
     check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28 10.5.0.0/28");
     assert_eq!(asked_back(&store), ["10.0.0.16-28"]);
-    let conditions = &store.network.as_ref().unwrap().status.conditions;
-    let draining = conditions.iter().find(|condition| condition.type_ == "Draining").unwrap();
     assert_eq!(
-        draining.message,
+        store.network_message("Draining"),
         "entry old: 1 lease in use by a: drain each of these nodes, delete its Node and let it join again; \
          entry old: 1 further block of a: asked back, and gone when no pod has an address there"
     );
@@ -302,4 +301,29 @@ fn a_request_that_somebody_wrote_into_a_first_lease_is_taken_out() {
     });
     check(&mut store, "a: 10.0.0.0/28");
     assert!(asked_back(&store).is_empty());
+}
+
+/// They are there for nodes that come back, and for nodes that are new.
+#[test]
+fn blocks_that_are_held_for_others_are_no_further_blocks_and_that_is_said() {
+    let mut store = growing(vec![entry("main", "10.0.0.0/27", 28)]);
+    for node in ["a", "b"] {
+        store.add_node(node);
+    }
+    store.settle();
+    store.remove_node("b");
+    store.settle();
+    store.pass(60);
+    report(&mut store, "a", &[("10.0.0.0/28", 12, None)]);
+    check(&mut store, "a: 10.0.0.0/28\nb: ~10.0.0.16/28");
+    let told = store.node_networks["a"].leased.clone().unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "AddressesLow"));
+    assert!(
+        told.message.contains("but 1 block held for nodes that come back or are new"),
+        "{}",
+        told.message
+    );
+    // Which has it before the other, though that is the first by name and waits for one.
+    store.add_node("c");
+    check(&mut store, "a: 10.0.0.0/28\nc: 10.0.0.16/28");
 }

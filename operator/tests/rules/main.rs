@@ -70,6 +70,40 @@ fn both_families_are_leased_before_the_node_is_told() {
     assert_eq!(store.nodes["a"].pod_cidrs, ["fd00::/64", "10.0.0.0/24"], "in the order of the entries");
 }
 
+/// A webhook, a quota or rights that are gone.
+#[test]
+fn a_node_whose_lease_the_api_server_refuses_waits_and_is_told_why() {
+    let mut store = small();
+    store.add_node("a");
+    let mut world = store.world();
+    store.write_status(&decide(&world, store.now));
+    assert_eq!(store.network_message("Allocated"), "every node has its leases, or is about to get them");
+    world.refused.insert("a".into(), "403 Forbidden: no".into());
+    let decisions = decide(&world, store.now);
+    let creates = |action: &Action| matches!(action, Action::CreateLease { .. });
+    assert!(decisions.actions.iter().any(creates), "it is tried again");
+    assert_eq!(decisions.figures.waiting.get("LeaseRefused"), Some(&1));
+    store.write_status(&decisions);
+    assert_eq!(store.network_condition("Allocated"), "False LeaseRefused");
+    for action in decisions.actions.iter().filter(|action| !creates(action)) {
+        store.carry_out(action, Fault::None);
+    }
+    world = store.world();
+    world.refused.insert("a".into(), "403 Forbidden: no".into());
+    for action in &decide(&world, store.now).actions {
+        if let Action::ReportLeased { .. } = action {
+            store.carry_out(action, Fault::None);
+        }
+    }
+    assert_eq!(store.leased_condition("a"), "False LeaseRefused");
+    // Whoever asks finds that, though the objects themselves say that it is about to get one.
+    let explained = tartan_operator::decide::explain(&store.world(), "a", false, store.now).unwrap();
+    assert!(explained.waiting.is_some_and(|why| why.message.contains("403 Forbidden: no")));
+    check(&mut store, "a: 10.0.0.0/24");
+    assert_eq!(store.leased_condition("a"), "True AsExpected");
+    assert_eq!(store.network_message("Allocated"), "every node has its leases");
+}
+
 #[test]
 fn a_node_that_comes_back_gets_its_subnet() {
     let mut store = small();

@@ -81,9 +81,10 @@ fn what_a_node_has_left_behind_is_held_as_long_as_that_may_be_and_is_no_room() {
     check(&mut store, "a: 10.8.0.0/24\nc: 10.0.1.0/24\nd: 10.0.0.0/24");
 }
 
-/// Each block is reserved for the other node, and both Nodes are made anew at once.
+/// Each block is reserved for the other node, and both Nodes are made anew at once. What runs there without a drain, as
+/// the pods of a DaemonSet, has addresses of the old blocks still.
 #[test]
-fn two_nodes_come_back_with_each_others_blocks_where_these_are_reserved_so() {
+fn two_nodes_come_back_with_each_others_blocks_once_their_agents_tell_of_no_pods_there() {
     let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/23", 24)]));
     for node in ["a", "b"] {
         store.add_node(node);
@@ -98,7 +99,70 @@ fn two_nodes_come_back_with_each_others_blocks_where_these_are_reserved_so() {
         store.remove_node(node);
         store.add_node(node);
     }
+    let waiting = "a: ~10.0.0.0/24\nb: ~10.0.1.0/24";
+    check(&mut store, waiting);
+    store.pass(60);
+    check(&mut store, waiting);
+    growth::report(&mut store, "a", &[("10.0.0.0/24", 1, None)]);
+    growth::report(&mut store, "b", &[]);
+    check(&mut store, "a: ~10.0.0.0/24 10.0.1.0/24");
+    assert_eq!(store.leased_condition("b"), "False ReservedBlockTaken");
+    growth::report(&mut store, "a", &[("10.0.1.0/24", 1, None)]);
     check(&mut store, "a: 10.0.1.0/24\nb: 10.0.0.0/24");
+}
+
+/// Until now its agent may only not have told of pods yet.
+#[test]
+fn what_is_reserved_for_another_is_not_given_up_in_the_moment_in_which_its_node_comes_back() {
+    let mut store = Store::default().with_network(network(vec![entry("main", "10.0.0.0/22", 24)]));
+    store.add_node("a");
+    store.settle();
+    let mut main = entry("main", "10.0.0.0/22", 24);
+    main["reserved"] = json!([{ "cidr": "10.0.0.0/24", "nodeName": "z" }]);
+    store.set_network(network(vec![main]));
+    store.remove_node("a");
+    store.add_node("a");
+    store.add_node("z");
+    store.settle();
+    growth::report(&mut store, "a", &[]);
+    store.settle();
+    let wake = store.settle().wake_at.expect("time alone changes something");
+    assert_eq!((wake - store.now).get_seconds(), 60);
+    check(&mut store, "a: ~10.0.0.0/24 10.0.1.0/24");
+    store.pass(60);
+    check(&mut store, "a: 10.0.1.0/24\nz: 10.0.0.0/24");
+}
+
+/// Another program's finalizer holds what was the node's: it needn't wait for that.
+#[test]
+fn a_node_that_comes_back_while_its_old_lease_cannot_go_gets_another_block() {
+    for mode in ["Ignore", "Mirror"] {
+        let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
+        spec["podCIDRMode"] = json!(mode);
+        let mut store = Store::default().with_network(spec);
+        store.add_node("a");
+        store.settle();
+        store.remove_node("a");
+        store.settle();
+        store.change_lease("10.0.0.0-24", |lease| lease.deleting = true);
+        store.add_node("a");
+        check(&mut store, "a: ~10.0.0.0/24 10.0.1.0/24");
+        assert_eq!(store.leased_condition("a"), "True AsExpected", "{mode}");
+    }
+}
+
+/// The agent's word came after the round had decided.
+#[test]
+fn a_lease_is_not_deleted_of_which_the_agent_tells_by_then() {
+    let mut store = with_a_pool_of_its_own();
+    store.pass(4000);
+    let before = store.world();
+    growth::report(&mut store, "a", &[("10.8.0.0/24", 1, None), ("10.0.0.0/24", 2, None)]);
+    let decisions = decide(&before, store.now);
+    let deletes = |action: &&Action| matches!(action, Action::DeleteLease { .. });
+    assert_eq!(decisions.actions.iter().filter(deletes).count(), 1);
+    store.obey(&mut store.world(), &decisions);
+    check(&mut store, "a: ~10.0.0.0/24 10.8.0.0/24\nb: 10.0.1.0/24");
 }
 
 #[test]
@@ -203,10 +267,7 @@ fn an_entry_that_is_drained_names_who_still_uses_it_and_says_when_it_may_go() {
     store.settle();
     assert_eq!(store.network_condition("Draining"), "False AsExpected");
     store.set_network(network(vec![draining("old", "10.0.0.0/22", 24), entry("new", "10.8.0.0/22", 24)]));
-    let message = |store: &Store| {
-        let conditions = &store.network.as_ref().unwrap().status.conditions;
-        conditions.iter().find(|condition| condition.type_ == "Draining").unwrap().message.clone()
-    };
+    let message = |store: &Store| store.network_message("Draining");
     check(&mut store, "a: 10.0.0.0/24\nb: 10.0.1.0/24");
     assert_eq!(store.network_condition("Draining"), "True EntryInUse");
     assert!(message(&store).contains("2 leases in use by a, b"), "{}", message(&store));

@@ -14,8 +14,7 @@ fn kept(reserved: serde_json::Value) -> Store {
 
 #[track_caller]
 fn network_says(store: &Store, parts: &[&str]) {
-    let status = &store.network.as_ref().unwrap().status;
-    let said = &status.conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
+    let said = store.network_message("Consistent");
     for part in parts {
         assert!(said.contains(part), "{part} is not in: {said}");
     }

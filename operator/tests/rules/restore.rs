@@ -1,6 +1,6 @@
 //! Leases that are gone while pods have addresses of their blocks: deleted by hand, or younger than the backup.
 
-use tartan_operator::world::Choice;
+use tartan_operator::world::{Choice, World};
 
 use super::*;
 
@@ -128,8 +128,7 @@ fn a_block_with_pods_that_its_node_may_not_have_again_goes_to_nobody_and_is_told
     store.add_node("b");
     check(&mut store, "a: 10.0.0.0/28\nb: 10.0.0.32/28");
     assert_eq!(store.network_condition("Consistent"), "False BlockWithoutLease");
-    let conditions = &store.network.as_ref().unwrap().status.conditions;
-    let said = &conditions.iter().find(|condition| condition.type_ == "Consistent").unwrap().message;
+    let said = store.network_message("Consistent");
     for part in ["10.0.0.16/28 by the word of a's agent", "growth.maxBlocksPerNode allows it no more"] {
         assert!(said.contains(part), "{said}");
     }
@@ -314,4 +313,60 @@ fn a_block_that_a_node_is_told_goes_to_no_other() {
     report(&mut store, "a", &[("10.0.0.0/28", 9), ("10.0.0.16/28", 3), ("10.0.0.32/28", 5)]);
     store.remove_lease("10.0.0.32-28");
     check(&mut store, "a: 10.0.0.0/28 10.0.0.16/28\nb: 10.0.0.32/28");
+}
+
+/// What an operator that runs on makes of what is there now.
+fn round(store: &mut Store, world: &mut World) {
+    for delta in store.lists() {
+        world.apply(delta);
+    }
+    world.tell_time(store.now);
+    let decisions = decide(world, store.now);
+    store.write_status(&decisions);
+    store.obey(world, &decisions);
+}
+
+/// Two nodes are younger than the backup. What their agents know is not in the API before they have registered again,
+/// and others are faster.
+#[test]
+fn what_nodes_had_that_a_restored_store_knows_nothing_of_is_kept_for_them() {
+    for mode in ["Mirror", "Ignore"] {
+        let mut spec = network(vec![entry("main", "10.0.0.0/21", 24)]);
+        spec["podCIDRMode"] = json!(mode);
+        let mut store = Store::default().with_network(spec);
+        store.add_node("a");
+        store.settle();
+        let backup = store.leases.clone();
+        for node in ["b", "c", "d"] {
+            store.add_node(node);
+        }
+        store.settle();
+        let mut world = store.world();
+
+        store.leases = backup;
+        for node in ["b", "c", "d"] {
+            store.remove_node(node);
+        }
+        world.apply(Delta::WentBack);
+        round(&mut store, &mut world);
+        for node in ["d", "e", "c"] {
+            store.add_node(node);
+            for _ in 0..4 {
+                round(&mut store, &mut world);
+            }
+        }
+        store.assert_disjoint();
+        let leased = "a: 10.0.0.0/24\nc: 10.0.2.0/24\nd: 10.0.3.0/24\ne: 10.0.4.0/24";
+        assert_eq!(store.leased(), leased, "{mode}");
+        assert_eq!(store.leased_condition("d"), "True AsExpected");
+        // b never comes back. What it had is held like the block of any Node that is gone.
+        let free = |store: &Store| store.network.as_ref().unwrap().status.free;
+        assert_eq!(free(&store), 3);
+        store.pass(3601);
+        round(&mut store, &mut world);
+        assert_eq!(free(&store), 4);
+        store.add_node("f");
+        round(&mut store, &mut world);
+        assert_eq!(store.leased(), format!("{leased}\nf: 10.0.1.0/24"), "{mode}");
+    }
 }

@@ -3,6 +3,10 @@
 use super::*;
 
 impl Store {
+    fn last_look<'a>(&'a self, node: &str, rivals: &'a [Lease]) -> LastLook<'a> {
+        LastLook { node: self.nodes.get(node), node_network: self.node_networks.get(node), rivals }
+    }
+
     pub(super) fn attempt(&mut self, action: &Action) -> Vec<News> {
         match action {
             Action::CreateLease { spec, labels, chosen } => {
@@ -44,7 +48,7 @@ impl Store {
                     self.leases.values().filter(|lease| lease.node() == Some(node)).cloned().collect();
                 if let Some(live) = live
                     && live.meta.uid == lease.uid
-                    && is_still_free_to_take(grounds, &live, self.nodes.get(node), &rivals)
+                    && is_still_free_to_take(grounds, &live, self.last_look(node, &rivals))
                 {
                     self.remove_lease(&lease.name);
                 }

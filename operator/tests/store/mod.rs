@@ -15,7 +15,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tartan_crds::{Cidr, Family, SubnetLeaseSpec};
 use tartan_operator::{
-    decide::{Action, Decisions, UpdateReason, decide, is_still_free_to_take, is_still_gone},
+    decide::{Action, Decisions, LastLook, UpdateReason, decide, is_still_free_to_take, is_still_gone},
     execute::{News, learn},
     world::{Change, Choice, Delta, Lease, Meta, Network, Node, NodeNet, Pool, ServiceRange, Traces, World},
 };
@@ -318,6 +318,12 @@ impl Store {
     /// `status reason` of a condition of the network.
     pub fn network_condition(&self, kind: &str) -> String {
         condition(&self.network.as_ref().unwrap().status.conditions, kind)
+    }
+
+    /// The message of a condition of the network.
+    pub fn network_message(&self, kind: &str) -> String {
+        let conditions = &self.network.as_ref().unwrap().status.conditions;
+        conditions.iter().find(|condition| condition.type_ == kind).unwrap().message.clone()
     }
 
     pub fn pool_condition(&self, pool: &str, kind: &str) -> String {

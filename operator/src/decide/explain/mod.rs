@@ -159,7 +159,10 @@ pub fn explain(world: &World, name: &str, supposed: bool, now: Timestamp) -> Opt
     let (state, waiting, remark) = match verdict {
         Some(Verdict::Leased { remark, .. }) => (State::Leased, None, remark),
         Some(Verdict::Waiting(problem)) => (State::Waiting, Some(problem), None),
-        Some(Verdict::Pending) | None => (State::Pending, None, None),
+        Some(Verdict::Pending) | None => match told_refused(world, name) {
+            Some(problem) => (State::Waiting, Some(problem), None),
+            None => (State::Pending, None, None),
+        },
     };
     let remark = node_networks::annotation_problem(&draft, node).or(remark);
     Some(Explanation {
@@ -180,6 +183,12 @@ pub fn explain(world: &World, name: &str, supposed: bool, now: Timestamp) -> Opt
         backend: Some(backend(&draft, membership, node)),
         next: draft.actions().filter_map(|action| blocks::next(&draft, node, action)).collect(),
     })
+}
+
+/// What the running operator says of writes that the API server refuses: nothing else tells of them.
+fn told_refused(world: &World, name: &str) -> Option<Problem> {
+    let told = world.node_networks.get(name)?.leased.as_ref()?;
+    (told.reason == reason::LEASE_REFUSED).then(|| Problem::new(reason::LEASE_REFUSED, told.message.clone()))
 }
 
 fn nothing(node: &Node, supposed: bool, reason: &'static str, message: String) -> Explanation {
