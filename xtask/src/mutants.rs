@@ -20,7 +20,6 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::workspace;
-pub use list::MUTANTS;
 
 /// Longer runs no test of one mutant.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -71,11 +70,11 @@ pub enum End {
 pub fn run(options: &Options) -> Result<()> {
     check()?;
     if options.check {
-        println!("{} mutants have their places and their tests", MUTANTS.len());
+        println!("{} mutants have their places and their tests", list::all().count());
         return Ok(());
     }
     let wanted = |mutant: &&Mutant| options.filter.as_ref().is_none_or(|word| mutant.name.contains(word));
-    let mutants: Vec<&Mutant> = MUTANTS.iter().filter(wanted).collect();
+    let mutants: Vec<&Mutant> = list::all().filter(wanted).collect();
     ensure!(!mutants.is_empty(), "no mutant has such a name");
     let copy = Copy::of_the_tree()?;
     let mut rows = vec![];
@@ -101,7 +100,7 @@ const KILLED: &str = "killed";
 /// Every fault has its place, every test that is named is there, and no test of the allocator's proof is
 /// without a mutant.
 pub fn check() -> Result<()> {
-    for Mutant { name, edits, package, target, tests, .. } in MUTANTS {
+    for Mutant { name, edits, package, target, tests, .. } in list::all() {
         for Edit { file, old, new } in *edits {
             let path = workspace::root().join(file);
             let text = fs::read_to_string(&path).with_context(|| format!("mutant {name:?}: read {file}"))?;
@@ -116,7 +115,7 @@ pub fn check() -> Result<()> {
         }
     }
     for (package, target) in PROOFS {
-        let killing = MUTANTS.iter().filter(|mutant| mutant.package == package && mutant.target == target);
+        let killing = list::all().filter(|mutant| mutant.package == package && mutant.target == target);
         let covered: BTreeSet<&str> = killing.flat_map(|mutant| mutant.tests).copied().collect();
         for test in tests_of(package, target)? {
             let has_one = covered.iter().any(|covered| covered.rsplit("::").next() == Some(&test));

@@ -1,43 +1,6 @@
-//! The faults.
+//! Faults that the proof of the allocator notices: the model, random histories, and bugs that others have shipped.
 
-use super::{Edit, End, Mutant};
-
-const OPERATOR: &str = "tartan-operator";
-const AGENT: &str = "tartan-node-agent";
-const RECLAIM: &str = "operator/src/decide/reclaim.rs";
-const DRAFT: &str = "operator/src/decide/draft.rs";
-const RESTORE: &str = "operator/src/decide/restore.rs";
-const WITHHELD: &str = "operator/src/decide/withheld.rs";
-const BLOCKS: &str = "operator/src/decide/blocks.rs";
-const VACATE: &str = "node-agent/src/cni/vacate.rs";
-const HELD: &str = "operator/src/decide/held.rs";
-const NODE: &str = "operator/src/decide/node.rs";
-const GROWTH: &str = "operator/src/decide/growth.rs";
-const LEASES: &str = "operator/src/execute/leases.rs";
-
-const fn mutant(
-    name: &'static str,
-    edits: &'static [Edit],
-    target: &'static str,
-    tests: &'static [&'static str],
-) -> Mutant {
-    Mutant { name, edits, package: OPERATOR, target, tests, end: End::Fails, says: None }
-}
-
-/// Of the node agent, which tests beside its code notice.
-const fn of_agent(name: &'static str, edits: &'static [Edit], tests: &'static [&'static str]) -> Mutant {
-    Mutant { package: AGENT, ..mutant(name, edits, "--lib", tests) }
-}
-
-impl Mutant {
-    const fn saying(self, text: &'static str) -> Self {
-        Self { says: Some(text), ..self }
-    }
-}
-
-const fn edit(file: &'static str, old: &'static str, new: &'static str) -> Edit {
-    Edit { file, old, new }
-}
+use super::{ALLOCATION, BLOCKS, DRAFT, End, GROWTH, HELD, LEASES, Mutant, NODE, RECLAIM, edit, mutant};
 
 /// A law of the model.
 const USED_STAYS: &str = "broken: what a living node uses stays its own";
@@ -133,7 +96,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "a further lease in force is taken for the node's first",
         &[edit(
-            "operator/src/decide/allocation.rs",
+            ALLOCATION,
             "(lease.deleting && released, !primary, released,",
             "(lease.deleting && released, released, !primary,",
         )],
@@ -150,7 +113,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "a node gets any block though one is kept for it",
         &[edit(
-            "operator/src/decide/allocation.rs",
+            ALLOCATION,
             "membership, family) {\n        return obtain_kept",
             "membership, family).filter(|_| false) {\n        return obtain_kept",
         )],
@@ -220,11 +183,33 @@ pub const MUTANTS: &[Mutant] = &[
     .saying("was taken from"),
     mutant(
         "a block that is kept back is free",
-        &[edit(DRAFT, "layout.kept_back().for_each(|cidr| blocked.insert(cidr));", "")],
+        &[edit(DRAFT, "layout.kept_back().chain(world.vanished.blocks())", "world.vanished.blocks()")],
         "never_overlap",
         &["leases_never_overlap_when_nodes_are_not_told"],
     )
     .saying("is kept back and given to"),
+    mutant(
+        "nobody gets a block before its time",
+        &[edit(
+            HELD,
+            "    held.sort_by_key(|lease| (lease.released_at(), lease.subnet));",
+            "    held.clear();",
+        )],
+        "never_overlap",
+        &["leases_never_overlap_when_nodes_are_not_told"],
+    )
+    .saying("waits though there are blocks"),
+    mutant(
+        "a node gets a block of any entry, whatever its pool claims",
+        &[edit(
+            "operator/src/decide/layout.rs",
+            "membership.reach.iter().filter_map(|place| Some((*place, *self.entries.get(*place)?)))",
+            "self.entries.iter().copied().enumerate().filter(move |_| !membership.reach.is_empty())",
+        )],
+        "never_overlap",
+        &["leases_never_overlap_when_nodes_are_not_told"],
+    )
+    .saying("is no block of an entry of"),
     // Bugs that others have shipped.
     mutant(
         "a block that this round gives out is not taken yet",
@@ -284,9 +269,9 @@ pub const MUTANTS: &[Mutant] = &[
         "a lease beside another IPAM's podCIDR stays",
         &[edit(
             NODE,
-            "        } else if !lease.in_use {
+            "        } else if !is_used(draft.world, lease) {
             draft.delete(lease, DeleteReason::BackedOut);",
-            "        } else if !lease.in_use && pinned.is_empty() {
+            "        } else if !is_used(draft.world, lease) && pinned.is_empty() {
             draft.delete(lease, DeleteReason::BackedOut);",
         )],
         "regressions",
@@ -345,173 +330,4 @@ pub const MUTANTS: &[Mutant] = &[
             &["decide::blocks::tests::a_search_in_a_full_or_odd_range_ends"],
         )
     },
-    // What the others don't have: growth, reservations, what others break.
-    mutant(
-        "blocks that pods use are given to the next node",
-        &[edit("operator/src/decide/mod.rs", "    restore::restore(&mut draft);\n", "")],
-        "rules",
-        &["restore::a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses"],
-    ),
-    mutant(
-        "a further block becomes the first while the first comes back",
-        &[edit(
-            "operator/src/decide/allocation.rs",
-            "if restore::is_under_way(draft, node, family) {",
-            "if false && restore::is_under_way(draft, node, family) {",
-        )],
-        "rules",
-        &["restore::a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses"],
-    ),
-    mutant(
-        "an agent that lies gets every block that it names",
-        &[edit(
-            RESTORE,
-            "if held.len() + before >= most {",
-            "if held.len() + before == usize::MAX {",
-        )],
-        "rules",
-        &["restore::an_agent_that_lies_gets_no_more_than_it_could_have"],
-    ),
-    mutant(
-        "a block with pods that its node may not have again is free",
-        &[edit(RESTORE, "    for (node, block, why) in left {", "    for (node, block, why) in left.into_iter().skip(99) {")],
-        "rules",
-        &["restore::a_block_with_pods_that_its_node_may_not_have_again_goes_to_nobody_and_is_told"],
-    ),
-    mutant(
-        "a block that pods use is given away while its create is in doubt",
-        &[edit(RESTORE, "        draft.take(block);\n        return Ok(());", "        return Ok(());")],
-        "rules",
-        &["restore::a_lease_that_is_restored_and_whose_create_fails_leaves_its_block_to_no_other"],
-    ),
-    mutant(
-        "a reservation takes what a Node is told",
-        &[edit(
-            DRAFT,
-            "!self.unfit.overlaps(block) && !self.is_told(block);",
-            "!self.unfit.overlaps(block);",
-        )],
-        "rules",
-        &["restore::a_block_that_a_node_is_told_is_not_given_to_the_node_that_it_is_reserved_for"],
-    ),
-    mutant(
-        "a block that is held goes when its time is over, whatever pods are there",
-        &[edit(RECLAIM, "if held::has_pods(world, lease) {", "if false && held::has_pods(world, lease) {")],
-        "rules",
-        &["reclaim::what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either"],
-    ),
-    mutant(
-        "an agent that lies withholds every block that it names",
-        &[edit(WITHHELD, "before.saturating_add(met) <= MOST", "met <= MOST")],
-        "rules",
-        &["restore::of_an_agents_word_no_more_than_sixteen_blocks_are_withheld"],
-    ),
-    mutant(
-        "a block goes back although its agent has not met the request",
-        &[edit(GROWTH, "                && asked == lease.emptied.as_ref()\n", "")],
-        "rules",
-        &["growth::an_answer_to_an_earlier_request_or_one_that_is_taken_back_releases_nothing"],
-    ),
-    mutant(
-        "a block that goes back by an answer which is newer than the report is leased again",
-        &[edit(GROWTH, "            !reported_in_use\n                && asked.is_some()", "            asked.is_some()")],
-        "rules",
-        &["growth::after_a_move_to_another_pool_a_further_block_is_asked_back_and_the_next_comes_from_there"],
-    ),
-    mutant(
-        "a node that waits for one family does not grow in the other",
-        &[edit(GROWTH, "let _ = grant(draft, node, membership, family);", "let _ = family;")],
-        "rules",
-        &["restore::a_node_that_waits_for_one_family_grows_in_the_other"],
-    ),
-    mutant(
-        "a reserved range is given out",
-        &[edit(DRAFT, "layout.kept_back().for_each(|cidr| blocked.insert(cidr));", "")],
-        "rules",
-        &["reservations::a_reserved_range_is_given_to_nobody_and_counts_as_such"],
-    ),
-    mutant(
-        "overlapping leases are not told",
-        &[edit(
-            "operator/src/decide/invariants.rs",
-            "if !usage.overlaps.is_empty() {",
-            "if false && !usage.overlaps.is_empty() {",
-        )],
-        "rules",
-        &["edits::leases_that_overlap_are_named_and_both_nodes_keep_theirs"],
-    ),
-    mutant(
-        "the newest claim to a key wins",
-        &[edit(
-            "operator/src/decide/node_keys.rs",
-            "(held.contains(&(node, key)), Reverse(lease.created), Reverse(node))",
-            "(false, Reverse(lease.created), Reverse(node))",
-        )],
-        "rules",
-        &["keys::a_key_is_that_of_who_published_it_first_as_long_as_it_does"],
-    ),
-    mutant(
-        "nobody gets a block before its time",
-        &[edit(
-            HELD,
-            "    held.sort_by_key(|lease| (lease.released_at(), lease.subnet));",
-            "    held.clear();",
-        )],
-        "never_overlap",
-        &["leases_never_overlap_when_nodes_are_not_told"],
-    )
-    .saying("waits though there are blocks"),
-    mutant(
-        "what a node has left behind is given away for a reservation under its pods",
-        &[edit(HELD, "lease.released_at().is_some() && !has_pods(world, lease)", "lease.released_at().is_some()")],
-        "rules",
-        &["reclaim::what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either"],
-    ),
-    mutant(
-        "what a node has left behind is given away",
-        &[edit(HELD, ".filter(|(node, _)| !world.nodes.contains(node))", ".filter(|_| true)")],
-        "rules",
-        &["reclaim::what_a_node_has_left_behind_is_held_as_long_as_that_may_be_and_is_no_room"],
-    ),
-    mutant(
-        "a block that two taken ranges meet counts twice",
-        &[edit(BLOCKS, "let from = index((*start).max(first)).max(next);", "let from = index((*start).max(first));")],
-        "--lib",
-        &["decide::blocks::tests::what_is_found_is_free_and_nothing_below_it_is"],
-    ),
-    mutant(
-        "a node gets a block of any entry, whatever its pool claims",
-        &[edit(
-            "operator/src/decide/layout.rs",
-            "membership.reach.iter().filter_map(|place| Some((*place, *self.entries.get(*place)?)))",
-            "self.entries.iter().copied().enumerate().filter(move |_| !membership.reach.is_empty())",
-        )],
-        "never_overlap",
-        &["leases_never_overlap_when_nodes_are_not_told"],
-    )
-    .saying("is no block of an entry of"),
-    // The agent's half of giving a block back.
-    of_agent(
-        "the agent gives a block back under its pods",
-        &[edit(
-            VACATE,
-            "due.into_iter().filter(|request| !taken.iter().any(|ip| request.subnet.contains(*ip)));",
-            "due.into_iter().filter(|_| !taken.is_empty() || taken.is_empty());",
-        )],
-        &["cni::vacate::tests::a_request_is_met_when_the_range_was_left_out_for_long_enough_and_no_pod_has_an_address"],
-    ),
-    of_agent(
-        "the agent gives a block back before the last start of a pod is over",
-        &[edit(VACATE, "Some(past) if past >= limit => due", "Some(past) if past >= limit.min(past) => due")],
-        &["cni::vacate::tests::a_request_is_met_when_the_range_was_left_out_for_long_enough_and_no_pod_has_an_address"],
-    ),
-    of_agent(
-        "the agent looks into a store that a plugin is changing",
-        &[edit(
-            VACATE,
-            "        Err(TryLockError::WouldBlock) => Ok(None),",
-            "        Err(TryLockError::WouldBlock) => Ok(Some(file)),",
-        )],
-        &["cni::vacate::tests::a_store_that_a_plugin_has_locked_is_not_believed"],
-    ),
 ];

@@ -1,0 +1,217 @@
+//! Faults that other tests notice: growth, reservations, what others break, and the agent's half of giving a block back.
+
+use super::{
+    ALLOCATION, BLOCKS, DRAFT, GROWTH, HELD, Mutant, RECLAIM, RESTORE, VACATE, WITHHELD, edit, mutant,
+    of_agent,
+};
+
+pub const MUTANTS: &[Mutant] = &[
+    mutant(
+        "blocks that pods use are given to the next node",
+        &[edit("operator/src/decide/mod.rs", "    restore::restore(&mut draft);\n", "")],
+        "rules",
+        &["restore::a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses"],
+    ),
+    mutant(
+        "a further block becomes the first while the first comes back",
+        &[edit(
+            ALLOCATION,
+            "if restore::is_under_way(draft, node, family) {",
+            "if false && restore::is_under_way(draft, node, family) {",
+        )],
+        "rules",
+        &["restore::a_lease_that_was_deleted_under_pods_is_their_nodes_again_and_nobody_elses"],
+    ),
+    mutant(
+        "an agent that lies gets every block that it names",
+        &[edit(RESTORE, "if held.len() + before >= most {", "if held.len() + before == usize::MAX {")],
+        "rules",
+        &["restore::an_agent_that_lies_gets_no_more_than_it_could_have"],
+    ),
+    mutant(
+        "a block with pods that its node may not have again is free",
+        &[edit(
+            RESTORE,
+            "    for (node, block, why) in left {",
+            "    for (node, block, why) in left.into_iter().skip(99) {",
+        )],
+        "rules",
+        &["restore::a_block_with_pods_that_its_node_may_not_have_again_goes_to_nobody_and_is_told"],
+    ),
+    mutant(
+        "a block that pods use is given away while its create is in doubt",
+        &[edit(RESTORE, "        draft.take(block);\n        return Ok(());", "        return Ok(());")],
+        "rules",
+        &["restore::a_lease_that_is_restored_and_whose_create_fails_leaves_its_block_to_no_other"],
+    ),
+    mutant(
+        "a reservation takes what a Node is told",
+        &[edit(
+            DRAFT,
+            "!self.unfit.overlaps(block) && !self.is_told(block);",
+            "!self.unfit.overlaps(block);",
+        )],
+        "rules",
+        &["restore::a_block_that_a_node_is_told_is_not_given_to_the_node_that_it_is_reserved_for"],
+    ),
+    mutant(
+        "a block that is held goes when its time is over, whatever pods are there",
+        &[edit(RECLAIM, "if held::has_pods(world, lease) {", "if false && held::has_pods(world, lease) {")],
+        "rules",
+        &["reclaim::what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either"],
+    ),
+    mutant(
+        "an agent that lies withholds every block that it names",
+        &[edit(WITHHELD, "before.saturating_add(met) <= MOST", "met <= MOST")],
+        "rules",
+        &["restore::of_an_agents_word_no_more_than_sixteen_blocks_are_withheld"],
+    ),
+    mutant(
+        "a block goes back although its agent has not met the request",
+        &[edit(GROWTH, "                && asked == lease.emptied.as_ref()\n", "")],
+        "rules",
+        &["growth::an_answer_to_an_earlier_request_or_one_that_is_taken_back_releases_nothing"],
+    ),
+    mutant(
+        "a block that goes back by an answer which is newer than the report is leased again",
+        &[edit(
+            GROWTH,
+            "            !reported_in_use\n                && asked.is_some()",
+            "            asked.is_some()",
+        )],
+        "rules",
+        &["growth::after_a_move_to_another_pool_a_further_block_is_asked_back_and_the_next_comes_from_there"],
+    ),
+    mutant(
+        "a node that waits for one family does not grow in the other",
+        &[edit(GROWTH, "let _ = grant(draft, node, membership, family);", "let _ = family;")],
+        "rules",
+        &["restore::a_node_that_waits_for_one_family_grows_in_the_other"],
+    ),
+    mutant(
+        "a reserved range is given out",
+        &[edit(DRAFT, "layout.kept_back().chain(world.vanished.blocks())", "world.vanished.blocks()")],
+        "rules",
+        &["reservations::a_reserved_range_is_given_to_nobody_and_counts_as_such"],
+    ),
+    mutant(
+        "overlapping leases are not told",
+        &[edit(
+            "operator/src/decide/invariants.rs",
+            "if !usage.overlaps.is_empty() {",
+            "if false && !usage.overlaps.is_empty() {",
+        )],
+        "rules",
+        &["edits::leases_that_overlap_are_named_and_both_nodes_keep_theirs"],
+    ),
+    mutant(
+        "the newest claim to a key wins",
+        &[edit(
+            "operator/src/decide/node_keys.rs",
+            "(held.contains(&(node, key)), Reverse(lease.created), Reverse(node))",
+            "(false, Reverse(lease.created), Reverse(node))",
+        )],
+        "rules",
+        &["keys::a_key_is_that_of_who_published_it_first_as_long_as_it_does"],
+    ),
+    mutant(
+        "what a node has left behind is given away for a reservation under its pods",
+        &[edit(
+            HELD,
+            "report.is_some_and(|report| report.knows_leases) && !has_pods(world, lease)",
+            "report.is_some_and(|report| report.knows_leases)",
+        )],
+        "rules",
+        &["reclaim::what_a_node_has_left_behind_and_its_pods_use_is_not_taken_for_a_reservation_either"],
+    ),
+    mutant(
+        "what a node has left behind is given away for a reservation before its agent could tell of pods",
+        &[edit(HELD, "SignedDuration::from_secs(60)", "SignedDuration::from_secs(0)")],
+        "rules",
+        &["reclaim::what_is_reserved_for_another_is_not_given_up_in_the_moment_in_which_its_node_comes_back"],
+    ),
+    mutant(
+        "an agent's word that comes after the decision is not heard",
+        &[edit(RECLAIM, "if grounds.why.asks_for_pods()", "if false && grounds.why.asks_for_pods()")],
+        "rules",
+        &["reclaim::a_lease_is_not_deleted_of_which_the_agent_tells_by_then"],
+    ),
+    mutant(
+        "a node waits for the finalizer of its old lease",
+        &[edit(ALLOCATION, "!(lease.deleting && lease.released_at().is_some())", "true")],
+        "rules",
+        &["reclaim::a_node_that_comes_back_while_its_old_lease_cannot_go_gets_another_block"],
+    ),
+    mutant(
+        "a node that joins again gets the family back that it was to lose",
+        &[edit(ALLOCATION, "!wanted.is_empty() && !wanted.contains(&family);", "false;")],
+        "rules",
+        &[
+            "families::a_family_that_the_cluster_loses_stays_with_the_nodes_that_have_it_until_they_join_again",
+        ],
+    ),
+    mutant(
+        "what a restored store knows nothing of is given to the next node",
+        &[edit(DRAFT, "layout.kept_back().chain(world.vanished.blocks())", "layout.kept_back()")],
+        "rules",
+        &["restore::what_nodes_had_that_a_restored_store_knows_nothing_of_is_kept_for_them"],
+    ),
+    mutant(
+        "a further block is granted before another node has its first",
+        &[edit(
+            "operator/src/decide/mod.rs",
+            "        node::decide_node(&mut draft, node);
+    }
+    for node in world.nodes.iter() {
+",
+            "        node::decide_node(&mut draft, node);
+",
+        )],
+        "rules",
+        &["growth::blocks_that_are_held_for_others_are_no_further_blocks_and_that_is_said"],
+    ),
+    mutant(
+        "what a node has left behind is given away",
+        &[edit(HELD, ".filter(|(node, _)| !world.nodes.contains(node))", ".filter(|_| true)")],
+        "rules",
+        &["reclaim::what_a_node_has_left_behind_is_held_as_long_as_that_may_be_and_is_no_room"],
+    ),
+    mutant(
+        "a block that two taken ranges meet counts twice",
+        &[edit(
+            BLOCKS,
+            "let from = index((*start).max(first)).max(next);",
+            "let from = index((*start).max(first));",
+        )],
+        "--lib",
+        &["decide::blocks::tests::what_is_found_is_free_and_nothing_below_it_is"],
+    ),
+    // The agent's half of giving a block back.
+    of_agent(
+        "the agent gives a block back under its pods",
+        &[edit(
+            VACATE,
+            "due.into_iter().filter(|request| !taken.iter().any(|ip| request.subnet.contains(*ip)));",
+            "due.into_iter().filter(|_| !taken.is_empty() || taken.is_empty());",
+        )],
+        &[
+            "cni::vacate::tests::a_request_is_met_when_the_range_was_left_out_for_long_enough_and_no_pod_has_an_address",
+        ],
+    ),
+    of_agent(
+        "the agent gives a block back before the last start of a pod is over",
+        &[edit(VACATE, "Some(past) if past >= limit => due", "Some(past) if past >= limit.min(past) => due")],
+        &[
+            "cni::vacate::tests::a_request_is_met_when_the_range_was_left_out_for_long_enough_and_no_pod_has_an_address",
+        ],
+    ),
+    of_agent(
+        "the agent looks into a store that a plugin is changing",
+        &[edit(
+            VACATE,
+            "        Err(TryLockError::WouldBlock) => Ok(None),",
+            "        Err(TryLockError::WouldBlock) => Ok(Some(file)),",
+        )],
+        &["cni::vacate::tests::a_store_that_a_plugin_has_locked_is_not_believed"],
+    ),
+];
