@@ -111,6 +111,22 @@ fn devices() -> Vec<Row> {
             },
             |scene| run(scene, "ip link del other"),
         ),
+        Row {
+            input: "another program has the UDP port of VXLAN",
+            at: READY,
+            answer: not_ready(),
+            reason: "ApplyFailed",
+            names: "tartan-vxlan",
+            remedy: "stop that, or set another backends.vxlan.port in the ClusterNetwork while no subnet is leased",
+            provoke: |scene| {
+                scene.cluster.stop_agent("node2");
+                run(scene, "ip link del tartan-vxlan");
+                scene.take_port(8472);
+                scene.cluster.start_agent("node2");
+                String::new()
+            },
+            mend: Scene::end_programs,
+        },
         foreign(
             "a foreign device has our name",
             READY,

@@ -1,8 +1,10 @@
 //! Rows about podCIDRs that another IPAM writes. What it does to one Node costs that one, and no other.
 
 use serde_json::{Value, json};
+use tartan_lab::eventually;
 
 use super::{
+    cluster::PATIENCE,
     scene::{Scene, entry, pods_entry},
     table::{Answer, Row, refused},
 };
@@ -29,7 +31,7 @@ fn mend(scene: &mut Scene) {
 }
 
 pub fn rows() -> Vec<Row> {
-    [vec![first_seen()], adopted(), against_ours()].into_iter().flatten().collect()
+    [vec![first_seen(), kept_from_leasing()], adopted(), against_ours()].into_iter().flatten().collect()
 }
 
 /// The mode is the default one; no row before this changes it.
@@ -46,6 +48,58 @@ fn first_seen() -> Row {
             String::new()
         },
         mend,
+    }
+}
+
+/// Who is allowed to keeps the operator from leasing, as a webhook could. The node is one that has never had a lease.
+fn kept_from_leasing() -> Row {
+    Row {
+        input: "a policy of the administrator refuses the leases of a node",
+        at: "condition of the NodeNetwork",
+        answer: Answer::Condition("nodenetwork", "node7", "Leased", "False"),
+        reason: "LeaseRefused",
+        names: "a lease of the node can't be written, and is tried again",
+        remedy: "no lease for node7: ask who made this policy",
+        provoke: |scene| {
+            let refuses = json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+                "metadata": { "name": "no-lease" },
+                "spec": {
+                    "matchConstraints": { "resourceRules": [{
+                        "apiGroups": ["tartan.network"], "apiVersions": ["*"], "resources": ["subnetleases"],
+                        "operations": ["CREATE"],
+                    }] },
+                    "validations": [{
+                        "expression": "object.spec.nodeName != 'node7'",
+                        "message": "no lease for node7: ask who made this policy",
+                    }],
+                },
+            });
+            let binding = json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+                "metadata": { "name": "no-lease" },
+                "spec": { "policyName": "no-lease", "validationActions": ["Deny"] },
+            });
+            scene.cluster.create(&refuses);
+            scene.cluster.create(&binding);
+            eventually("the policy is in force", PATIENCE, || {
+                scene
+                    .make_lease("10.244.111.0/24", ("node7", "u"), true)
+                    .stderr
+                    .contains("ask who made this policy")
+            })
+            .unwrap();
+            scene.add_node("node7", &json!({}), &json!({}));
+            String::new()
+        },
+        mend: |scene| {
+            scene.kubectl(&[
+                "delete",
+                "validatingadmissionpolicybinding,validatingadmissionpolicy",
+                "no-lease",
+            ]);
+            mend(scene);
+        },
     }
 }
 
