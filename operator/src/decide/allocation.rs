@@ -74,6 +74,9 @@ pub(super) fn hold<'a>(
     membership: Membership<'_>,
     family: Family,
 ) -> Share {
+    if let Some(problem) = draft.contested.owner_awaited(draft.world, node, family) {
+        return Share::Refused(problem);
+    }
     if restore::is_under_way(draft, node, family) {
         return Share::Pending;
     }

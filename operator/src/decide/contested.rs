@@ -4,22 +4,23 @@
 //! lease ever moves to another node: the API refuses another name, but not a lease that was deleted and made again.
 //! Where they name different Nodes that exist, somebody edited it, and which
 //! of the Nodes has pods on the block can't be known from here. So nobody touches such a lease, its block is
-//! given to nobody else, and a Node that may be the one gets no other block, which its agent would move to:
-//! until somebody says whose it is. A Node with another lease of the family doesn't wait.
+//! given to nobody else, and a Node that may be the one gets no other block of the family, which its agent would move
+//! to: until somebody says whose it is. A Node with another lease of the family doesn't wait.
 //!
 //! The same goes for a lease that nobody can read: its label still tells a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tartan_crds::{Family, wellknown::label};
+use tartan_crds::{Family, conditions::reason, wellknown::label};
 
+use super::Problem;
 use crate::world::{Lease, Node, World};
 
 /// Leases that nobody touches, and the nodes that wait for that reason.
 #[derive(Debug, Default)]
 pub struct Contested<'a> {
     leases: BTreeMap<&'a str, &'a Lease>,
-    waiting: BTreeMap<&'a str, &'a Lease>,
+    waiting: BTreeMap<(&'a str, Family), &'a Lease>,
 }
 
 impl<'a> Contested<'a> {
@@ -42,7 +43,8 @@ impl<'a> Contested<'a> {
             let Ok(spec) = &lease.spec else {
                 let waits =
                     labelled.filter(|node| !settled.contains(&(&node.meta.name, lease.subnet.family())));
-                contested.waiting.extend(waits.map(|node| (node.meta.name.as_str(), lease)));
+                let waits = waits.map(|node| ((node.meta.name.as_str(), lease.subnet.family()), lease));
+                contested.waiting.extend(waits);
                 continue;
             };
             let named = world.nodes.get(&spec.node_name);
@@ -61,7 +63,8 @@ impl<'a> Contested<'a> {
                 continue;
             }
             contested.leases.insert(&lease.meta.name, lease);
-            contested.waiting.extend(without.into_iter().map(|node| (node, lease)));
+            let waits = without.into_iter().map(|node| ((node, lease.subnet.family()), lease));
+            contested.waiting.extend(waits);
         }
         contested
     }
@@ -74,9 +77,19 @@ impl<'a> Contested<'a> {
         self.leases.values().copied()
     }
 
-    /// The lease that keeps a node from getting another block.
-    pub fn lease_before(&self, node: &Node) -> Option<&'a Lease> {
-        self.waiting.get(node.meta.name.as_str()).copied()
+    /// The lease that keeps a node from getting another block of a family.
+    pub fn lease_before(&self, node: &Node, family: Family) -> Option<&'a Lease> {
+        self.waiting.get(&(node.meta.name.as_str(), family)).copied()
+    }
+
+    /// The same as what the node waits for: no other block until somebody has said whose that one is.
+    pub fn owner_awaited(&self, world: &World, node: &Node, family: Family) -> Option<Problem> {
+        let lease = self.lease_before(node, family)?;
+        let (reason, remedy) = match lease.spec {
+            Err(_) => (reason::LEASE_UNREADABLE, REMEDY_UNREADABLE),
+            Ok(_) => (reason::LEASE_EDITED, REMEDY),
+        };
+        Some(Problem::new(reason, format!("{}; left as it is: {remedy}", describe(world, lease))))
     }
 }
 

@@ -9,7 +9,6 @@ use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, conditions:
 use super::{
     Action, DeleteReason, Problem,
     allocation::{Share, Shares, allocate, hold, settle_duplicates},
-    contested,
     draft::{Draft, Verdict},
     growth, held,
     layout::Membership,
@@ -23,7 +22,6 @@ pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
     let membership = layout.membership(node);
     growth::take_back(draft, node);
     let verdict = match draft.mode {
-        _ if draft.contested.lease_before(node).is_some() => wait_for_owner(draft, node),
         PodCidrModeInForce::Adopt | PodCidrModeInForce::Mirror if !node.pod_cidrs.is_empty() => {
             follow_pod_cidrs(draft, node, membership)
         }
@@ -49,17 +47,6 @@ pub fn complete<'a>(draft: &mut Draft<'a>, node: &'a Node) {
     draft.verdicts.insert(&node.meta.name, (place, verdict));
 }
 
-/// A lease may be this node's and may be another's: no other block until somebody has said whose it is.
-fn wait_for_owner(draft: &Draft<'_>, node: &Node) -> Verdict {
-    let lease = draft.contested.lease_before(node);
-    let what = lease.map(|lease| contested::describe(draft.world, lease)).unwrap_or_default();
-    let (reason, remedy) = match lease {
-        Some(lease) if lease.spec.is_err() => (reason::LEASE_UNREADABLE, contested::REMEDY_UNREADABLE),
-        _ => (reason::LEASE_EDITED, contested::REMEDY),
-    };
-    Verdict::Waiting(Problem::new(reason, format!("{what}; left as it is: {remedy}")))
-}
-
 /// Leases exactly the blocks that the Node has been given.
 fn follow_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>) -> Verdict {
     let mut pinned: Vec<Cidr> = vec![];
@@ -81,7 +68,8 @@ fn follow_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membe
     }
     let mut shares = Shares::default();
     for cidr in pinned {
-        shares.add(pin(draft, node, membership, cidr));
+        let awaited = draft.contested.owner_awaited(draft.world, node, cidr.family());
+        shares.add(awaited.map_or_else(|| pin(draft, node, membership, cidr), Share::Refused));
     }
     for family in unnamed {
         shares.add(match draft.mode {
@@ -109,6 +97,9 @@ fn hold_what_is_used<'a>(
         };
         lease.in_use && lease.spec.as_ref().is_ok_and(its_own)
     };
+    if let Some(problem) = draft.contested.owner_awaited(draft.world, node, family) {
+        return Share::Refused(problem);
+    }
     match settle_duplicates(draft, node, membership, family, used) {
         Some((lease, _)) if draft.keep(node, membership, lease, true) => Share::Held(lease.subnet),
         Some(_) => Share::Pending,
@@ -206,6 +197,7 @@ fn settle_mismatches<'a>(
         let Ok(spec) = &lease.spec else { continue };
         if pinned.contains(&lease.subnet)
             || ours(lease.subnet.family())
+            || draft.contested.lease_before(node, lease.subnet.family()).is_some()
             || (spec.released_at.is_some() && !growth::comes_back(draft, membership, lease))
         {
             continue;
@@ -267,7 +259,8 @@ fn wait_for_pod_cidrs<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Mem
     let in_force = |lease: &Lease| lease.released_at().is_none();
     let its_own = |lease: &Lease| lease.spec.as_ref().is_ok_and(|spec| spec.node_uid == node.meta.uid);
     for lease in draft.leases_of(&node.meta.name) {
-        if in_force(lease) && !its_own(lease) {
+        let is_contested = draft.contested.lease_before(node, lease.subnet.family()).is_some();
+        if in_force(lease) && !its_own(lease) && !is_contested {
             // It was another machine's under this name; the other IPAM may give its block to anybody.
             draft.release(lease);
         }

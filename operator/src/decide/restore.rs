@@ -73,7 +73,7 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) -> Result
     if !membership.reach.contains(&place) {
         return Err(Why::OtherPools);
     }
-    if draft.contested.lease_before(node).is_some() {
+    if draft.contested.lease_before(node, family).is_some() {
         return Err(Why::Contested);
     }
     let held: Vec<bool> = draft

@@ -71,6 +71,28 @@ fn a_lease_that_was_given_to_another_node_by_hand_is_left_alone_and_its_node_get
 }
 
 #[test]
+fn a_lease_of_one_family_whose_holder_is_in_doubt_holds_up_no_lease_of_the_other() {
+    for mode in ["Ignore", "Mirror"] {
+        let mut spec = network(vec![entry("main", "10.0.0.0/22", 24), entry("six", "fd00::/60", 64)]);
+        spec["podCIDRMode"] = mode.into();
+        let mut store = Store::default().with_network(spec);
+        for node in ["a", "b"] {
+            store.add_node(node);
+        }
+        store.settle();
+        edit(&mut store, |spec| spec.node_name = "b".into());
+        store.remove_lease("fd00---64");
+        let leased = "a: fd00::/64\nb: 10.0.0.0/24 10.0.1.0/24 fd00:0:0:1::/64";
+        store.settle();
+        assert_eq!(store.leased(), leased, "{mode}");
+        assert_eq!(store.leased_condition("a"), "False LeaseEdited", "{mode}");
+        store.pass(100_000);
+        store.settle();
+        assert_eq!(store.leased(), leased, "{mode}");
+    }
+}
+
+#[test]
 fn a_lease_that_was_given_away_with_its_uid_is_known_by_its_label() {
     let mut store = two_nodes();
     let uid = store.nodes["b"].meta.uid.clone();
