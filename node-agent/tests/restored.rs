@@ -21,12 +21,12 @@ use tartan_lab::{
 
 #[test]
 fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
-    let mut cluster = Cluster::bare(&[1, 1, 1]);
+    let mut cluster = Cluster::bare(&[1, 1, 1, 1]);
     cluster.create_network("10.244.0.0/16");
-    // The third node registers later than the backup is made.
-    cluster.api.kubectl(&["delete", "node", "node3"]).unwrap().ok().unwrap();
+    // Two nodes register later than the backup is made.
+    cluster.api.kubectl(&["delete", "node", "node3", "node4"]).unwrap().ok().unwrap();
     cluster.start_operator();
-    for name in ["node1", "node2", "node3"] {
+    for name in ["node1", "node2", "node3", "node4"] {
         cluster.start_agent(name);
     }
     for name in ["node1", "node2"] {
@@ -39,10 +39,13 @@ fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
     let load = Load::start(&one, "kept", (two.ip(), 7000), &options).unwrap();
 
     let backup = cluster.api.back_up().unwrap();
-    cluster.register("node3");
-    cluster.wait_until_ready("node3");
-    let three = cluster.node("node3").pod("a").unwrap();
-    wait_until_reaches(&one, &three);
+    let [three, four] = ["node3", "node4"].map(|name| {
+        cluster.register(name);
+        cluster.wait_until_ready(name);
+        let pod = cluster.node(name).pod("a").unwrap();
+        wait_until_reaches(&one, &pod);
+        pod
+    });
     // Versions that the backup knows nothing of.
     let object = |number: usize| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": format!("c{number}"), "namespace": "default" } });
     cluster.create(
@@ -51,14 +54,16 @@ fn after_a_restore_pods_talk_on_and_what_is_written_then_is_seen_by_all() {
 
     cluster.api.restore(&backup).unwrap();
     let nodes = cluster.api.kubectl(&["get", "nodes", "-oname"]).unwrap().ok().unwrap().stdout;
-    assert!(!nodes.contains("node3"), "{nodes}");
-    // The kubelet registers it again. Its pods have addresses of a block that no lease names any more.
-    cluster.register("node3");
-    cluster.wait_until_ready("node3");
-    let again = cluster.node("node3").pod("b").unwrap();
-    for pod in [&one, &two] {
-        wait_until_reaches(pod, &again);
-        wait_until_reaches(pod, &three);
+    assert!(!nodes.contains("node3") && !nodes.contains("node4"), "{nodes}");
+    // Kubelets register them again, the last one first. Their pods have addresses of blocks that no lease names any more.
+    for (name, before) in [("node4", &four), ("node3", &three)] {
+        cluster.register(name);
+        cluster.wait_until_ready(name);
+        let again = cluster.node(name).pod("b").unwrap();
+        for pod in [&one, &two] {
+            wait_until_reaches(pod, &again);
+            wait_until_reaches(pod, before);
+        }
     }
     cluster.api.kubectl(&["delete", "node", "node3"]).unwrap().ok().unwrap();
     let released = || cluster.field("subnetlease", "10.244.2.0-24", ".spec.releasedAt");

@@ -9,10 +9,7 @@ mod objects;
 mod table;
 mod vanished;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{Cidr, Family, wellknown};
@@ -40,9 +37,6 @@ pub enum Delta {
     WentBack,
 }
 
-/// How long a list may take that comes after [`Delta::WentBack`].
-const LISTING: Duration = Duration::from_secs(60);
-
 /// All objects.
 #[derive(Clone, Debug, Default)]
 pub struct World {
@@ -59,8 +53,6 @@ pub struct World {
     /// whose answer was lost and for leases that somebody deleted; nothing rests on it.
     pub wishes: BTreeMap<(String, Family), (Cidr, Choice)>,
     pub vanished: Vanished,
-    /// The leases when it was noticed that the store went back.
-    before_it_went_back: Option<(Instant, Table<Lease>)>,
     /// Nodes of which leases could not be written several times in a row, and what the API server said last.
     pub refused: BTreeMap<String, String>,
 }
@@ -85,21 +77,10 @@ impl World {
                     Change::Listed { objects, .. } => objects.iter().for_each(|lease| self.wish_again(lease)),
                     Change::Gone(_) => {}
                 }
-                let is_list = matches!(change, Change::Listed { .. });
-                let changed = self.leases.apply(change);
-                if is_list
-                    && let Some((at, before)) = self.before_it_went_back.take()
-                    && at.elapsed() < LISTING
-                {
-                    self.vanished.compare(&before, &self.leases);
-                }
-                changed
+                self.leases.apply(change)
             }
             Delta::WentBack => {
-                // The watches notice one after the other.
-                if self.before_it_went_back.as_ref().is_none_or(|(at, _)| at.elapsed() >= LISTING) {
-                    self.before_it_went_back = Some((Instant::now(), self.leases.clone()));
-                }
+                self.vanished.notice(&self.leases);
                 false
             }
             Delta::Networks(change) => self.networks.apply(change),

@@ -1,72 +1,79 @@
-//! Leases in force that are gone although nobody deleted them: the store was put back to an older state. Who was given a
-//! block since then has pods there, and may be away for longer than those who ask for one.
+//! Leases in force that may be gone although nobody deleted them: the store was put back to an older state. Who was given
+//! a block since then has pods there, and may be away for longer than those who ask for one.
+//!
+//! The watches notice it one after the other. So everything that was known counts as missed from the first notice on,
+//! until it is seen again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tartan_crds::Cidr;
 
 use super::{Lease, Table};
 
+/// For so long after the first notice others are of the same event.
+const ONE_EVENT: Duration = Duration::from_secs(60);
+
 /// Whose they were, by block.
 #[derive(Clone, Debug, Default)]
-pub struct Vanished(BTreeMap<Cidr, Missed>);
+pub struct Vanished {
+    missed: BTreeMap<Cidr, Missed>,
+    noticed: Option<Instant>,
+}
 
 #[derive(Clone, Debug)]
-pub struct Missed {
-    pub node: String,
-    pub primary: bool,
-    /// Since when it is known to be missed.
+struct Missed {
+    node: String,
+    primary: bool,
+    /// Since when decisions know of it.
     since: Option<Timestamp>,
 }
 
 impl Vanished {
-    /// Compares what was known with a list of all leases.
-    pub(super) fn compare(&mut self, before: &Table<Lease>, after: &Table<Lease>) {
-        let gone = before.iter().filter(|lease| !after.contains(&lease.meta.name));
-        for lease in gone {
+    /// The store went back behind a version that was seen; what was `known` before.
+    pub(super) fn notice(&mut self, known: &Table<Lease>) {
+        if self.noticed.is_some_and(|at| at.elapsed() < ONE_EVENT) {
+            return;
+        }
+        self.noticed = Some(Instant::now());
+        for lease in known.iter() {
             let Some(spec) = lease.spec.as_ref().ok().filter(|spec| spec.released_at.is_none()) else {
                 continue;
             };
-            tracing::warn!(
-                subnet = %lease.subnet,
-                node = spec.node_name,
-                "the store that has gone back knows nothing of this lease: its block is kept for its node"
-            );
             let missed = Missed { node: spec.node_name.clone(), primary: spec.primary, since: None };
-            self.0.insert(lease.subnet, missed);
+            self.missed.insert(lease.subnet, missed);
         }
     }
 
-    /// The block is leased again.
+    /// The API server tells of a lease.
     pub(super) fn is_there(&mut self, lease: &Lease) {
-        self.0.remove(&lease.subnet);
+        self.missed.remove(&lease.subnet);
     }
 
     /// Forgets what is missed for longer than the block of a Node that is gone is held.
-    pub fn age(&mut self, now: Timestamp, hold: Duration) {
-        self.0.retain(|_, missed| due(*missed.since.get_or_insert(now), hold) > now);
+    pub(super) fn age(&mut self, now: Timestamp, hold: Duration) {
+        self.missed.retain(|_, missed| due(*missed.since.get_or_insert(now), hold) > now);
     }
 
     /// When the first of them will be forgotten.
     pub fn until(&self, hold: Duration) -> Option<Timestamp> {
-        self.0.values().filter_map(|missed| Some(due(missed.since?, hold))).min()
+        self.missed.values().filter_map(|missed| Some(due(missed.since?, hold))).min()
     }
 
     pub fn blocks(&self) -> impl Iterator<Item = Cidr> {
-        self.0.keys().copied()
+        self.missed.keys().copied()
     }
 
     /// Those of a node, its first blocks before further ones.
     pub fn of(&self, node: &str) -> Vec<Cidr> {
-        let mut of_node: Vec<(bool, Cidr)> = self
-            .0
-            .iter()
-            .filter(|(_, missed)| missed.node == node)
-            .map(|(block, missed)| (!missed.primary, *block))
-            .collect();
-        of_node.sort_unstable();
-        of_node.into_iter().map(|(_, block)| block).collect()
+        let of_node = self.missed.iter().filter(|(_, missed)| missed.node == node);
+        let mut blocks: Vec<(bool, Cidr)> =
+            of_node.map(|(block, missed)| (!missed.primary, *block)).collect();
+        blocks.sort_unstable();
+        blocks.into_iter().map(|(_, block)| block).collect()
     }
 }
 
