@@ -119,15 +119,16 @@ fn a_range_that_is_cut_anew_under_delayed_creates_holds_no_overlap() {
 
 #[test]
 fn a_node_that_grows_keeps_every_block_of_which_a_pod_has_an_address() {
-    let narrow = |waiting, growth, left| Cluster {
+    let narrow = |growth, left| Cluster {
         growth: Some(growth),
         begin: Stage::Narrow,
-        ..cluster("Ignore", 1, waiting, left)
+        ..cluster("Ignore", 1, 0, left)
     };
-    let left = Left { in_all: 3 + more(), hours: 1, pods: 2, ..Left::default() };
-    check("a full node and one that waits", narrow(1, Growth::Full, left));
+    // Before one of them has the only block that is left, and after.
+    let left = Left { in_all: 4 + more(), hours: 1, pods: 2, joins: 1, ..Left::default() };
+    check("a full node and one that joins", narrow(Growth::Full, left));
     let left = Left { in_all: 2 + more(), faults: 1, pods: 1, removals: 1, joins: 1, ..Left::default() };
-    check("a further block goes back", narrow(0, Growth::Over, left));
+    check("a further block goes back", narrow(Growth::Over, left));
 }
 
 #[test]
