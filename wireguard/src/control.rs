@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     cli::Options,
-    device::Served,
+    device::{Ended, Served},
     http,
     metrics::{Metrics, State},
 };
@@ -50,6 +50,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         sockets: options.sockets,
         metrics: metrics.clone(),
         served: BTreeMap::new(),
+        begun: 0,
         ended: mpsc::unbounded_channel(),
     };
     tokio::select! {
@@ -71,7 +72,9 @@ struct Control {
     sockets: PathBuf,
     metrics: Metrics,
     served: BTreeMap<&'static str, Served>,
-    ended: (mpsc::UnboundedSender<&'static str>, mpsc::UnboundedReceiver<&'static str>),
+    /// How many were ever served.
+    begun: u64,
+    ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
 }
 
 impl Control {
@@ -100,9 +103,12 @@ impl Control {
                         sleep(COALESCE).await;
                     }
                 }
-                Some(device) = self.ended.1.recv() => {
-                    tracing::info!(device, "ended");
-                    self.served.remove(device);
+                Some((device, number)) = self.ended.1.recv() => {
+                    // Its successor has not.
+                    if self.served.get(device).is_some_and(|served| served.number == number) {
+                        tracing::info!(device, "ended");
+                        self.stop(device).await;
+                    }
                 }
             }
         }
@@ -111,14 +117,23 @@ impl Control {
     /// Makes what is served equal to what is there. One device that can't be is no reason against the other.
     async fn look(&mut self) -> anyhow::Result<()> {
         let wanted = self.watch.read().await.context("cannot read which devices there are")?;
-        self.served.retain(|name, served| wanted.iter().any(|w| w.name == *name && w.index == served.index));
+        let is_wanted = |name: &str, served: &Served| {
+            wanted.iter().any(|wanted| wanted.name == name && wanted.index == served.index)
+        };
+        let served = self.served.iter();
+        let gone: Vec<&'static str> =
+            served.filter(|(name, served)| !is_wanted(name, served)).map(|(name, _)| *name).collect();
+        for name in gone {
+            self.stop(name).await;
+        }
         let mut outcome: anyhow::Result<()> = Ok(());
         for device in &wanted {
             if let Some(served) = self.served.get(device.name) {
                 served.set_mtu(device.mtu);
                 continue;
             }
-            match Served::start(device, &self.sockets, self.ended.0.clone()).await {
+            self.begun += 1;
+            match Served::start(device, &self.sockets, self.begun, self.ended.0.clone()).await {
                 Ok(served) => {
                     tracing::info!(device = device.name, "waiting for keys and peers");
                     self.served.insert(device.name, served);
@@ -131,5 +146,11 @@ impl Control {
         outcome?;
         self.metrics.set_state(if wanted.is_empty() { State::Waiting } else { State::Serving });
         Ok(())
+    }
+
+    async fn stop(&mut self, device: &'static str) {
+        if let Some(served) = self.served.remove(device) {
+            served.stop().await;
+        }
     }
 }

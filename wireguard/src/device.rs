@@ -13,13 +13,15 @@ use tartan_datapath::kernel::user_wireguard::{self, UserDevice};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{engine::Engine, socket::Sockets, tun::Tun, uapi};
 
 /// Between looks whether the engine has given up.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long its end may take.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Why a device can't be served, by what was tried.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +48,14 @@ pub enum StartError {
     },
 }
 
-/// A device that is served. Stops when dropped: the TUN device has no carrier then, and the socket is gone.
+/// Which device has ended by itself, and which time that it was served.
+pub type Ended = (&'static str, u64);
+
+/// A device that is served. The TUN device has no carrier when it has stopped, and the socket is gone.
 pub struct Served {
     pub index: u32,
+    /// Counts all that were ever served.
+    pub number: u64,
     pub engine: Arc<Engine>,
     mtu: watch::Sender<u16>,
     path: PathBuf,
@@ -60,7 +67,8 @@ impl Served {
     pub async fn start(
         wanted: &UserDevice,
         sockets: &Path,
-        ended: mpsc::UnboundedSender<&'static str>,
+        number: u64,
+        ended: mpsc::UnboundedSender<Ended>,
     ) -> Result<Self, StartError> {
         let name = wanted.name;
         let path = user_wireguard::socket(sockets, name);
@@ -82,16 +90,22 @@ impl Served {
             let outcome = uapi::serve(listener, answering).await;
             tracing::warn!(device = name, error = ?outcome.err(), "the socket ended");
             // Nobody listens at the end of the process.
-            let _ = told.send(name);
+            let _ = told.send((name, number));
         });
         let watched = Arc::clone(&engine);
         tasks.spawn(async move {
             while !watched.has_given_up().await {
                 sleep(LOOK).await;
             }
-            let _ = ended.send(name);
+            let _ = ended.send((name, number));
         });
-        Ok(Self { index: wanted.index, engine, mtu, path, tasks })
+        Ok(Self { index: wanted.index, number, engine, mtu, path, tasks })
+    }
+
+    /// Ends it, before another takes its port and its place.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        let _ = timeout(ENDING, self.engine.stop()).await;
     }
 
     pub fn set_mtu(&self, mtu: u32) {

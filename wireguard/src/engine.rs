@@ -34,8 +34,8 @@ const ASKING: Duration = Duration::from_secs(1);
 
 /// A running device.
 pub struct Engine {
-    /// Locked for writing only to ask whether it has given up.
-    device: RwLock<Device<Transports>>,
+    /// Locked for writing only to ask whether it has given up, and to end it: `None` then.
+    device: RwLock<Option<Device<Transports>>>,
     /// Held while something is set.
     book: Mutex<Book>,
 }
@@ -68,20 +68,30 @@ pub struct Figures {
 
 impl Engine {
     pub fn new(device: Device<Transports>) -> Self {
-        Self { device: RwLock::new(device), book: Mutex::default() }
+        Self { device: RwLock::new(Some(device)), book: Mutex::default() }
     }
 
     /// Whether it met an error after which it does no more.
     pub async fn has_given_up(&self) -> bool {
-        match self.device.try_write() {
-            Ok(mut device) => timeout(Duration::ZERO, device.wait()).await.is_ok(),
+        match self.device.try_write().as_deref_mut() {
+            Ok(Some(device)) => timeout(Duration::ZERO, device.wait()).await.is_ok(),
+            Ok(None) => true,
             Err(_) => false,
         }
     }
 
+    /// Ends it. Returns when its UDP port and its end of the TUN device are free for another.
+    pub async fn stop(&self) {
+        if let Some(device) = self.device.write().await.take() {
+            device.stop().await;
+        }
+    }
+
     pub async fn figures(&self) -> Figures {
-        let peers = self.device.read().await.peers().await;
         let mut figures = Figures::default();
+        let held = self.device.read().await;
+        let Some(device) = held.as_ref() else { return figures };
+        let peers = device.peers().await;
         for PeerStats { stats, .. } in &peers {
             figures.peers += 1;
             figures.sessions += u64::from(stats.last_handshake.is_some());
@@ -93,7 +103,8 @@ impl Engine {
 
     /// All of it, the private key included, as the interface has it.
     pub async fn get(&self) -> GetResponse {
-        let device = self.device.read().await;
+        let held = self.device.read().await;
+        let Some(device) = held.as_ref() else { return GetResponse::default() };
         let (private_key, port, peers) = device
             .read(async |device| {
                 let key = device.private_key().map(|key| key.to_bytes().into());
@@ -118,7 +129,8 @@ impl Engine {
     /// An errno of Linux; 0: it is as it was asked for.
     pub async fn set(self: Arc<Self>, set: Set) -> i32 {
         let mut book = self.book.lock().await;
-        let device = self.device.read().await;
+        let held = self.device.read().await;
+        let Some(device) = held.as_ref() else { return EIO };
         let (has_key, port) =
             device.read(async |device| (device.private_key().is_some(), device.listen_port())).await;
         // The engine can do neither without.
@@ -145,7 +157,7 @@ impl Engine {
         });
         match written.await {
             Ok(added) => {
-                drop(device);
+                drop(held);
                 for key in added {
                     tokio::spawn(Arc::clone(&self).ask(key));
                 }
@@ -163,8 +175,9 @@ impl Engine {
     /// Who has just been started has no session, while a peer may still send by one of before: so ask at once, or it
     /// would be noticed only after some seconds without an answer.
     async fn ask(self: Arc<Self>, key: PublicKey) {
-        let device = self.device.read().await;
-        let _ = timeout(ASKING, device.force_handshake(&key)).await;
+        if let Some(device) = self.device.read().await.as_ref() {
+            let _ = timeout(ASKING, device.force_handshake(&key)).await;
+        }
     }
 }
 
