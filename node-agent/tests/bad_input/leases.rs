@@ -111,7 +111,7 @@ fn spec() -> Vec<Row> {
             ..event(
                 "the lease of a Node is deleted by hand; made again at once",
                 "LeaseRestored",
-                "was deleted while node node9 has the block, and was made again; others have no path there until its agent has published itself anew",
+                "was gone while node node9 has the block, and was made again; others have no path there until its agent has published itself anew",
                 "to take a block from a node, drain it and delete its Node",
                 |scene| {
                     scene.add_node("node9", &json!({}), &json!({}));

@@ -9,6 +9,7 @@ use tartan_crds::{
 
 use super::{
     interrupted::{POOL, hold, release},
+    off::DEADLINE,
     ring::may_lose,
     scene::{PODS, Pool, Scene},
     standing::Standing,
@@ -35,7 +36,7 @@ fn what_a_node_whose_agent_hangs_past_the_deadline_still_sends_in_clear_is_taken
         }
         scene.api.merge(&json!({
             "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool", "metadata": { "name": POOL },
-            "spec": { "transition": { "deadline": "5s" } },
+            "spec": { "transition": { "deadline": format!("{}s", DEADLINE.as_secs()) } },
         }));
         let held = hold(&scene, Wireguard, phase);
         assert_eq!(held, format!("node{HUNG}"));

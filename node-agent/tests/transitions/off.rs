@@ -52,7 +52,7 @@ fn passed_over(to: BackendType) -> (&'static str, &'static str) {
 
 /// How long the administrator lets the others wait: longer than nodes that are on need to prepare, which would else have
 /// no path to each other while they do.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_change_waits_for_a_node_that_is_off_and_names_it_and_the_others_lose_nothing() {

@@ -61,6 +61,10 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
             scene.replace_wireguard("node2");
             let_flow(Duration::from_secs(2));
             assert_sealed(&scene, kind, "whose process died");
+            // The next one does its work: what was seen before is not counted.
+            scene.fabric.tap(PODS).unwrap();
+            let_flow(Duration::from_secs(1));
+            assert_sealed(&scene, kind, "whose process was replaced");
         }
 
         println!("-- {kind}: a node is rebooted");

@@ -82,8 +82,11 @@ impl Allocator {
 
     async fn carry_out(&mut self, actions: Vec<Action>) -> Option<Instant> {
         let now = Instant::now();
-        let about: BTreeSet<&str> = actions.iter().filter_map(node_of_lease).collect();
-        self.world.refused.retain(|node, _| about.contains(node.as_str()));
+        // A lease whose state is in doubt is read before it is written again.
+        if !actions.iter().any(|action| matches!(action, Action::RereadLease { .. })) {
+            let waiting: BTreeSet<&str> = actions.iter().filter_map(who_waits).collect();
+            self.world.refused.retain(|node, _| waiting.contains(node.as_str()));
+        }
         if let Some(resume) = self.outage.rests_until(now) {
             return Some(resume);
         }
@@ -126,7 +129,7 @@ impl Allocator {
         let mut answers = stream::iter(actions)
             .map(|action| {
                 let executor = executor.clone();
-                let node = node_of_lease(&action).map(str::to_owned);
+                let node = who_waits(&action).map(str::to_owned);
                 let is_new = matches!(action, Action::CreateLease { .. });
                 let about = (key(&action), said(&action), node, is_new);
                 async move { (about, executor.carry_out(action).await) }
@@ -149,6 +152,9 @@ impl Allocator {
                 Outcome::Done => {
                     good = true;
                     self.retries.succeeded(key, said.as_deref(), at);
+                    if let Some(node) = &node {
+                        self.world.refused.remove(node);
+                    }
                     if let Some(seen) = node.filter(|_| is_new).and_then(|node| self.seen.remove(&node)) {
                         self.metrics.allocated(at.duration_since(seen));
                     }
@@ -161,7 +167,9 @@ impl Allocator {
                 }
                 Outcome::Failed(reason, error) => {
                     again = earliest(again, self.retries.failed(key.clone(), at));
-                    if let Some(node) = node.filter(|_| self.retries.failures(&key) >= TELLING_FAILURES) {
+                    let is_telling = self.retries.failures(&key) >= TELLING_FAILURES
+                        && !["network", "unauthorized"].contains(&reason);
+                    if let Some(node) = node.filter(|_| is_telling) {
                         self.world.refused.insert(node, error.clone());
                     }
                     failures.push((reason, error));
@@ -186,10 +194,13 @@ fn writes_of_a_round(actions: &[Action]) -> usize {
     }
 }
 
-/// The node for which a lease is written.
-fn node_of_lease(action: &Action) -> Option<&str> {
+/// The node that a lease is written or given up for.
+fn who_waits(action: &Action) -> Option<&str> {
     match action {
         Action::CreateLease { spec, .. } | Action::UpdateLease { spec, .. } => Some(&spec.node_name),
+        // There may be another machine under the name.
+        Action::ReleaseLease { node, .. } => Some(node),
+        Action::DeleteLease { wanted_by, .. } => wanted_by.as_deref(),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@ use super::{
     draft::{Draft, Verdict},
     growth, held,
     layout::{Entry, Membership},
+    plural,
     remarks::leased,
     reservations, restore,
 };
@@ -121,7 +122,7 @@ fn move_on<'a>(
     let wanted = layout.wanted_families(membership);
     let has_lost_family = !wanted.is_empty() && !wanted.contains(&family);
     let may_move = has_lost_family || draft.has_free_block(membership, family);
-    let moves = kept_for_it.is_some_and(|kept| draft.may_get_kept(kept))
+    let moves = kept_for_it.is_some_and(|kept| draft.may_get_kept(name, kept))
         || layout.is_kept_from(name, lease.subnet)
         || (!layout.entry_of(lease.subnet).is_some_and(reach) && may_move);
     if !moves {
@@ -154,8 +155,7 @@ pub(super) fn settle_duplicates<'a>(
         .leases_of(&node.meta.name)
         .into_iter()
         .filter(|lease| lease.subnet.family() == family && !draft.is_settled(lease) && may_be_it(lease))
-        // Only a finalizer holds it: it never comes back.
-        .filter(|lease| !(lease.deleting && lease.released_at().is_some()))
+        .filter(|lease| !is_lost(lease, node))
         .filter_map(|lease| Some((lease, lease.spec.as_ref().ok()?.primary)))
         .collect();
     candidates.sort_by_key(|(lease, primary)| rank(lease, *primary));
@@ -170,6 +170,12 @@ pub(super) fn settle_duplicates<'a>(
         }
     }
     Some((winner, is_primary))
+}
+
+/// Whether a lease that names the node will never be this machine's: only a finalizer holds it.
+pub(super) fn is_lost(lease: &Lease, node: &Node) -> bool {
+    let is_its_own = lease.spec.as_ref().is_ok_and(|spec| spec.node_uid == node.meta.uid);
+    lease.deleting && (lease.released_at().is_some() || !is_its_own)
 }
 
 /// The lower, the more the lease is the node's: primary, in force before released, in use, older, lower. A further lease
@@ -204,7 +210,15 @@ fn obtain<'a>(
         return Ok(());
     }
     let held_up = draft.longest_held_up(membership, family).and_then(|lease| draft.held_up(lease));
-    let or = held_up.map_or_else(String::new, |problem| format!("; {}", problem.message));
+    let mut or = held_up.map_or_else(String::new, |problem| format!("; {}", problem.message));
+    match draft.world.vanished.blocks().filter(|block| block.family() == family).count() {
+        0 => {}
+        kept => or.push_str(&format!(
+            "; {} kept, for spec.reclaimAfter, for the nodes that had them before the API server was put back to an \
+             older state",
+            plural(kept, "block")
+        )),
+    }
     Err(Problem::new(
         reason::EXHAUSTED,
         format!(
@@ -225,7 +239,7 @@ fn obtain_kept<'a>(
     if draft.is_in_doubt(kept) {
         return Ok(());
     }
-    if draft.take_kept(kept) {
+    if draft.take_kept(&node.meta.name, kept) {
         draft.create(node, membership, (kept, Choice::Reserved), true);
         return Ok(());
     }

@@ -220,8 +220,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes the block that is kept for one node, if nothing else has it.
-    pub fn take_kept(&mut self, block: Cidr) -> bool {
-        let free = !self.unfit.overlaps(block) && !self.is_told(block);
+    pub fn take_kept(&mut self, node: &str, block: Cidr) -> bool {
+        let free = !self.unfit.overlaps(block) && !self.is_told(block) && !self.is_anothers(node, block);
         if free {
             self.take(block);
         }
@@ -229,11 +229,18 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether the block that is kept for one node is free, or held and given up.
-    pub fn may_get_kept(&self, block: Cidr) -> bool {
+    pub fn may_get_kept(&self, node: &str, block: Cidr) -> bool {
         let holder = self.world.leases.get(&block.object_name());
         let given_up = |lease: &Lease| held::given_up_at(self.world, lease).is_some_and(|at| at <= self.now);
         let is_given_up = |lease: &Lease| given_up(lease) && self.may_touch(lease);
-        !self.is_told(block) && (!self.unfit.overlaps(block) || holder.is_some_and(is_given_up))
+        !self.is_told(block)
+            && !self.is_anothers(node, block)
+            && (!self.unfit.overlaps(block) || holder.is_some_and(is_given_up))
+    }
+
+    /// Whether another node had it before the store went back.
+    fn is_anothers(&self, node: &str, block: Cidr) -> bool {
+        self.world.vanished.keeper(block).is_some_and(|keeper| keeper != node)
     }
 
     /// What others may get before its time.
@@ -360,6 +367,7 @@ impl<'a> Draft<'a> {
                 successor: self.world.nodes.get(node).map(|node| node.meta.uid.clone()),
                 pod_cidrs_bind: self.mode != PodCidrModeInForce::Ignore,
             },
+            wanted_by: self.taken_for.get(lease.meta.name.as_str()).map(|node| (*node).to_owned()),
         });
     }
 

@@ -17,7 +17,9 @@ pub fn find<'a>(
 ) -> Vec<&'a Lease> {
     let of_the_gone = by_node.iter().filter(|(node, _)| !world.nodes.contains(node));
     let leases = of_the_gone.flat_map(|(_, leases)| leases.iter().copied());
-    let mut held: Vec<&Lease> = leases.filter(|lease| is_nobodys(layout, lease) && !lease.deleting).collect();
+    let is_kept = |lease: &Lease| world.vanished.keeper(lease.subnet).is_some();
+    let mut held: Vec<&Lease> =
+        leases.filter(|lease| is_nobodys(layout, lease) && !lease.deleting && !is_kept(lease)).collect();
     held.sort_by_key(|lease| (lease.released_at(), lease.subnet));
     held
 }
@@ -45,6 +47,9 @@ const QUIET: SignedDuration = SignedDuration::from_secs(60);
 /// names is gone, or there again with an agent that has looked, and tells of no pods there. `None`: not by itself.
 pub fn given_up_at(world: &World, lease: &Lease) -> Option<Timestamp> {
     let (released, name) = (lease.released_at()?, lease.node()?);
+    if world.vanished.keeper(lease.subnet).is_some() {
+        return None;
+    }
     let Some(node) = world.nodes.get(name) else { return Some(released) };
     let report = world.node_networks.get(name).and_then(|object| object.report_of(node));
     let has_none = report.is_some_and(|report| report.knows_leases) && !has_pods(world, lease);

@@ -72,7 +72,14 @@ pub enum Action {
     /// Node has its name than the one that is known.
     ReleaseLease { lease: Meta, subnet: Cidr, node: String, node_uid: String, successor: Option<String> },
     /// Delete a lease, after the API server confirmed that nobody may claim it.
-    DeleteLease { lease: Meta, subnet: Cidr, node: String, grounds: DeleteGrounds },
+    DeleteLease {
+        lease: Meta,
+        subnet: Cidr,
+        node: String,
+        grounds: DeleteGrounds,
+        /// The other node that is to have the block.
+        wanted_by: Option<String>,
+    },
     /// Read a lease again whose state is not known.
     RereadLease { name: String },
     /// Write a Node's podCIDRs, if it still has none.

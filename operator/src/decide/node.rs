@@ -8,7 +8,7 @@ use tartan_crds::{Cidr, Family, PodCidrModeInForce, SubnetLeaseSpec, conditions:
 
 use super::{
     Action, DeleteReason, Problem,
-    allocation::{Share, Shares, allocate, hold, settle_duplicates},
+    allocation::{Share, Shares, allocate, hold, is_lost, settle_duplicates},
     draft::{Draft, Verdict},
     growth, held,
     layout::Membership,
@@ -41,8 +41,8 @@ pub fn decide_node<'a>(draft: &mut Draft<'a>, node: &'a Node) {
 /// What else it gets and what is said of it, when every node has what it must have.
 pub fn complete<'a>(draft: &mut Draft<'a>, node: &'a Node) {
     let Some((place, verdict)) = draft.verdicts.remove(node.meta.name.as_str()) else { return };
-    let verdict = growth::extend(draft, node, draft.layout.membership(node), verdict);
     let verdict = remarks::refused(draft, node, verdict);
+    let verdict = growth::extend(draft, node, draft.layout.membership(node), verdict);
     let verdict = remarks::taken_over(draft, node, verdict);
     draft.verdicts.insert(&node.meta.name, (place, verdict));
 }
@@ -145,9 +145,7 @@ fn pin<'a>(draft: &mut Draft<'a>, node: &'a Node, membership: Membership<'_>, ci
         };
     };
     match (lease.node(), draft.held_up(lease)) {
-        (Some(holder), Some(problem)) if holder == node.meta.name && lease.released_at().is_some() => {
-            Share::Refused(problem)
-        }
+        (Some(_), Some(problem)) if is_lost(lease, node) => Share::Refused(problem),
         (Some(holder), _) if holder == node.meta.name => {
             if draft.keep(node, membership, lease, true) {
                 Share::Held(cidr)

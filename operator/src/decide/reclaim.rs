@@ -26,12 +26,16 @@ pub fn decide_unclaimed(draft: &mut Draft<'_>) {
                 let made = world.nodes.get(&spec.node_name).map(|node| node.created);
                 let due = made.map_or(released, |made| made.max(released));
                 let due = due.checked_add(hold).unwrap_or(Timestamp::MAX);
+                // It had been given back when the store still knew: its pods may be there.
+                let kept = world.vanished.kept_until(lease.subnet, draft.layout.spec.reclaim_after.into());
+                let due = kept.map_or(due, |kept| kept.max(due));
                 // A Node that was made anew has the pods of the one before, where its agent says so.
                 if held::has_pods(world, lease) {
                     draft.leave(lease);
                 } else if due <= draft.now {
                     draft.delete(lease, DeleteReason::Expired);
                 } else {
+                    draft.leave(lease);
                     draft.wake_at(due);
                 }
             }

@@ -33,8 +33,9 @@ pub fn restore(draft: &mut Draft<'_>) {
     for (node, block, why) in left {
         withheld::withhold(draft, node, block, why);
     }
-    for node in world.nodes.iter() {
-        for block in world.vanished.of(&node.meta.name) {
+    for (name, blocks) in world.vanished.by_node() {
+        let Some(node) = world.nodes.get(name) else { continue };
+        for block in blocks {
             if !draft.is_leased(block) {
                 // Where it can't go back to its node it is kept from others nevertheless, for a while.
                 let _ = restore_one(draft, node, block);
@@ -87,7 +88,7 @@ fn restore_one<'a>(draft: &mut Draft<'a>, node: &'a Node, block: Cidr) -> Result
     if held.len() + before >= most {
         return Err(Why::Limit);
     }
-    if !draft.take_kept(block) {
+    if !draft.take_kept(name, block) {
         return Err(Why::NoBlock);
     }
     let is_told = bind && node.readable_pod_cidrs().any(|cidr| cidr.family() == family);

@@ -202,7 +202,7 @@ impl Executor {
     fn tell_of_restoration(&self, spec: &SubnetLeaseSpec, uid: &str) {
         let SubnetLeaseSpec { subnet, node_name, .. } = spec;
         let note = format!(
-            "the lease of {subnet} was deleted while node {node_name} has the block, and was made again; others have no path \
+            "the lease of {subnet} was gone while node {node_name} has the block, and was made again; others have no path \
              there until its agent has published itself anew; to take a block from a node, drain it and delete its Node"
         );
         let about = events::ours("SubnetLease", &subnet.object_name(), uid);

@@ -48,9 +48,12 @@ impl Vanished {
         }
     }
 
-    /// The API server tells of a lease.
+    /// The API server tells of a lease. One that was released then, or another node's, is no proof that the block is free.
     pub(super) fn is_there(&mut self, lease: &Lease) {
-        self.missed.remove(&lease.subnet);
+        let is_same = |missed: &Missed| lease.released_at().is_none() && lease.node() == Some(&missed.node);
+        if self.missed.get(&lease.subnet).is_some_and(is_same) {
+            self.missed.remove(&lease.subnet);
+        }
     }
 
     /// Forgets what is missed for longer than the block of a Node that is gone is held.
@@ -67,13 +70,28 @@ impl Vanished {
         self.missed.keys().copied()
     }
 
-    /// Those of a node, its first blocks before further ones.
-    pub fn of(&self, node: &str) -> Vec<Cidr> {
-        let of_node = self.missed.iter().filter(|(_, missed)| missed.node == node);
-        let mut blocks: Vec<(bool, Cidr)> =
-            of_node.map(|(block, missed)| (!missed.primary, *block)).collect();
-        blocks.sort_unstable();
-        blocks.into_iter().map(|(_, block)| block).collect()
+    /// Until when a block is kept for its node.
+    pub fn kept_until(&self, block: Cidr, hold: Duration) -> Option<Timestamp> {
+        Some(due(self.missed.get(&block)?.since?, hold))
+    }
+
+    /// The node that a block is kept for.
+    pub fn keeper(&self, block: Cidr) -> Option<&str> {
+        let mut met = self.missed.iter().filter(|(missed, _)| missed.overlaps(block));
+        met.next().map(|(_, missed)| missed.node.as_str())
+    }
+
+    /// By node, its first blocks before further ones.
+    pub fn by_node(&self) -> BTreeMap<&str, Vec<Cidr>> {
+        let mut by_node: BTreeMap<&str, Vec<(bool, Cidr)>> = BTreeMap::new();
+        for (block, missed) in &self.missed {
+            by_node.entry(&missed.node).or_default().push((!missed.primary, *block));
+        }
+        let sorted = |mut blocks: Vec<(bool, Cidr)>| {
+            blocks.sort_unstable();
+            blocks.into_iter().map(|(_, block)| block).collect()
+        };
+        by_node.into_iter().map(|(node, blocks)| (node, sorted(blocks))).collect()
     }
 }
 

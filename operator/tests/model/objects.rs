@@ -351,6 +351,7 @@ pub fn action(act: Act) -> Action {
                 successor: successor.map(|uid| node_uid(node, uid)),
                 pod_cidrs_bind: bound,
             },
+            wanted_by: None,
         },
         Act::Reread(block) => Action::RereadLease { name: subnet(block).object_name() },
         Act::Mirror { node, uid, version, block } => Action::MirrorPodCidrs {

@@ -154,6 +154,11 @@ fn who_writes_again_what_was_decided_has_broken_nothing() {
     edit(&mut store, |spec| spec.mtu = Some(9000));
     let found = tartan_operator::decide::decide(&store.world(), store.now).figures.violations;
     assert_eq!(found["lease-edited"], 1);
+    // Nor is one that is held.
+    store.remove_node("a");
+    store.settle();
+    store.change_lease(OF_A, |lease| lease.traces.edited_by = Some("kubectl".into()));
+    assert_eq!(store.settle().figures.violations["lease-edited"], 0);
 }
 
 #[test]

@@ -133,20 +133,24 @@ fn what_is_reserved_for_another_is_not_given_up_in_the_moment_in_which_its_node_
     check(&mut store, "a: 10.0.1.0/24\nz: 10.0.0.0/24");
 }
 
-/// Another program's finalizer holds what was the node's: it needn't wait for that.
+/// Another program's finalizer holds what was the node's: it needn't wait for that, whether it was released before.
 #[test]
 fn a_node_that_comes_back_while_its_old_lease_cannot_go_gets_another_block() {
-    for mode in ["Ignore", "Mirror"] {
+    for (mode, released) in [("Ignore", true), ("Mirror", true), ("Ignore", false), ("Mirror", false)] {
         let mut spec = network(vec![entry("main", "10.0.0.0/22", 24)]);
         spec["podCIDRMode"] = json!(mode);
         let mut store = Store::default().with_network(spec);
         store.add_node("a");
         store.settle();
+        if !released {
+            store.change_lease("10.0.0.0-24", |lease| lease.deleting = true);
+        }
         store.remove_node("a");
         store.settle();
         store.change_lease("10.0.0.0-24", |lease| lease.deleting = true);
         store.add_node("a");
-        check(&mut store, "a: ~10.0.0.0/24 10.0.1.0/24");
+        let held = if released { "~" } else { "" };
+        check(&mut store, &format!("a: {held}10.0.0.0/24 10.0.1.0/24"));
         assert_eq!(store.leased_condition("a"), "True AsExpected", "{mode}");
     }
 }

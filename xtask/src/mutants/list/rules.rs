@@ -48,8 +48,8 @@ pub const MUTANTS: &[Mutant] = &[
         "a reservation takes what a Node is told",
         &[edit(
             DRAFT,
-            "!self.unfit.overlaps(block) && !self.is_told(block);",
-            "!self.unfit.overlaps(block);",
+            "!self.unfit.overlaps(block) && !self.is_told(block) && !self.is_anothers(node, block);",
+            "!self.unfit.overlaps(block) && !self.is_anothers(node, block);",
         )],
         "rules",
         &["restore::a_block_that_a_node_is_told_is_not_given_to_the_node_that_it_is_reserved_for"],
@@ -138,7 +138,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "a node waits for the finalizer of its old lease",
-        &[edit(ALLOCATION, "!(lease.deleting && lease.released_at().is_some())", "true")],
+        &[edit(ALLOCATION, ".filter(|lease| !is_lost(lease, node))", ".filter(|_| true)")],
         "rules",
         &["reclaim::a_node_that_comes_back_while_its_old_lease_cannot_go_gets_another_block"],
     ),
@@ -155,6 +155,18 @@ pub const MUTANTS: &[Mutant] = &[
         &[edit(DRAFT, "layout.kept_back().chain(world.vanished.blocks())", "layout.kept_back()")],
         "rules",
         &["restore::what_nodes_had_that_a_restored_store_knows_nothing_of_is_kept_for_them"],
+    ),
+    mutant(
+        "what a restored store knows nothing of goes to the node that it is reserved for",
+        &[edit(DRAFT, "is_some_and(|keeper| keeper != node)", "is_some_and(|_| false)")],
+        "rules",
+        &["restore::a_reservation_does_not_take_what_a_restored_store_knows_nothing_of"],
+    ),
+    mutant(
+        "what a backup has as released long ago is deleted at once",
+        &[edit(RECLAIM, "kept.map_or(due, |kept| kept.max(due))", "kept.map_or(due, |_| due)")],
+        "rules",
+        &["restore::a_lease_that_was_released_in_the_backup_is_not_given_up_before_its_node_could_come_back"],
     ),
     mutant(
         "a further block is granted before another node has its first",
