@@ -121,10 +121,10 @@ fn move_on<'a>(
     let kept_for_it = layout.kept_for(name, membership, family).filter(|kept| *kept != lease.subnet);
     let wanted = layout.wanted_families(membership);
     let has_lost_family = !wanted.is_empty() && !wanted.contains(&family);
-    let may_move = has_lost_family || draft.has_free_block(membership, family);
     let moves = kept_for_it.is_some_and(|kept| draft.may_get_kept(name, kept))
         || layout.is_kept_from(name, lease.subnet)
-        || (!layout.entry_of(lease.subnet).is_some_and(reach) && may_move);
+        || (!layout.entry_of(lease.subnet).is_some_and(reach)
+            && (has_lost_family || draft.has_free_block(membership, family)));
     if !moves {
         return None;
     }

@@ -166,14 +166,15 @@ pub fn taken(draft: &Draft<'_>, node: &str, block: Cidr) -> Problem {
             let node = draft.world.nodes.iter().find(told).map_or("(unknown)", |node| &node.meta.name);
             format!("is in the podCIDRs of node {node}, which stay what they are until its Node is deleted")
         }
-        None if draft.world.vanished.keeper(block).is_some() => format!(
-            "was of node {} before the API server was put back to an older state: it is kept for that node for \
-             spec.reclaimAfter",
-            draft.world.vanished.keeper(block).unwrap_or_default()
-        ),
-        None => match withheld::holder(draft, block) {
-            Some(node) => format!("has pods of node {node} and no lease: it is given out when they are gone"),
-            None => "contains an address of a Node or of a Service: choose another block".to_owned(),
+        None => match (draft.world.vanished.keeper(block), withheld::holder(draft, block)) {
+            (Some(node), _) => format!(
+                "was of node {node} before the API server was put back to an older state: it is kept for that node for \
+                 spec.reclaimAfter"
+            ),
+            (None, Some(node)) => {
+                format!("has pods of node {node} and no lease: it is given out when they are gone")
+            }
+            (None, None) => "contains an address of a Node or of a Service: choose another block".to_owned(),
         },
     };
     Problem::new(
