@@ -35,8 +35,8 @@ pub use growth::{Growth, Reservation};
 pub use ipsec::{IpsecAuthentication, IpsecParameters};
 pub use network_pool::{NetworkPool, NetworkPoolSpec, NetworkPoolStatus};
 pub use node_network::{
-    AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, PathCount, PeerWithoutPath, Uplink,
-    UplinkSelection, WireguardPlace,
+    AddressUse, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, ObservedLease, PathCount, PeerWithoutPath,
+    Uplink, UplinkSelection, WireguardPlace,
 };
 pub use room::{Forecast, Room, UsageSample};
 pub use schema::{crd_yaml, crds};

@@ -145,6 +145,9 @@ pub struct NodeNetworkStatus {
     /// Other nodes of which nothing is taken in clear.
     #[serde(default)]
     pub sealed_peers: i64,
+    /// The node's lease that the rest goes by. What other leases said before it was written so is known too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_lease: Option<ObservedLease>,
     /// The first of them, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -153,6 +156,15 @@ pub struct NodeNetworkStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Which lease, and its spec of when.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ObservedLease {
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its `metadata.generation`.
+    pub generation: i64,
 }
 
 /// The interface that carries pod traffic between nodes.

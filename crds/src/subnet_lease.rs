@@ -200,6 +200,12 @@ pub struct LeaseBackend {
     /// this node's is dropped.
     #[serde(default)]
     pub sealed: bool,
+    /// What comes to an end once every agent has said that it has seen its lease with this: reception of a backend that
+    /// no node is asked to send by any more (`receive:BACKEND`), or of what comes to a pool's nodes in clear
+    /// (`clear:POOL`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 320)))]
+    pub ending: Vec<String>,
 }
 
 /// What peers must know to reach the node, written by its agent on its primary leases; of others only `emptied`.

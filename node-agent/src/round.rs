@@ -361,6 +361,14 @@ fn publish(
     let built = ground.built();
     let view = status::NodeView {
         generation: snapshot.node_net.and_then(|own| own.generation),
+        // What was said of another time is not said of this one.
+        observed_lease: match built {
+            Some(built) => built.observed_lease.clone(),
+            None => {
+                let said = snapshot.node_net.and_then(|own| own.status.as_deref());
+                said.and_then(|status| status.observed_lease.clone())
+            }
+        },
         kernel_version: &ground.facts().kernel_version,
         intent: built.map(|built| &built.intent),
         paths: &worked.desired.paths,
@@ -383,7 +391,7 @@ fn publish(
                 built.further_leases.iter().map(answer).collect()
             })
             .unwrap_or_default(),
-        node_network: status::node_network(&view, Timestamp::now()),
+        node_network: status::node_network(view, Timestamp::now()),
         availability,
     }
 }

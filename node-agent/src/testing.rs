@@ -108,6 +108,8 @@ impl Known {
 /// A primary lease of 10.244.N.0/24, without status.
 pub fn lease(n: u8, node: &str) -> Lease {
     Lease {
+        uid: format!("uid-of-lease-{n}"),
+        generation: 1,
         node: node.into(),
         node_uid: format!("uid-of-{node}"),
         subnet: format!("10.244.{n}.0/24").parse().unwrap(),
@@ -117,6 +119,7 @@ pub fn lease(n: u8, node: &str) -> Lease {
             accepts: vec![BackendType::Vxlan],
             direct_routing: false,
             sealed: false,
+            ending: vec![],
         },
         node_addresses: vec![],
         wireguard_keys: vec![],

@@ -62,6 +62,8 @@ pub struct KeyGeneration {
 /// A SubnetLease.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
+    pub uid: String,
+    pub generation: i64,
     pub node: String,
     pub node_uid: String,
     pub subnet: Cidr,

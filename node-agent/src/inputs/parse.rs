@@ -43,6 +43,8 @@ impl From<SubnetLease> for Lease {
     fn from(object: SubnetLease) -> Self {
         let spec = object.spec;
         Self {
+            uid: object.metadata.uid.unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or(0),
             node: spec.node_name,
             node_uid: spec.node_uid,
             subnet: spec.subnet,

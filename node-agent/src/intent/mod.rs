@@ -16,7 +16,7 @@ mod words;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use tartan_crds::{Family, IpsecAuthentication, conditions::reason};
+use tartan_crds::{Family, IpsecAuthentication, ObservedLease, conditions::reason};
 use tartan_datapath::{
     mark,
     model::{
@@ -91,6 +91,8 @@ pub struct PeerFault {
 pub struct Built {
     pub intent: Intent,
     pub faults: Vec<PeerFault>,
+    /// The lease that says how we send and receive.
+    pub observed_lease: Option<ObservedLease>,
     /// Names of our primary leases, in whose status peers look.
     pub primary_leases: Vec<String>,
     /// Names of the others.
@@ -189,7 +191,19 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     if intent.local.side.accepts.contains(&Backend::Udp) && !sources.forwarder {
         troubles.push(no_forwarder());
     }
-    Ok(Built { intent, faults, primary_leases, further_leases, returning, troubles, key_generations, no_key })
+    let observed_lease =
+        primary(&own).map(|lease| ObservedLease { uid: lease.uid.clone(), generation: lease.generation });
+    Ok(Built {
+        intent,
+        faults,
+        observed_lease,
+        primary_leases,
+        further_leases,
+        returning,
+        troubles,
+        key_generations,
+        no_key,
+    })
 }
 
 /// Leased subnets that lie in no entry though they are in use here: an entry was removed, or the

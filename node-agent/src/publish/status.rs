@@ -10,7 +10,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use tartan_crds::{
-    AddressUse, BackendType, Cidr, Endpoint, NodeNetworkStatus, PathCount, PeerWithoutPath,
+    AddressUse, BackendType, Cidr, Endpoint, NodeNetworkStatus, ObservedLease, PathCount, PeerWithoutPath,
     SubnetLeaseStatus, Uplink, WireguardPlace,
     conditions::{kind, reason},
 };
@@ -92,6 +92,8 @@ pub fn lease(
 #[derive(Clone, Debug)]
 pub struct NodeView<'a> {
     pub generation: Option<i64>,
+    /// The lease that the rest goes by.
+    pub observed_lease: Option<ObservedLease>,
     pub kernel_version: &'a str,
     /// What is programmed, if anything.
     pub intent: Option<&'a Intent>,
@@ -108,9 +110,10 @@ pub struct NodeView<'a> {
 }
 
 /// The status of the NodeNetwork.
-pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
+pub fn node_network(view: NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
     let NodeView {
         generation,
+        observed_lease,
         kernel_version,
         intent,
         paths,
@@ -119,7 +122,7 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         address_use,
         not_ready,
         troubles,
-    } = *view;
+    } = view;
     // By node: a peer of two families has two paths.
     let mut without: BTreeMap<&str, PeerWithoutPath> = BTreeMap::new();
     for path in paths.iter().filter(|path| path.pairing.is_refused()) {
@@ -174,6 +177,7 @@ pub fn node_network(view: &NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         clear_peers: i64::try_from(clear_peers(paths)).ok(),
         sealed_peers: i64::try_from(sealed_peers(paths)).unwrap_or(i64::MAX),
         peers_without_path: without.into_values().take(NAMED_PEERS).collect(),
+        observed_lease,
         conditions: vec![ready, degraded],
     }
 }
@@ -265,11 +269,13 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             clear_peers: _,
             sealed_peers: _,
             peers_without_path: _,
+            observed_lease,
             conditions,
         } = status.clone();
         let verdicts: Vec<_> = conditions.into_iter().map(|c| (c.type_, c.status, c.reason)).collect();
         let backends = (backend, unavailable, receives, wireguard);
-        (observed_generation, agent_version, kernel_version, uplink, pod_mtu, backends, verdicts)
+        let observed = (observed_generation, observed_lease);
+        (observed, agent_version, kernel_version, uplink, pod_mtu, backends, verdicts)
     };
     substance(a) != substance(b)
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
-use tartan_crds::{BackendType, PathCount};
+use tartan_crds::{BackendType, ObservedLease, PathCount};
 use tartan_datapath::desired::desired;
 
 use super::{status::NodeView, *};
@@ -20,6 +20,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
     let lost = BTreeSet::new();
     let view = NodeView {
         generation: Some(1),
+        observed_lease: built.observed_lease.clone(),
         kernel_version: "6.1.0",
         intent: Some(&built.intent),
         paths: &paths,
@@ -33,7 +34,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
         lease: Some(status::lease(&built.intent, &lost, &BTreeSet::new())),
         primary_leases: built.primary_leases,
         further_leases: vec![],
-        node_network: status::node_network(&view, at(second)),
+        node_network: status::node_network(view, at(second)),
         availability: Some(Availability::Available),
     }
 }
@@ -108,6 +109,21 @@ fn figures_may_wait_and_verdicts_may_not() {
     assert_eq!(write.status.paths, [vxlan]);
 }
 
+/// The operator ends what a lease says is about to end when it is told that the lease was seen.
+#[test]
+fn which_lease_it_goes_by_is_told_at_once() {
+    let mut known = known();
+    let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    take(&mut known, &first);
+    let own = known.leases.values_mut().find(|lease| lease.node == "node1").unwrap();
+    own.generation += 1;
+    own.backend.ending = vec!["receive:ipip".into()];
+    let expected = ObservedLease { uid: own.uid.clone(), generation: own.generation };
+    let write = writes(&published(&known, 2, &[]), &known.snapshot()).node_network.unwrap();
+    assert!(write.urgent);
+    assert_eq!(write.status.observed_lease, Some(expected));
+}
+
 #[test]
 fn a_peer_that_is_reached_in_clear_by_two_backends_is_one_peer() {
     let mut known = known();
@@ -122,6 +138,7 @@ fn a_peer_that_is_reached_in_clear_by_two_backends_is_one_peer() {
     let lost = BTreeSet::new();
     let view = NodeView {
         generation: Some(1),
+        observed_lease: built.observed_lease.clone(),
         kernel_version: "6.1.0",
         intent: Some(&built.intent),
         paths: &paths,
@@ -131,7 +148,7 @@ fn a_peer_that_is_reached_in_clear_by_two_backends_is_one_peer() {
         not_ready: None,
         troubles: &[],
     };
-    let status = status::node_network(&view, at(1));
+    let status = status::node_network(view, at(1));
     assert_eq!(status.clear_peers, Some(2));
     assert_eq!(status.paths.iter().map(|path| path.peers).sum::<i64>(), 3);
 }

@@ -24,6 +24,7 @@ mod hung;
 #[path = "../bad_input/in_a_machine.rs"]
 mod in_a_machine;
 mod interrupted;
+mod late;
 mod machine;
 mod matrix;
 mod mixed;

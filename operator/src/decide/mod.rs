@@ -10,6 +10,7 @@ mod blocks;
 mod contested;
 mod draft;
 mod drain;
+mod ending;
 mod explain;
 mod forecast;
 mod growth;

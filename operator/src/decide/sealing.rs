@@ -1,7 +1,7 @@
 //! [`Sealing`]: which nodes' pairs take nothing in clear any more.
 //!
 //! A pool that encrypts is sealed when every node of the cluster has left clear paths to its nodes, as they report
-//! it; until then what a slow one sends is still taken. Before a pool leaves encryption it is unsealed, and nothing
+//! it, having heard that all the pool's encrypt ([`Endings`]); until then what a slow one sends is still taken. Before a pool leaves encryption it is unsealed, and nothing
 //! moves until every node reports that it takes clear packets again. Nothing of it is remembered: a lease that is
 //! sealed stays so as long as it encrypts and is asked to. A pool whose nodes have never sent is sealed at once.
 //!
@@ -15,6 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{BackendType, TransitionPhase};
 
 use super::{
+    ending::{self, Endings},
     layout::Layout,
     transition::{Member, count, deadline, name, step_deadline},
 };
@@ -25,12 +26,19 @@ pub struct Sealing<'a> {
     sealed: BTreeSet<&'a str>,
     /// Pools whose nodes in use are not all of them, and whom each waits for.
     open: BTreeMap<Option<usize>, Vec<&'a str>>,
+    /// Those of them that wait for nodes to hear of it.
+    closing: BTreeSet<Option<usize>>,
     /// Nodes that report more sealed peers than there should be.
     holding: Vec<&'a str>,
 }
 
 impl<'a> Sealing<'a> {
-    pub(super) fn plan(layout: &Layout<'_>, members: &[Member<'a>], now: Timestamp) -> Self {
+    pub(super) fn plan(
+        layout: &Layout<'_>,
+        members: &[Member<'a>],
+        endings: &Endings<'a>,
+        now: Timestamp,
+    ) -> Self {
         let mut sealing = Self::default();
         // Nodes that report more clear paths than there should be.
         let lagging = exceeding(members, 0);
@@ -48,11 +56,23 @@ impl<'a> Sealing<'a> {
             let passed_over = |member: &Member<'_>| all_are_late || (late && !member.receives(wanted.kind));
             let follows = |member: &Member<'_>| reports_no_clear(member) || passed_over(member);
             // Once is enough: what reports say later is of nodes that come, go, or have not reported since.
-            let through = of_pool().all(|member| member.now.0.encrypts())
-                && (of_pool().all(|member| member.sealed)
-                    || (of_pool().all(follows) && lagging.iter().all(|member| passed_over(member))));
+            let encrypts = of_pool().all(|member| member.now.0.encrypts());
+            let mut through = encrypts && of_pool().all(|member| member.sealed);
             if !through {
-                sealing.open.insert(place, to_name(members, &lagging, passed_over));
+                let closing = ending::clear(layout, place);
+                let unaware = endings.unaware(&closing);
+                let awaited = |member: &&Member<'_>| unaware.contains(name(member)) && !passed_over(member);
+                let awaited: Vec<&str> = members.iter().filter(awaited).map(name).collect();
+                let has_followed = of_pool().all(follows) && lagging.iter().all(|member| passed_over(member));
+                through = encrypts && has_followed && awaited.is_empty();
+                if !through {
+                    let lagging = to_name(members, &lagging, passed_over);
+                    sealing.open.insert(place, if encrypts && has_followed { awaited } else { lagging });
+                }
+                // Until every lease is sealed: what was decided is not decided anew while it is written.
+                if encrypts && (!through || endings.is_told(&closing)) {
+                    sealing.closing.insert(place);
+                }
             }
             let sealed = of_pool().filter(|member| through || (member.sealed && member.now.0.encrypts()));
             sealing.sealed.extend(sealed.map(name));
@@ -68,6 +88,11 @@ impl<'a> Sealing<'a> {
 
     pub fn is_open(&self, place: Option<usize>) -> bool {
         self.open.contains_key(&place)
+    }
+
+    /// What leases should name as about to end.
+    pub fn closing(&self, layout: &Layout<'_>) -> impl Iterator<Item = String> {
+        self.closing.iter().map(|place| ending::clear(layout, *place))
     }
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.

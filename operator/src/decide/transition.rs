@@ -5,8 +5,8 @@
 //! 1. *Preparing*: every lease accepts what any node is asked to send by. Agents set up reception and report it.
 //! 2. *Moving*: when all that matter receive the new type, leases of the pool get it, some at a time. Senders
 //!    follow lease by lease, and both ends come to the same path.
-//! 3. *Finishing*: an overlay that no lease has and no agent reports sending by leaves `accepts`, and only then
-//!    does its reception end.
+//! 3. *Finishing*: an overlay that no lease has and no agent reports sending by leaves `accepts` when every agent
+//!    has heard so ([`Endings`]), and only then does its reception end.
 //!
 //! A pool that encrypts is sealed when it is through, and unsealed before it leaves encryption ([`Sealing`]).
 //!
@@ -25,6 +25,7 @@ use tartan_crds::{
 
 use super::{
     Problem,
+    ending::{self, Endings, Overlays},
     layout::{Layout, Membership},
     sealing::Sealing,
 };
@@ -38,8 +39,8 @@ const NAMED: usize = 16;
 pub struct Transitions<'a> {
     /// By node: what it should send by, where that is not yet what its pool says.
     behind: BTreeMap<&'a str, (BackendType, bool)>,
-    /// Overlays that every node receives.
-    overlays: BTreeSet<BackendType>,
+    overlays: Overlays,
+    endings: Endings<'a>,
     sealing: Sealing<'a>,
     /// By pool, `None` for the nodes in no pool: those that are not through.
     pub progress: BTreeMap<Option<usize>, Progress>,
@@ -80,8 +81,10 @@ impl Member<'_> {
 impl<'a> Transitions<'a> {
     pub fn plan(world: &'a World, layout: &Layout<'_>, now: Timestamp) -> Self {
         let members = members(world, layout);
-        let sealing = Sealing::plan(layout, &members, now);
-        let mut transitions = Self { overlays: overlays(world, layout), sealing, ..Self::default() };
+        let endings = Endings::new(world);
+        let sealing = Sealing::plan(layout, &members, &endings, now);
+        let overlays = Overlays::new(world, layout, &endings);
+        let mut transitions = Self { overlays, endings, sealing, ..Self::default() };
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
             transitions.plan_pool(layout, (place, &members), now);
@@ -96,18 +99,23 @@ impl<'a> Transitions<'a> {
             self.behind.get(node).copied().unwrap_or((wanted.kind, is_direct(wanted)));
         if !kind.has_paths() && wanted.kind == kind {
             // Nobody sends to it.
-            return LeaseBackend { kind, accepts: vec![kind], direct_routing: false, sealed: false };
+            return LeaseBackend { kind, accepts: vec![kind], ..LeaseBackend::default() };
         }
         let mut accepts = vec![kind, layout.spec.fallback_backend, wanted.kind];
         if direct_routing || is_direct(wanted) {
             accepts.push(BackendType::HostGw);
         }
-        accepts.extend(&self.overlays);
+        accepts.extend(&self.overlays.everywhere);
+        let leaving = self.overlays.leaving.iter().copied();
+        let leaving: Vec<BackendType> = leaving.filter(|kind| self.endings.accepts(node, *kind)).collect();
+        accepts.extend(&leaving);
+        let ending = leaving.into_iter().map(ending::reception).chain(self.sealing.closing(layout));
+        let ending = ending.collect::<BTreeSet<String>>().into_iter().collect();
         let mut seen = BTreeSet::new();
         accepts.retain(|kind| seen.insert(*kind));
         let encrypts = kind.encrypts() && wanted.kind.encrypts();
         let sealed = encrypts && self.sealing.is_sealed(membership.place, node);
-        LeaseBackend { kind, accepts, direct_routing, sealed }
+        LeaseBackend { kind, accepts, direct_routing, sealed, ending }
     }
 
     /// Whether nodes of a pool that is to encrypt still take packets in clear.
@@ -353,22 +361,6 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
             })
         })
         .collect()
-}
-
-/// Overlays that any node is asked to send by, sends by as its lease says, or reports that it does.
-fn overlays(world: &World, layout: &Layout<'_>) -> BTreeSet<BackendType> {
-    let asked = layout.selections().map(|selection| selection.kind);
-    let leased = world
-        .leases
-        .iter()
-        .filter(|lease| lease.in_use && lease.released_at().is_none())
-        .filter_map(|lease| Some(lease.spec.as_ref().ok()?.backend.kind));
-    let reported = world
-        .node_networks
-        .iter()
-        .filter(|object| world.nodes.contains(&object.meta.name))
-        .flat_map(|object| object.report.backend.iter().chain(&object.report.sends).copied());
-    asked.chain(leased).chain(reported).filter(|kind| kind.is_overlay()).collect()
 }
 
 pub(super) fn name<'a>(member: &Member<'a>) -> &'a str {

@@ -301,15 +301,17 @@ impl Executor {
     }
 }
 
-/// Fields that are left out of a spec where there is nothing to say.
-const OPTIONAL: [&str; 5] = ["mtu", "nodeAddresses", "wireguardKeys", "returning", "releasedAt"];
+/// Fields that are left out where there is nothing to say, by the object that they are of.
+const OPTIONAL: [(&str, &[&str]); 2] =
+    [("", &["mtu", "nodeAddresses", "wireguardKeys", "returning", "releasedAt"]), ("/backend", &["ending"])];
 
 /// A spec as a merge patch that leaves nothing of the one before: that removes what is null and keeps what is absent.
 fn whole(spec: &SubnetLeaseSpec) -> Value {
     let mut wanted = json!(spec);
-    if let Some(fields) = wanted.as_object_mut() {
-        for optional in OPTIONAL {
-            fields.entry(optional).or_insert(Value::Null);
+    for (place, optional) in OPTIONAL {
+        let Some(fields) = wanted.pointer_mut(place).and_then(Value::as_object_mut) else { continue };
+        for field in optional {
+            fields.entry(*field).or_insert(Value::Null);
         }
     }
     wanted
@@ -341,7 +343,7 @@ mod tests {
             subnet: "10.0.0.0/24".parse().unwrap(),
             pool: "default".into(),
             primary: true,
-            backend: LeaseBackend::default(),
+            backend: LeaseBackend { ending: vec!["receive:udp".into()], ..LeaseBackend::default() },
             node_addresses: vec!["192.0.2.1".parse().unwrap()],
             wireguard_keys: vec!["key".into()],
             mtu: Some(1400),
@@ -354,9 +356,18 @@ mod tests {
             mtu: None,
             returning: None,
             released_at: None,
+            backend: LeaseBackend::default(),
             ..full.clone()
         };
-        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&whole(&bare)), names(&json!(full)));
+    }
+    /// Of all fields, those of fields included.
+    fn names(value: &Value) -> Vec<String> {
+        let Some(fields) = value.as_object() else { return vec![] };
+        let inner = |(name, value): (&String, &Value)| {
+            let below = names(value).into_iter().map(move |below| format!("{name}.{below}"));
+            std::iter::once(name.clone()).chain(below).collect::<Vec<_>>()
+        };
+        fields.iter().flat_map(inner).collect()
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DynamicObject;
 use serde::Deserialize;
 use tartan_crds::{
-    AddressUse, BackendType, NodeNetworkSpec, PathCount,
+    AddressUse, BackendType, NodeNetworkSpec, ObservedLease, PathCount,
     conditions::{kind, reason},
 };
 
@@ -46,6 +46,8 @@ pub struct Report {
     pub clear_peers: i64,
     /// Of how many it takes encrypted packets only.
     pub sealed_peers: i64,
+    /// The lease that all this goes by. Agents of before don't say.
+    pub observed_lease: Option<ObservedLease>,
     /// It has read the leases, so that what it says of addresses is of all blocks that name its node.
     #[serde(skip)]
     pub knows_leases: bool,

@@ -153,6 +153,7 @@ impl Pool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
     pub meta: Meta,
+    pub generation: Option<i64>,
     pub subnet: Cidr,
     pub spec: Result<SubnetLeaseSpec, Unreadable>,
     pub labels: BTreeMap<String, String>,
@@ -199,6 +200,7 @@ impl Lease {
         let spec: Result<SubnetLeaseSpec, Unreadable> = part(&mut object.data, "spec");
         let meta = meta(&object.metadata);
         let edited_by = edited_by(&object.metadata);
+        let generation = object.metadata.generation;
         let subnet =
             spec.as_ref().ok().map(|spec| spec.subnet).or_else(|| Cidr::from_object_name(&meta.name).ok())?;
         let status: Result<SubnetLeaseStatus, Unreadable> = part(&mut object.data, "status");
@@ -211,6 +213,7 @@ impl Lease {
         labels.retain(|name, _| [label::NODE, label::POOL, label::FAMILY].contains(&name.as_str()));
         Some(Self {
             meta,
+            generation,
             subnet,
             spec,
             labels,

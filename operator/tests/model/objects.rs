@@ -257,6 +257,7 @@ fn spec(block: Block, node: u8, node_uid: u8, primary: bool, returning: Option<A
             accepts: vec![BackendType::Vxlan],
             direct_routing: false,
             sealed: false,
+            ending: vec![],
         },
         node_addresses: vec![],
         wireguard_keys: vec![],

@@ -1,7 +1,7 @@
 //! When pairs of encrypting nodes stop to take packets in clear, and when they begin again.
 
 use super::{
-    transition::{backend_of, kinds, pool_of_three, report, set_backend},
+    transition::{backend_of, ending, hears, kinds, pool_of_three, report, set_backend},
     *,
 };
 use tartan_crds::BackendType::{Vxlan, Wireguard};
@@ -75,6 +75,43 @@ fn a_pool_is_sealed_when_every_node_has_left_clear_paths_to_it_and_not_before() 
     );
     assert_eq!(store.pool_condition("p", "Progressing"), "False AsExpected");
     assert_eq!(store.network_condition("Sealed"), "", "nodes in no pool don't encrypt");
+}
+
+/// What an agent said before it was held may be older than a lease that said clear and says so no more.
+#[test]
+fn a_pool_is_sealed_when_every_agent_has_heard_that_all_of_it_encrypt() {
+    let mut store = after();
+    let all = ["a", "b", "c", "d"];
+    // On the way out, as far as that one may send in clear, and back.
+    set_backend(&mut store, "vxlan", json!({ "maxInFlight": 1 }));
+    store.settle();
+    for node in all {
+        peers(&mut store, node, 0, 0);
+        hears(&mut store, node);
+    }
+    store.settle();
+    assert_eq!((kinds(&store)[0], sealed(&store)), (Vxlan, OPEN.into()));
+    set_backend(&mut store, "wireguard", json!({}));
+    store.settle();
+    let waiting = |store: &Store| store.pools["p"].status.transition.as_ref().unwrap().waiting_for.clone();
+    assert_eq!((sealed(&store), waiting(&store)), (OPEN.into(), all.map(str::to_owned).to_vec()));
+    for node in ["b", "c", "d"] {
+        hears(&mut store, node);
+    }
+    store.settle();
+    assert_eq!((sealed(&store), waiting(&store)), (OPEN.into(), vec!["a".to_owned()]));
+    assert_eq!(ending(&store, "d"), ["clear:p"]);
+    hears(&mut store, "a");
+    // A part of it is written.
+    let decisions = decide(&store.world(), store.now);
+    store.carry_out(&decisions.actions[0], Fault::None);
+    assert_eq!(sealed(&store), [true, false, false, false]);
+    store.settle();
+    assert_eq!(sealed(&store), [true, false, false, false], "a has a lease of now");
+    hears(&mut store, "a");
+    store.settle();
+    assert_eq!(sealed(&store), SEALED);
+    assert_eq!(all.map(|node| ending(&store, node).len()), [0; 4]);
 }
 
 /// All others keep clear paths to a node that does not answer.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tartan_crds::{
     BackendType::{self, Alloc, HostGw, Ipip, Vxlan},
-    TransitionPhase,
+    ObservedLease, TransitionPhase,
 };
 
 use super::*;
@@ -45,6 +45,18 @@ pub(super) fn report(store: &mut Store, node: &str, sends_by: BackendType, recei
     let report = &mut store.node_networks.get_mut(node).unwrap().report;
     report.backend = Some(sends_by);
     report.receives = receives.iter().copied().collect();
+}
+
+/// The agent of a node goes by its lease as it is.
+pub(super) fn hears(store: &mut Store, node: &str) {
+    let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
+    let seen = ObservedLease { uid: lease.meta.uid.clone(), generation: lease.generation.unwrap() };
+    store.node_networks.get_mut(node).unwrap().report.observed_lease = Some(seen);
+}
+
+pub(super) fn ending(store: &Store, node: &str) -> Vec<String> {
+    let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
+    lease.spec.as_ref().unwrap().backend.ending.clone()
 }
 
 pub(super) fn backend_of(store: &Store, node: &str) -> (BackendType, BTreeSet<BackendType>) {
@@ -129,6 +141,78 @@ fn a_pause_holds_the_rest_back_and_the_old_backend_written_again_goes_back() {
     store.settle();
     assert_eq!(phase(&store), None);
     assert_eq!(backend_of(&store, "d"), (Vxlan, [Vxlan].into()), "as it was");
+}
+
+/// An agent that is held finds first that it is to send by the new one, and then that it is not: its word of before says
+/// nothing of the moment between.
+#[test]
+fn what_was_taken_back_is_received_until_every_agent_has_heard_so() {
+    let mut store = pool_of_three("vxlan", json!({ "maxInFlight": 1 }));
+    let all = ["a", "b", "c", "d"];
+    let taken_back = |store: &mut Store| {
+        set_backend(store, "ipip", json!({ "maxInFlight": 1 }));
+        store.settle();
+        for node in all {
+            report(store, node, Vxlan, &[Vxlan, Ipip]);
+            hears(store, node);
+        }
+        store.settle();
+        assert_eq!(kinds(store), [Ipip, Vxlan, Vxlan, Vxlan]);
+        set_backend(store, "vxlan", json!({}));
+        store.settle();
+        assert_eq!((kinds(store), phase(store)), (vec![Vxlan; 4], None));
+    };
+    let assert_kept = |store: &Store| {
+        for node in all {
+            assert_eq!(backend_of(store, node), (Vxlan, [Vxlan, Ipip].into()), "{node}");
+            assert_eq!(ending(store, node), ["receive:ipip"], "{node}");
+        }
+    };
+    taken_back(&mut store);
+    assert_kept(&store);
+    for node in ["b", "c", "d"] {
+        hears(&mut store, node);
+    }
+    store.settle();
+    assert_kept(&store);
+    // Asked for and taken back once more: who has heard of the first time has not heard of the second.
+    taken_back(&mut store);
+    assert_kept(&store);
+    for node in ["a", "b", "c"] {
+        hears(&mut store, node);
+    }
+    store.settle();
+    assert_kept(&store);
+    hears(&mut store, "d");
+    store.settle();
+    for node in all {
+        assert_eq!((backend_of(&store, node), ending(&store, node)), ((Vxlan, [Vxlan].into()), vec![]));
+    }
+    let decisions = store.settle();
+    assert!(decisions.actions.is_empty());
+}
+
+/// Or whose Node is gone, or that has no lease of now.
+#[test]
+fn what_ends_waits_for_no_node_that_is_no_more() {
+    let mut store = pool_of_three("vxlan", json!({}));
+    set_backend(&mut store, "ipip", json!({}));
+    store.settle();
+    for node in ["a", "b", "c", "d"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
+        hears(&mut store, node);
+    }
+    store.settle();
+    set_backend(&mut store, "vxlan", json!({}));
+    store.settle();
+    for node in ["a", "b", "d"] {
+        hears(&mut store, node);
+    }
+    store.settle();
+    assert_eq!(ending(&store, "d"), ["receive:ipip"]);
+    store.remove_node("c");
+    store.settle();
+    assert_eq!((backend_of(&store, "d"), ending(&store, "d")), ((Vxlan, [Vxlan].into()), vec![]));
 }
 
 #[test]

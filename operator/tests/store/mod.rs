@@ -150,8 +150,12 @@ impl Store {
     pub fn change_lease(&mut self, name: &str, change: impl FnOnce(&mut Lease)) {
         let version = self.next().to_string();
         let lease = self.leases.get_mut(name).unwrap();
+        let before = lease.spec.clone();
         change(lease);
         lease.meta.version = version;
+        if lease.spec != before {
+            lease.generation = lease.generation.map(|generation| generation + 1);
+        }
         self.log.push(Delta::Leases(Change::Seen(lease.clone())));
     }
 
@@ -178,6 +182,7 @@ impl Store {
         }
         let lease = Lease {
             meta: self.fresh(&name),
+            generation: Some(1),
             subnet: spec.subnet,
             spec: Ok(spec),
             labels,

@@ -10,6 +10,7 @@ const AGENT: &str = "tartan-node-agent";
 const ALLOCATION: &str = "operator/src/decide/allocation.rs";
 const RECLAIM: &str = "operator/src/decide/reclaim.rs";
 const DRAFT: &str = "operator/src/decide/draft.rs";
+const ENDING: &str = "operator/src/decide/ending.rs";
 const RESTORE: &str = "operator/src/decide/restore.rs";
 const WITHHELD: &str = "operator/src/decide/withheld.rs";
 const BLOCKS: &str = "operator/src/decide/blocks.rs";

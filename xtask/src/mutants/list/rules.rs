@@ -1,8 +1,8 @@
 //! Faults that other tests notice: growth, reservations, what others break, and the agent's half of giving a block back.
 
 use super::{
-    ALLOCATION, BLOCKS, DRAFT, GROWTH, HELD, Mutant, RECLAIM, RESTORE, VACATE, WITHHELD, edit, mutant,
-    of_agent,
+    ALLOCATION, BLOCKS, DRAFT, ENDING, GROWTH, HELD, Mutant, RECLAIM, RESTORE, VACATE, WITHHELD, edit,
+    mutant, of_agent,
 };
 
 pub const MUTANTS: &[Mutant] = &[
@@ -225,5 +225,35 @@ pub const MUTANTS: &[Mutant] = &[
             "        Err(TryLockError::WouldBlock) => Ok(Some(file)),",
         )],
         &["cni::vacate::tests::a_store_that_a_plugin_has_locked_is_not_believed"],
+    ),
+    mutant(
+        "reception ends though an agent has not heard that nobody sends by it",
+        &[edit(
+            ENDING,
+            ".filter(|(_, seen)| !is_aware(seen))",
+            ".filter(|(_, seen)| false && !is_aware(seen))",
+        )],
+        "rules",
+        &["transition::what_was_taken_back_is_received_until_every_agent_has_heard_so"],
+    ),
+    mutant(
+        "an agent has heard of an end whichever version of its lease it goes by",
+        &[edit(
+            ENDING,
+            "lease.generation == Some(seen.generation)",
+            "lease.generation >= Some(seen.generation)",
+        )],
+        "rules",
+        &["transition::what_was_taken_back_is_received_until_every_agent_has_heard_so"],
+    ),
+    mutant(
+        "a pool is sealed before every agent has heard that all of it encrypt",
+        &[edit(
+            "operator/src/decide/sealing.rs",
+            "through = encrypts && has_followed && awaited.is_empty();",
+            "through = encrypts && has_followed;",
+        )],
+        "rules",
+        &["sealing::a_pool_is_sealed_when_every_agent_has_heard_that_all_of_it_encrypt"],
     ),
 ];

@@ -1,0 +1,117 @@
+//! [`Endings`]: what comes to an end only when every agent has heard that nothing needs it any more.
+//!
+//! An agent may be behind: it was held, or the API server was away. When it goes on it does what it finds one after the
+//! other, and may send for a moment by what was asked for and taken back meanwhile; its last word says nothing of that.
+//! So an end is written into all leases before it comes, and each agent tells which version of its own lease it goes by.
+//! Watches bring the changes of all leases in the order in which they happened: who has seen the one has seen the others
+//! before it, and goes by none of them any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tartan_crds::BackendType;
+
+use super::layout::Layout;
+use crate::world::{Lease, World};
+
+/// Where the nodes are that may be behind.
+#[derive(Debug, Default)]
+pub struct Endings<'a> {
+    leases: BTreeMap<&'a str, Vec<&'a Lease>>,
+    /// Nodes whose agents tell which lease they go by; those of before don't, and are not waited for.
+    telling: BTreeMap<&'a str, Option<&'a Lease>>,
+}
+
+/// What nodes receive beside what their own leases are for.
+#[derive(Debug, Default)]
+pub struct Overlays {
+    /// Any node is asked to send by it, sends by it as its lease says, or reports that it does.
+    pub everywhere: BTreeSet<BackendType>,
+    /// No node is asked to any more, and where it is received that goes on.
+    pub leaving: BTreeSet<BackendType>,
+}
+
+/// Reception of a backend, as leases name it.
+pub fn reception(kind: BackendType) -> String {
+    format!("receive:{kind}")
+}
+
+/// That a pool's nodes take packets in clear, as leases name it.
+pub fn clear(layout: &Layout<'_>, place: Option<usize>) -> String {
+    let pool = place.and_then(|place| layout.pools.get(place));
+    format!("clear:{}", pool.map_or("", |plan| &plan.pool.meta.name))
+}
+
+impl<'a> Endings<'a> {
+    pub fn new(world: &'a World) -> Self {
+        let mut leases: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
+        for lease in world.leases.iter().filter(|lease| lease.released_at().is_none() && !lease.deleting) {
+            let Ok(spec) = &lease.spec else { continue };
+            if spec.backend.kind.has_paths() {
+                leases.entry(&spec.node_name).or_default().push(lease);
+            }
+        }
+        let mut telling = BTreeMap::new();
+        for (node, own) in &leases {
+            let object = world.node_networks.get(node);
+            let Some(seen) = object.and_then(|object| object.report.observed_lease.as_ref()) else {
+                continue;
+            };
+            let is_it =
+                |lease: &&&Lease| lease.meta.uid == seen.uid && lease.generation == Some(seen.generation);
+            telling.insert(*node, own.iter().find(is_it).copied());
+        }
+        Self { leases, telling }
+    }
+
+    /// Whether a lease of the node says that it receives this.
+    pub fn accepts(&self, node: &str, kind: BackendType) -> bool {
+        let mut own = self.leases.get(node).into_iter().flatten();
+        own.any(|lease| lease.spec.as_ref().is_ok_and(|spec| spec.backend.accepts.contains(&kind)))
+    }
+
+    /// Whether any lease says so.
+    pub fn is_told(&self, ending: &str) -> bool {
+        self.leases.values().flatten().any(|lease| tells(lease, ending))
+    }
+
+    /// Nodes whose agents have not said that they have seen their lease with this.
+    pub fn unaware(&self, ending: &str) -> BTreeSet<&'a str> {
+        let is_aware = |seen: &Option<&Lease>| seen.is_some_and(|lease| tells(lease, ending));
+        self.telling.iter().filter(|(_, seen)| !is_aware(seen)).map(|(node, _)| *node).collect()
+    }
+}
+
+impl Overlays {
+    pub fn new(world: &World, layout: &Layout<'_>, endings: &Endings<'_>) -> Self {
+        let asked = layout.selections().map(|selection| selection.kind);
+        let leased = world
+            .leases
+            .iter()
+            .filter(|lease| lease.in_use && lease.released_at().is_none())
+            .filter_map(|lease| Some(lease.spec.as_ref().ok()?.backend.kind));
+        let needed: BTreeSet<BackendType> = asked.chain(leased).collect();
+        let reported: BTreeSet<BackendType> = world
+            .node_networks
+            .iter()
+            .filter(|object| world.nodes.contains(&object.meta.name))
+            .flat_map(|object| object.report.backend.iter().chain(&object.report.sends).copied())
+            .collect();
+        let specs = endings.leases.values().flatten().filter_map(|lease| lease.spec.as_ref().ok());
+        let mut leaving: BTreeSet<BackendType> =
+            specs.flat_map(|spec| &spec.backend.accepts).copied().collect();
+        leaving.retain(|kind| {
+            let is_awaited = |node: &&str| endings.accepts(node, *kind);
+            kind.is_overlay()
+                && *kind != layout.spec.fallback_backend
+                && !needed.contains(kind)
+                && (reported.contains(kind) || endings.unaware(&reception(*kind)).iter().any(is_awaited))
+        });
+        let mut everywhere = &needed | &reported;
+        everywhere.retain(|kind| kind.is_overlay());
+        Self { everywhere, leaving }
+    }
+}
+
+fn tells(lease: &Lease, ending: &str) -> bool {
+    lease.spec.as_ref().is_ok_and(|spec| spec.backend.ending.iter().any(|told| told == ending))
+}
