@@ -280,7 +280,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "a node that was replaced under its name keeps the old UID",
         &[edit(
-            DRAFT,
+            "operator/src/decide/draft/leases.rs",
             "        let mut spec = self.spec(node, membership, lease.subnet, primary);",
             "        let mut spec = self.spec(node, membership, lease.subnet, primary);
         spec.node_uid.clone_from(&current.node_uid);",
