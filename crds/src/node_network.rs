@@ -145,7 +145,8 @@ pub struct NodeNetworkStatus {
     /// Other nodes of which nothing is taken in clear.
     #[serde(default)]
     pub sealed_peers: i64,
-    /// The node's lease that the rest goes by. What other leases said before it was written so is known too.
+    /// The version of the node's lease that the rest goes by, told where `spec.backend.ending` of the lease is waited for.
+    /// Whoever goes by it has seen what other leases said before it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_lease: Option<ObservedLease>,
     /// The first of them, with the reason.
@@ -158,7 +159,7 @@ pub struct NodeNetworkStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Which lease, and its spec of when.
+/// A version of a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ObservedLease {
     #[schemars(length(max = 64))]

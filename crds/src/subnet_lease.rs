@@ -190,7 +190,7 @@ pub struct LeaseBackend {
     /// What the node sends by.
     #[serde(rename = "type")]
     pub kind: BackendType,
-    /// What the node receives: its own type, the network's fallback, and what other nodes send by.
+    /// What the node receives: its own type, the network's fallback, what other nodes send by, and what is `ending`.
     #[schemars(length(max = 8))]
     pub accepts: Vec<BackendType>,
     /// Overlays only: a plain route towards nodes on the same link.
@@ -200,8 +200,8 @@ pub struct LeaseBackend {
     /// this node's is dropped.
     #[serde(default)]
     pub sealed: bool,
-    /// What comes to an end once every agent has said that it has seen its lease with this: reception of a backend that
-    /// no node is asked to send by any more (`receive:BACKEND`), or of what comes to a pool's nodes in clear
+    /// What comes to an end when the agents have said that they have seen their leases with this: reception of a backend
+    /// that no node is asked to send by any more (`receive:BACKEND`), or of what comes to a pool's nodes in clear
     /// (`clear:POOL`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 320)))]

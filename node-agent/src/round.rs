@@ -30,7 +30,7 @@ use crate::{
     inputs::Snapshot,
     intent::Built,
     metrics::Metrics,
-    publish::{Availability, Published, status},
+    publish::{Availability, Published, observed_lease, status},
 };
 
 mod findings;
@@ -361,14 +361,7 @@ fn publish(
     let built = ground.built();
     let view = status::NodeView {
         generation: snapshot.node_net.and_then(|own| own.generation),
-        // What was said of another time is not said of this one.
-        observed_lease: match built {
-            Some(built) => built.observed_lease.clone(),
-            None => {
-                let said = snapshot.node_net.and_then(|own| own.status.as_deref());
-                said.and_then(|status| status.observed_lease.clone())
-            }
-        },
+        observed_lease: observed_lease(built, &snapshot),
         kernel_version: &ground.facts().kernel_version,
         intent: built.map(|built| &built.intent),
         paths: &worked.desired.paths,

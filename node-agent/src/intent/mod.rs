@@ -93,6 +93,8 @@ pub struct Built {
     pub faults: Vec<PeerFault>,
     /// The lease that says how we send and receive.
     pub observed_lease: Option<ObservedLease>,
+    /// The operator waits to hear that we go by it.
+    pub is_awaited: bool,
     /// Names of our primary leases, in whose status peers look.
     pub primary_leases: Vec<String>,
     /// Names of the others.
@@ -191,12 +193,15 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     if intent.local.side.accepts.contains(&Backend::Udp) && !sources.forwarder {
         troubles.push(no_forwarder());
     }
+    let by = primary(&own);
+    let is_awaited = by.is_some_and(|lease| !lease.backend.ending.is_empty());
     let observed_lease =
-        primary(&own).map(|lease| ObservedLease { uid: lease.uid.clone(), generation: lease.generation });
+        by.map(|lease| ObservedLease { uid: lease.uid.clone(), generation: lease.generation });
     Ok(Built {
         intent,
         faults,
         observed_lease,
+        is_awaited,
         primary_leases,
         further_leases,
         returning,

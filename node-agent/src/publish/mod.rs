@@ -8,9 +8,13 @@ pub mod status;
 pub mod writer;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tartan_crds::{NodeNetworkStatus, SubnetLeaseStatus};
+use tartan_crds::{NodeNetworkStatus, ObservedLease, SubnetLeaseStatus};
 
-use crate::{cni, inputs::Snapshot, intent::NotReady};
+use crate::{
+    cni,
+    inputs::Snapshot,
+    intent::{Built, NotReady},
+};
 
 /// Reason of our condition on the Node.
 pub const NODE_REASON: &str = "TartanReady";
@@ -92,6 +96,18 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         (_, None) => true,
     });
     Writes { leases, node_network, availability }
+}
+
+/// Which lease we go by: of now where the operator waits to hear so, else as it was said before, since each word costs a
+/// write. Where nothing is built, nothing is gone by.
+pub fn observed_lease(built: Option<&Built>, snapshot: &Snapshot<'_>) -> Option<ObservedLease> {
+    let status = snapshot.node_net.and_then(|own| own.status.as_deref());
+    let said = status.and_then(|status| status.observed_lease.clone());
+    let own = built.and_then(|built| built.observed_lease.clone().zip(Some(built.is_awaited)));
+    match own {
+        Some((lease, is_awaited)) if is_awaited || said.is_none() => Some(lease),
+        _ => said,
+    }
 }
 
 /// The operator gives a further block by what is said of the addresses in use: a subnet that fills up can't wait.

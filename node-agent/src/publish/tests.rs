@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
-use tartan_crds::{BackendType, ObservedLease, PathCount};
+use tartan_crds::{BackendType, PathCount};
 use tartan_datapath::desired::desired;
 
 use super::{status::NodeView, *};
@@ -20,7 +20,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
     let lost = BTreeSet::new();
     let view = NodeView {
         generation: Some(1),
-        observed_lease: built.observed_lease.clone(),
+        observed_lease: observed_lease(Some(&built), &known.snapshot()),
         kernel_version: "6.1.0",
         intent: Some(&built.intent),
         paths: &paths,
@@ -111,17 +111,21 @@ fn figures_may_wait_and_verdicts_may_not() {
 
 /// The operator ends what a lease says is about to end when it is told that the lease was seen.
 #[test]
-fn which_lease_it_goes_by_is_told_at_once() {
+fn which_lease_it_goes_by_is_told_at_once_where_that_is_waited_for_and_else_not() {
     let mut known = known();
     let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    assert_eq!(first.node_network.as_ref().unwrap().status.observed_lease.as_ref().unwrap().generation, 1);
     take(&mut known, &first);
-    let own = known.leases.values_mut().find(|lease| lease.node == "node1").unwrap();
-    own.generation += 1;
-    own.backend.ending = vec!["receive:ipip".into()];
-    let expected = ObservedLease { uid: own.uid.clone(), generation: own.generation };
-    let write = writes(&published(&known, 2, &[]), &known.snapshot()).node_network.unwrap();
-    assert!(write.urgent);
-    assert_eq!(write.status.observed_lease, Some(expected));
+    let rewrite = |known: &mut Known, ending: &[&str]| {
+        let own = known.leases.values_mut().find(|lease| lease.node == "node1").unwrap();
+        own.generation += 1;
+        own.backend.ending = ending.iter().map(|text| (*text).to_owned()).collect();
+        writes(&published(known, 2, &[]), &known.snapshot())
+    };
+    assert!(rewrite(&mut known, &[]).is_empty());
+    let told = rewrite(&mut known, &["receive:ipip"]).node_network.clone().unwrap();
+    assert!(told.urgent);
+    assert_eq!(told.status.observed_lease.unwrap().generation, 3);
 }
 
 #[test]
@@ -138,7 +142,7 @@ fn a_peer_that_is_reached_in_clear_by_two_backends_is_one_peer() {
     let lost = BTreeSet::new();
     let view = NodeView {
         generation: Some(1),
-        observed_lease: built.observed_lease.clone(),
+        observed_lease: None,
         kernel_version: "6.1.0",
         intent: Some(&built.intent),
         paths: &paths,

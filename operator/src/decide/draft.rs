@@ -97,7 +97,7 @@ impl<'a> Draft<'a> {
             pod_cidrs.iter().for_each(|cidr| blocked.insert(*cidr));
         }
         let entry_of = |cidr: &Cidr| layout.entries.iter().position(|entry| entry.cidr.overlaps(*cidr));
-        let transitions = Transitions::plan(world, layout, now);
+        let transitions = Transitions::plan(world, layout, &contested, now);
         let growth = GrowthPlan::of(world, layout, now);
         Self {
             world,

@@ -4,20 +4,28 @@
 //! other, and may send for a moment by what was asked for and taken back meanwhile; its last word says nothing of that.
 //! So an end is written into all leases before it comes, and each agent tells which version of its own lease it goes by.
 //! Watches bring the changes of all leases in the order in which they happened: who has seen the one has seen the others
-//! before it, and goes by none of them any more.
+//! before it, and goes by none of them any more. What is to begin again must first be an end in no lease, or an agent
+//! could have heard of the time before.
+//!
+//! Not waited for: agents of earlier versions, which don't say so, and nodes whose leases the operator must not write (a
+//! finalizer holds them, two nodes claim them).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::BackendType;
 
-use super::layout::Layout;
+use super::{contested::Contested, layout::Layout};
 use crate::world::{Lease, World};
+
+/// A lease has room for more: as many pools close at once, the others later.
+const CLOSING: usize = 32;
 
 /// Where the nodes are that may be behind.
 #[derive(Debug, Default)]
 pub struct Endings<'a> {
+    /// Those that can be told, by node.
     leases: BTreeMap<&'a str, Vec<&'a Lease>>,
-    /// Nodes whose agents tell which lease they go by; those of before don't, and are not waited for.
+    /// By node the lease that its agent goes by; `None`: it is another now.
     telling: BTreeMap<&'a str, Option<&'a Lease>>,
 }
 
@@ -42,11 +50,14 @@ pub fn clear(layout: &Layout<'_>, place: Option<usize>) -> String {
 }
 
 impl<'a> Endings<'a> {
-    pub fn new(world: &'a World) -> Self {
+    pub fn new(world: &'a World, contested: &Contested<'_>) -> Self {
         let mut leases: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
-        for lease in world.leases.iter().filter(|lease| lease.released_at().is_none() && !lease.deleting) {
+        let mut untold: BTreeSet<&str> = BTreeSet::new();
+        for lease in world.leases.iter().filter(|lease| lease.released_at().is_none()) {
             let Ok(spec) = &lease.spec else { continue };
-            if spec.backend.kind.has_paths() {
+            if lease.deleting || lease.traces.name_locks.is_some() || contested.contains(lease) {
+                untold.insert(&lease.meta.uid);
+            } else if spec.backend.kind.has_paths() {
                 leases.entry(&spec.node_name).or_default().push(lease);
             }
         }
@@ -56,6 +67,9 @@ impl<'a> Endings<'a> {
             let Some(seen) = object.and_then(|object| object.report.observed_lease.as_ref()) else {
                 continue;
             };
+            if untold.contains(seen.uid.as_str()) {
+                continue;
+            }
             let is_it =
                 |lease: &&&Lease| lease.meta.uid == seen.uid && lease.generation == Some(seen.generation);
             telling.insert(*node, own.iter().find(is_it).copied());
@@ -63,15 +77,23 @@ impl<'a> Endings<'a> {
         Self { leases, telling }
     }
 
-    /// Whether a lease of the node says that it receives this.
+    /// Whether the node receives this as its leases say. One that has none yet is to be told of an end too.
     pub fn accepts(&self, node: &str, kind: BackendType) -> bool {
-        let mut own = self.leases.get(node).into_iter().flatten();
-        own.any(|lease| lease.spec.as_ref().is_ok_and(|spec| spec.backend.accepts.contains(&kind)))
+        let says =
+            |lease: &&Lease| lease.spec.as_ref().is_ok_and(|spec| spec.backend.accepts.contains(&kind));
+        self.leases.get(node).is_none_or(|own| own.iter().any(says))
     }
 
     /// Whether any lease says so.
     pub fn is_told(&self, ending: &str) -> bool {
         self.leases.values().flatten().any(|lease| tells(lease, ending))
+    }
+
+    /// Nodes that receive this, and whose agents have not said that they have heard of its end.
+    pub fn awaited(&self, kind: BackendType) -> BTreeSet<&'a str> {
+        let mut nodes = self.unaware(&reception(kind));
+        nodes.retain(|node| self.accepts(node, kind));
+        nodes
     }
 
     /// Nodes whose agents have not said that they have seen their lease with this.
@@ -100,16 +122,20 @@ impl Overlays {
         let mut leaving: BTreeSet<BackendType> =
             specs.flat_map(|spec| &spec.backend.accepts).copied().collect();
         leaving.retain(|kind| {
-            let is_awaited = |node: &&str| endings.accepts(node, *kind);
             kind.is_overlay()
                 && *kind != layout.spec.fallback_backend
                 && !needed.contains(kind)
-                && (reported.contains(kind) || endings.unaware(&reception(*kind)).iter().any(is_awaited))
+                && (reported.contains(kind) || !endings.awaited(*kind).is_empty())
         });
         let mut everywhere = &needed | &reported;
         everywhere.retain(|kind| kind.is_overlay());
         Self { everywhere, leaving }
     }
+}
+
+/// What leases should name of these pools.
+pub fn closing(layout: &Layout<'_>, places: &BTreeSet<Option<usize>>) -> impl Iterator<Item = String> {
+    places.iter().take(CLOSING).map(|place| clear(layout, *place))
 }
 
 fn tells(lease: &Lease, ending: &str) -> bool {

@@ -60,17 +60,19 @@ impl<'a> Sealing<'a> {
             let mut through = encrypts && of_pool().all(|member| member.sealed);
             if !through {
                 let closing = ending::clear(layout, place);
-                let unaware = endings.unaware(&closing);
+                // Nothing may send in clear before all are unsealed: where one is not, there is nothing to hear of.
+                let is_closing = encrypts && !of_pool().any(|member| member.sealed);
+                let unaware = if is_closing { endings.unaware(&closing) } else { BTreeSet::new() };
                 let awaited = |member: &&Member<'_>| unaware.contains(name(member)) && !passed_over(member);
                 let awaited: Vec<&str> = members.iter().filter(awaited).map(name).collect();
                 let has_followed = of_pool().all(follows) && lagging.iter().all(|member| passed_over(member));
                 through = encrypts && has_followed && awaited.is_empty();
                 if !through {
                     let lagging = to_name(members, &lagging, passed_over);
-                    sealing.open.insert(place, if encrypts && has_followed { awaited } else { lagging });
+                    let names = if encrypts && has_followed { awaited.clone() } else { lagging };
+                    sealing.open.insert(place, names);
                 }
-                // Until every lease is sealed: what was decided is not decided anew while it is written.
-                if encrypts && (!through || endings.is_told(&closing)) {
+                if is_closing && !through && (!awaited.is_empty() || endings.is_told(&closing)) {
                     sealing.closing.insert(place);
                 }
             }
@@ -92,7 +94,7 @@ impl<'a> Sealing<'a> {
 
     /// What leases should name as about to end.
     pub fn closing(&self, layout: &Layout<'_>) -> impl Iterator<Item = String> {
-        self.closing.iter().map(|place| ending::clear(layout, *place))
+        ending::closing(layout, &self.closing)
     }
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.

@@ -25,6 +25,7 @@ use tartan_crds::{
 
 use super::{
     Problem,
+    contested::Contested,
     ending::{self, Endings, Overlays},
     layout::{Layout, Membership},
     sealing::Sealing,
@@ -79,9 +80,9 @@ impl Member<'_> {
 }
 
 impl<'a> Transitions<'a> {
-    pub fn plan(world: &'a World, layout: &Layout<'_>, now: Timestamp) -> Self {
+    pub fn plan(world: &'a World, layout: &Layout<'_>, contested: &Contested<'_>, now: Timestamp) -> Self {
         let members = members(world, layout);
-        let endings = Endings::new(world);
+        let endings = Endings::new(world, contested);
         let sealing = Sealing::plan(layout, &members, &endings, now);
         let overlays = Overlays::new(world, layout, &endings);
         let mut transitions = Self { overlays, endings, sealing, ..Self::default() };
@@ -105,10 +106,8 @@ impl<'a> Transitions<'a> {
         if direct_routing || is_direct(wanted) {
             accepts.push(BackendType::HostGw);
         }
-        accepts.extend(&self.overlays.everywhere);
-        let leaving = self.overlays.leaving.iter().copied();
-        let leaving: Vec<BackendType> = leaving.filter(|kind| self.endings.accepts(node, *kind)).collect();
-        accepts.extend(&leaving);
+        let leaving: BTreeSet<BackendType> = self.leaving(node).collect();
+        accepts.extend(&self.overlays.everywhere | &leaving);
         let ending = leaving.into_iter().map(ending::reception).chain(self.sealing.closing(layout));
         let ending = ending.collect::<BTreeSet<String>>().into_iter().collect();
         let mut seen = BTreeSet::new();
@@ -116,6 +115,27 @@ impl<'a> Transitions<'a> {
         let encrypts = kind.encrypts() && wanted.kind.encrypts();
         let sealed = encrypts && self.sealing.is_sealed(membership.place, node);
         LeaseBackend { kind, accepts, direct_routing, sealed, ending }
+    }
+
+    /// What the node receives still, though no node is asked to send by it any more.
+    fn leaving(&self, node: &str) -> impl Iterator<Item = BackendType> {
+        self.overlays.leaving.iter().copied().filter(move |kind| self.endings.accepts(node, *kind))
+    }
+
+    /// The same in words, with the nodes that it waits for.
+    pub fn remarks(&self, node: &str) -> Vec<String> {
+        let remark = |kind: BackendType| {
+            let awaited: Vec<&str> = self.endings.awaited(kind).into_iter().collect();
+            match super::listed(&awaited) {
+                _ if awaited.is_empty() => {
+                    format!("{kind}: received until no node reports that it sends by it")
+                }
+                names => {
+                    format!("{kind}: received until these nodes have heard that no node sends by it: {names}")
+                }
+            }
+        };
+        self.leaving(node).map(remark).collect()
     }
 
     /// Whether nodes of a pool that is to encrypt still take packets in clear.
@@ -192,7 +212,11 @@ impl<'a> Transitions<'a> {
             }
         }
         let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(in_flight);
-        if policy.paused || !waiting.is_empty() || !held.is_empty() {
+        // Who has heard of the end of a time before must not be taken for one who has heard of this one's.
+        let ends = |ending: String| self.endings.is_told(&ending);
+        let is_ending =
+            ends(ending::reception(wanted.kind)) || (leaves && ends(ending::clear(layout, place)));
+        if policy.paused || !waiting.is_empty() || !held.is_empty() || is_ending {
             room = 0;
         }
         let moving = behind.len().min(room);

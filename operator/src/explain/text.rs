@@ -45,6 +45,9 @@ pub fn text(explanation: &Explanation) -> String {
         line("backend", format!("{}{direct}: {}", backend.now, backend.why));
         let accepts: Vec<&str> = backend.accepts.iter().map(|kind| kind.as_str()).collect();
         line("accepts", accepts.join(", "));
+        for ending in &backend.ending {
+            line("ending", ending.clone());
+        }
     }
     for next in &explanation.next {
         line("next", next.clone());

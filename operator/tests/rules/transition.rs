@@ -192,25 +192,77 @@ fn what_was_taken_back_is_received_until_every_agent_has_heard_so() {
     assert!(decisions.actions.is_empty());
 }
 
-/// Or whose Node is gone, or that has no lease of now.
-#[test]
-fn what_ends_waits_for_no_node_that_is_no_more() {
-    let mut store = pool_of_three("vxlan", json!({}));
-    set_backend(&mut store, "ipip", json!({}));
+/// Pool p was given ipip, which it takes back: all have heard of that but b and c.
+fn ending_for_two() -> Store {
+    let mut store = pool_of_three("vxlan", json!({ "maxInFlight": 1 }));
+    set_backend(&mut store, "ipip", json!({ "maxInFlight": 1 }));
     store.settle();
     for node in ["a", "b", "c", "d"] {
         report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
         hears(&mut store, node);
     }
     store.settle();
-    set_backend(&mut store, "vxlan", json!({}));
+    set_backend(&mut store, "vxlan", json!({ "maxInFlight": 1 }));
     store.settle();
-    for node in ["a", "b", "d"] {
+    for node in ["a", "d"] {
         hears(&mut store, node);
     }
     store.settle();
     assert_eq!(ending(&store, "d"), ["receive:ipip"]);
+    store
+}
+
+/// What was heard of the first end must not count for a second one: nobody moves before all leases say that it is none.
+#[test]
+fn what_is_asked_for_again_while_it_ends_waits_until_no_lease_names_the_end() {
+    let mut store = ending_for_two();
+    set_backend(&mut store, "ipip", json!({ "maxInFlight": 1 }));
+    let decisions = decide(&store.world(), store.now);
+    let (last, first) = decisions.actions.split_last().unwrap();
+    for action in first {
+        store.carry_out(action, Fault::None);
+    }
+    assert_eq!(kinds(&store), [Vxlan; 4]);
+    for _ in 0..2 {
+        // The last write fails.
+        let decisions = decide(&store.world(), store.now);
+        assert_eq!(format!("{:?}", decisions.actions), format!("{:?}", [last]));
+        store.write_status(&decisions);
+    }
+    store.settle();
+    assert_eq!(kinds(&store), [Ipip, Vxlan, Vxlan, Vxlan]);
+}
+
+#[test]
+fn what_ends_waits_for_no_node_that_is_gone_or_can_be_told_nothing() {
+    let mut store = ending_for_two();
+    let said = store.node_networks["c"].clone();
     store.remove_node("c");
+    store.node_networks.insert("c".into(), said);
+    store.settle();
+    assert_eq!(ending(&store, "d"), ["receive:ipip"], "b is there");
+    let lease = store.leases.values().find(|lease| lease.node() == Some("b")).unwrap().meta.name.clone();
+    // It goes by a version of before.
+    store.change_lease(&lease, |lease| lease.deleting = true);
+    store.settle();
+    assert_eq!((backend_of(&store, "d"), ending(&store, "d")), ((Vxlan, [Vxlan].into()), vec![]));
+}
+
+#[test]
+fn whoever_asks_is_told_what_ends_and_for_whom_that_waits() {
+    let store = ending_for_two();
+    let explained = tartan_operator::decide::explain(&store.world(), "d", false, store.now).unwrap();
+    let expected = "ipip: received until these nodes have heard that no node sends by it: b, c";
+    assert_eq!(explained.backend.unwrap().ending, [expected]);
+}
+
+/// Of an agent of before nothing is known; it says what it sends by.
+#[test]
+fn what_ends_waits_for_no_agent_that_does_not_say_which_lease_it_goes_by() {
+    let mut store = ending_for_two();
+    for node in ["b", "c"] {
+        store.node_networks.get_mut(node).unwrap().report.observed_lease = None;
+    }
     store.settle();
     assert_eq!((backend_of(&store, "d"), ending(&store, "d")), ((Vxlan, [Vxlan].into()), vec![]));
 }

@@ -132,6 +132,8 @@ pub struct BackendAnswer {
     /// What it shall send by now.
     pub now: BackendType,
     pub accepts: Vec<BackendType>,
+    /// Of those what is received until others have heard that it ends, and whom that waits for.
+    pub ending: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transition: Option<TransitionPhase>,
     /// Why `now` is what it is.
@@ -226,6 +228,7 @@ fn backend(draft: &Draft<'_>, membership: Membership<'_>, node: &Node) -> Backen
         direct_routing: resolved.direct_routing,
         now: resolved.kind,
         accepts: resolved.accepts,
+        ending: draft.transitions.remarks(&node.meta.name),
         transition: progress.map(|progress| progress.status.phase),
         why: match progress {
             Some(progress) if resolved.kind != selection.kind => {

@@ -256,4 +256,14 @@ pub const MUTANTS: &[Mutant] = &[
         "rules",
         &["sealing::a_pool_is_sealed_when_every_agent_has_heard_that_all_of_it_encrypt"],
     ),
+    mutant(
+        "what was heard of one end counts for the next",
+        &[edit(
+            "operator/src/decide/transition.rs",
+            "|| !held.is_empty() || is_ending {",
+            "|| !held.is_empty() {",
+        )],
+        "rules",
+        &["transition::what_is_asked_for_again_while_it_ends_waits_until_no_lease_names_the_end"],
+    ),
 ];
