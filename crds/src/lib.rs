@@ -42,6 +42,7 @@ pub use room::{Forecast, Room, UsageSample};
 pub use schema::{crd_yaml, crds};
 pub use subnet_lease::{
     BackendSelection, BackendType, Endpoint, LeaseBackend, SubnetLease, SubnetLeaseSpec, SubnetLeaseStatus,
+    ending_reception,
 };
 pub use transition::{TransitionPhase, TransitionPolicy, TransitionStatus};
 pub use wireguard::{WireguardKeysStatus, WireguardParameters};

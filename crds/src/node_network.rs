@@ -123,7 +123,7 @@ pub struct NodeNetworkStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub unavailable: Vec<BackendType>,
-    /// Backends that are ready to receive.
+    /// Backends that are ready to receive, but for those whose reception is about to end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub receives: Vec<BackendType>,
@@ -145,8 +145,7 @@ pub struct NodeNetworkStatus {
     /// Other nodes of which nothing is taken in clear.
     #[serde(default)]
     pub sealed_peers: i64,
-    /// The version of the node's lease that the rest goes by, told where `spec.backend.ending` of the lease is waited for.
-    /// Whoever goes by it has seen what other leases said before it was written.
+    /// The version of the node's lease that the rest goes by. What other leases said before that was written is known too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_lease: Option<ObservedLease>,
     /// The first of them, with the reason.

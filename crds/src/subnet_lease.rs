@@ -201,11 +201,16 @@ pub struct LeaseBackend {
     #[serde(default)]
     pub sealed: bool,
     /// What comes to an end when the agents have said that they have seen their leases with this: reception of a backend
-    /// that no node is asked to send by any more (`receive:BACKEND`), or of what comes to a pool's nodes in clear
-    /// (`clear:POOL`).
+    /// that no node is asked to send by any more (`receive:BACKEND`), that a pool's nodes take packets in clear
+    /// (`clear:POOL`), or that they take none (`sealed:POOL`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 320)))]
     pub ending: Vec<String>,
+}
+
+/// What [`LeaseBackend::ending`] says of the reception of a backend.
+pub fn ending_reception(kind: BackendType) -> String {
+    format!("receive:{kind}")
 }
 
 /// What peers must know to reach the node, written by its agent on its primary leases; of others only `emptied`.

@@ -362,6 +362,7 @@ fn publish(
     let view = status::NodeView {
         generation: snapshot.node_net.and_then(|own| own.generation),
         observed_lease: observed_lease(built, &snapshot),
+        ending: built.map_or(&[], |built| &built.ending),
         kernel_version: &ground.facts().kernel_version,
         intent: built.map(|built| &built.intent),
         paths: &worked.desired.paths,
@@ -384,6 +385,7 @@ fn publish(
                 built.further_leases.iter().map(answer).collect()
             })
             .unwrap_or_default(),
+        is_awaited: !view.ending.is_empty(),
         node_network: status::node_network(view, Timestamp::now()),
         availability,
     }

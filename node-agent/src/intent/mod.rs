@@ -93,8 +93,8 @@ pub struct Built {
     pub faults: Vec<PeerFault>,
     /// The lease that says how we send and receive.
     pub observed_lease: Option<ObservedLease>,
-    /// The operator waits to hear that we go by it.
-    pub is_awaited: bool,
+    /// What it says is about to end; the operator waits to hear that we go by it.
+    pub ending: Vec<String>,
     /// Names of our primary leases, in whose status peers look.
     pub primary_leases: Vec<String>,
     /// Names of the others.
@@ -193,15 +193,14 @@ pub fn build(sources: &Sources<'_>) -> Result<Built, NotReady> {
     if intent.local.side.accepts.contains(&Backend::Udp) && !sources.forwarder {
         troubles.push(no_forwarder());
     }
-    let by = primary(&own);
-    let is_awaited = by.is_some_and(|lease| !lease.backend.ending.is_empty());
+    let ending = primary(&own).map(|lease| lease.backend.ending.clone()).unwrap_or_default();
     let observed_lease =
-        by.map(|lease| ObservedLease { uid: lease.uid.clone(), generation: lease.generation });
+        primary(&own).map(|lease| ObservedLease { uid: lease.uid.clone(), generation: lease.generation });
     Ok(Built {
         intent,
         faults,
         observed_lease,
-        is_awaited,
+        ending,
         primary_leases,
         further_leases,
         returning,

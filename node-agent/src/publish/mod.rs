@@ -60,13 +60,15 @@ pub struct Published {
     /// Our other leases, and the request for its return that each has met.
     pub further_leases: Vec<(String, Option<Time>)>,
     pub node_network: NodeNetworkStatus,
+    /// The operator waits to hear which lease that goes by.
+    pub is_awaited: bool,
     /// `None`: the Node goes on saying what it says.
     pub availability: Option<Availability>,
 }
 
 /// The part of `wanted` that the API doesn't have.
 pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
-    let Published { lease, primary_leases, further_leases, node_network, availability } = wanted;
+    let Published { lease, primary_leases, further_leases, node_network, is_awaited, availability } = wanted;
     let further = further_leases.iter().filter_map(|(name, emptied)| {
         // What is there otherwise stays: it was the primary lease once.
         let there = snapshot.leases.get(name)?.status.clone().unwrap_or_default();
@@ -86,7 +88,9 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         before.conditions.retain(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()));
         let mut status = node_network.clone();
         status::keep_transition_times(&mut status.conditions, &before.conditions);
-        (status != before).then(|| NodeNetworkWrite { urgent: is_urgent(&status, &before), status })
+        let is_news = *is_awaited && status.observed_lease != before.observed_lease;
+        let urgent = is_news || is_urgent(&status, &before);
+        (status != before).then_some(NodeNetworkWrite { urgent, status })
     });
     let said = snapshot.node.and_then(|node| node.network_unavailable.as_ref());
     let said = said.map(|(status, reason)| (status.as_str(), reason.as_str()));
@@ -98,15 +102,11 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
     Writes { leases, node_network, availability }
 }
 
-/// Which lease we go by: of now where the operator waits to hear so, else as it was said before, since each word costs a
-/// write. Where nothing is built, nothing is gone by.
+/// Which lease we go by. Where nothing is built nothing is gone by, and what was said before stands.
 pub fn observed_lease(built: Option<&Built>, snapshot: &Snapshot<'_>) -> Option<ObservedLease> {
-    let status = snapshot.node_net.and_then(|own| own.status.as_deref());
-    let said = status.and_then(|status| status.observed_lease.clone());
-    let own = built.and_then(|built| built.observed_lease.clone().zip(Some(built.is_awaited)));
-    match own {
-        Some((lease, is_awaited)) if is_awaited || said.is_none() => Some(lease),
-        _ => said,
+    match built {
+        Some(built) => built.observed_lease.clone(),
+        None => snapshot.node_net?.status.as_deref()?.observed_lease.clone(),
     }
 }
 

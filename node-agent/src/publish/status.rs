@@ -13,6 +13,7 @@ use tartan_crds::{
     AddressUse, BackendType, Cidr, Endpoint, NodeNetworkStatus, ObservedLease, PathCount, PeerWithoutPath,
     SubnetLeaseStatus, Uplink, WireguardPlace,
     conditions::{kind, reason},
+    ending_reception,
 };
 use tartan_datapath::{
     desired::PeerPath,
@@ -94,6 +95,8 @@ pub struct NodeView<'a> {
     pub generation: Option<i64>,
     /// The lease that the rest goes by.
     pub observed_lease: Option<ObservedLease>,
+    /// What that says is about to end.
+    pub ending: &'a [String],
     pub kernel_version: &'a str,
     /// What is programmed, if anything.
     pub intent: Option<&'a Intent>,
@@ -114,6 +117,7 @@ pub fn node_network(view: NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
     let NodeView {
         generation,
         observed_lease,
+        ending,
         kernel_version,
         intent,
         paths,
@@ -167,7 +171,9 @@ pub fn node_network(view: NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
             .map(|intent| {
                 let side = &intent.local.side;
                 let ready = |backend: &&Backend| side.endpoints.has(**backend) && !lost.contains(backend);
-                side.accepts.iter().filter(ready).map(|backend| backend_type(*backend)).collect()
+                let kinds = side.accepts.iter().filter(ready).map(|backend| backend_type(*backend));
+                // Who is told that it ends is not one to begin with.
+                kinds.filter(|kind| !ending.contains(&ending_reception(*kind))).collect()
             })
             .unwrap_or_default(),
         wireguard: intent.and_then(wireguard_place),
@@ -269,13 +275,12 @@ pub fn differs_in_substance(a: &NodeNetworkStatus, b: &NodeNetworkStatus) -> boo
             clear_peers: _,
             sealed_peers: _,
             peers_without_path: _,
-            observed_lease,
+            observed_lease: _,
             conditions,
         } = status.clone();
         let verdicts: Vec<_> = conditions.into_iter().map(|c| (c.type_, c.status, c.reason)).collect();
         let backends = (backend, unavailable, receives, wireguard);
-        let observed = (observed_generation, observed_lease);
-        (observed, agent_version, kernel_version, uplink, pod_mtu, backends, verdicts)
+        (observed_generation, agent_version, kernel_version, uplink, pod_mtu, backends, verdicts)
     };
     substance(a) != substance(b)
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
-use tartan_crds::{BackendType, PathCount};
+use tartan_crds::{BackendType, ObservedLease, PathCount};
 use tartan_datapath::desired::desired;
 
 use super::{status::NodeView, *};
@@ -21,6 +21,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
     let view = NodeView {
         generation: Some(1),
         observed_lease: observed_lease(Some(&built), &known.snapshot()),
+        ending: &built.ending,
         kernel_version: "6.1.0",
         intent: Some(&built.intent),
         paths: &paths,
@@ -34,6 +35,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
         lease: Some(status::lease(&built.intent, &lost, &BTreeSet::new())),
         primary_leases: built.primary_leases,
         further_leases: vec![],
+        is_awaited: !built.ending.is_empty(),
         node_network: status::node_network(view, at(second)),
         availability: Some(Availability::Available),
     }
@@ -109,23 +111,27 @@ fn figures_may_wait_and_verdicts_may_not() {
     assert_eq!(write.status.paths, [vxlan]);
 }
 
-/// The operator ends what a lease says is about to end when it is told that the lease was seen.
 #[test]
-fn which_lease_it_goes_by_is_told_at_once_where_that_is_waited_for_and_else_not() {
+fn which_lease_it_goes_by_is_told_at_once_where_that_is_waited_for() {
     let mut known = known();
-    let first = writes(&published(&known, 1, &[]), &known.snapshot());
-    assert_eq!(first.node_network.as_ref().unwrap().status.observed_lease.as_ref().unwrap().generation, 1);
-    take(&mut known, &first);
     let rewrite = |known: &mut Known, ending: &[&str]| {
+        let before = writes(&published(known, 1, &[]), &known.snapshot());
+        take(known, &before);
         let own = known.leases.values_mut().find(|lease| lease.node == "node1").unwrap();
         own.generation += 1;
         own.backend.ending = ending.iter().map(|text| (*text).to_owned()).collect();
-        writes(&published(known, 2, &[]), &known.snapshot())
+        let (uid, generation) = (own.uid.clone(), own.generation);
+        let write = writes(&published(known, 2, &[]), &known.snapshot()).node_network.unwrap();
+        assert_eq!(write.status.observed_lease, Some(ObservedLease { uid, generation }));
+        write
     };
-    assert!(rewrite(&mut known, &[]).is_empty());
-    let told = rewrite(&mut known, &["receive:ipip"]).node_network.clone().unwrap();
-    assert!(told.urgent);
-    assert_eq!(told.status.observed_lease.unwrap().generation, 3);
+    assert!(!rewrite(&mut known, &[]).urgent);
+    assert!(rewrite(&mut known, &["clear:other"]).urgent);
+    let write = rewrite(&mut known, &["receive:vxlan"]);
+    assert_eq!(write.status.receives, [], "what ends is not to begin with");
+    // Where nothing is built.
+    take(&mut known, &Writes { node_network: Some(write.clone()), ..Writes::default() });
+    assert_eq!(observed_lease(None, &known.snapshot()), write.status.observed_lease);
 }
 
 #[test]
@@ -143,6 +149,7 @@ fn a_peer_that_is_reached_in_clear_by_two_backends_is_one_peer() {
     let view = NodeView {
         generation: Some(1),
         observed_lease: None,
+        ending: &[],
         kernel_version: "6.1.0",
         intent: Some(&built.intent),
         paths: &paths,

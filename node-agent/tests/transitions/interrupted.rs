@@ -148,15 +148,19 @@ pub fn hold(scene: &Scene, to: BackendType, phase: TransitionPhase) -> &'static 
     };
     let held = if phase == TransitionPhase::Moving { "node1" } else { "node3" };
     if phase != TransitionPhase::Preparing {
-        // All set up reception, and no node moves before one of them is deaf. Nor do any that take nothing in clear,
-        // where they are to send so: that one must not be deaf before.
+        // All set up reception, and none of them takes nothing in clear where they are to send so: nothing is waited for
+        // any more when one of them is deaf.
         ask(true, 1);
-        wait_for("all nodes to receive", || {
+        wait_for("all nodes to be prepared", || {
             for name in scene.names() {
                 let status = scene.node_network(&name).status.unwrap_or_default();
                 anyhow::ensure!(status.receives.contains(&to), "{name}: {status:?}");
                 anyhow::ensure!(to.encrypts() || status.sealed_peers == 0, "{name}: {status:?}");
             }
+            let object = scene.api.get::<NetworkPool>(POOL).unwrap();
+            let now = object.status.and_then(|status| status.transition);
+            let is_prepared = now.as_ref().is_some_and(|now| now.to == to && now.waiting_for.is_empty());
+            anyhow::ensure!(is_prepared, "{now:?}");
             Ok(())
         });
     }

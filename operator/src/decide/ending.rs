@@ -5,20 +5,20 @@
 //! So an end is written into all leases before it comes, and each agent tells which version of its own lease it goes by.
 //! Watches bring the changes of all leases in the order in which they happened: who has seen the one has seen the others
 //! before it, and goes by none of them any more. What is to begin again must first be an end in no lease, or an agent
-//! could have heard of the time before.
+//! could have heard of the time before; and agents that have heard of the end of a reception say no more that they receive.
 //!
 //! Not waited for: agents of earlier versions, which don't say so, and nodes whose leases the operator must not write (a
 //! finalizer holds them, two nodes claim them).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tartan_crds::BackendType;
+use tartan_crds::{BackendType, ending_reception};
 
 use super::{contested::Contested, layout::Layout};
 use crate::world::{Lease, World};
 
-/// A lease has room for more: as many pools close at once, the others later.
-const CLOSING: usize = 32;
+/// A lease has room for more: of so many pools at once, of the others later.
+const POOLS: usize = 24;
 
 /// Where the nodes are that may be behind.
 #[derive(Debug, Default)]
@@ -38,15 +38,19 @@ pub struct Overlays {
     pub leaving: BTreeSet<BackendType>,
 }
 
-/// Reception of a backend, as leases name it.
-pub fn reception(kind: BackendType) -> String {
-    format!("receive:{kind}")
-}
-
 /// That a pool's nodes take packets in clear, as leases name it.
 pub fn clear(layout: &Layout<'_>, place: Option<usize>) -> String {
+    format!("clear:{}", pool(layout, place))
+}
+
+/// That they take nothing in clear.
+pub fn sealed(layout: &Layout<'_>, place: Option<usize>) -> String {
+    format!("sealed:{}", pool(layout, place))
+}
+
+fn pool<'l>(layout: &'l Layout<'_>, place: Option<usize>) -> &'l str {
     let pool = place.and_then(|place| layout.pools.get(place));
-    format!("clear:{}", pool.map_or("", |plan| &plan.pool.meta.name))
+    pool.map_or("", |plan| &plan.pool.meta.name)
 }
 
 impl<'a> Endings<'a> {
@@ -91,7 +95,7 @@ impl<'a> Endings<'a> {
 
     /// Nodes that receive this, and whose agents have not said that they have heard of its end.
     pub fn awaited(&self, kind: BackendType) -> BTreeSet<&'a str> {
-        let mut nodes = self.unaware(&reception(kind));
+        let mut nodes = self.unaware(&ending_reception(kind));
         nodes.retain(|node| self.accepts(node, kind));
         nodes
     }
@@ -134,8 +138,12 @@ impl Overlays {
 }
 
 /// What leases should name of these pools.
-pub fn closing(layout: &Layout<'_>, places: &BTreeSet<Option<usize>>) -> impl Iterator<Item = String> {
-    places.iter().take(CLOSING).map(|place| clear(layout, *place))
+pub fn of_pools(
+    layout: &Layout<'_>,
+    places: &BTreeSet<Option<usize>>,
+    ending: fn(&Layout<'_>, Option<usize>) -> String,
+) -> Vec<String> {
+    places.iter().take(POOLS).map(|place| ending(layout, *place)).collect()
 }
 
 fn tells(lease: &Lease, ending: &str) -> bool {

@@ -93,8 +93,8 @@ impl<'a> Sealing<'a> {
     }
 
     /// What leases should name as about to end.
-    pub fn closing(&self, layout: &Layout<'_>) -> impl Iterator<Item = String> {
-        ending::closing(layout, &self.closing)
+    pub fn closing(&self, layout: &Layout<'_>) -> Vec<String> {
+        ending::of_pools(layout, &self.closing, ending::clear)
     }
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.

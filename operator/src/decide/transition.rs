@@ -20,7 +20,7 @@ use k8s_openapi::{
 };
 use tartan_crds::{
     BackendSelection, BackendType, LeaseBackend, TransitionPhase, TransitionPolicy, TransitionStatus,
-    conditions::reason,
+    conditions::reason, ending_reception,
 };
 
 use super::{
@@ -41,6 +41,8 @@ pub struct Transitions<'a> {
     /// By node: what it should send by, where that is not yet what its pool says.
     behind: BTreeMap<&'a str, (BackendType, bool)>,
     overlays: Overlays,
+    /// Pools that leave encryption and of which no node is sealed.
+    unsealed: BTreeSet<Option<usize>>,
     endings: Endings<'a>,
     sealing: Sealing<'a>,
     /// By pool, `None` for the nodes in no pool: those that are not through.
@@ -108,7 +110,9 @@ impl<'a> Transitions<'a> {
         }
         let leaving: BTreeSet<BackendType> = self.leaving(node).collect();
         accepts.extend(&self.overlays.everywhere | &leaving);
-        let ending = leaving.into_iter().map(ending::reception).chain(self.sealing.closing(layout));
+        let opening = ending::of_pools(layout, &self.unsealed, ending::sealed);
+        let ending = leaving.into_iter().map(ending_reception);
+        let ending = ending.chain(self.sealing.closing(layout)).chain(opening);
         let ending = ending.collect::<BTreeSet<String>>().into_iter().collect();
         let mut seen = BTreeSet::new();
         accepts.retain(|kind| seen.insert(*kind));
@@ -174,18 +178,30 @@ impl<'a> Transitions<'a> {
             held.sort_unstable();
             held.dedup();
         }
+        // Of a pool that all encrypt the seal may have been written a moment ago: who has not heard of it does not say
+        // that it holds anything.
+        let opening = ending::sealed(layout, place);
+        let encrypt = || members.iter().all(|member| member.now.0.encrypts());
+        if leaves
+            && !members.iter().any(|member| member.sealed)
+            && (encrypt() || self.endings.is_told(&opening))
+        {
+            let unaware = self.endings.unaware(&opening);
+            let may_hold = |member: &&Member<'a>| member.place != place || member.now.0.encrypts();
+            held.extend(all.iter().filter(may_hold).map(name).filter(|name| unaware.contains(name)));
+            held.sort_unstable();
+            held.dedup();
+            self.unsealed.insert(place);
+        }
         // Nodes of other pools must receive an overlay too, as far as they can: their pairs with these use it.
         let cannot = |member: &Member<'_>| {
             member.report.is_some_and(|report| report.unavailable.contains(&wanted.kind))
         };
-        let mut waiting: Vec<&str> = all
-            .iter()
-            .filter(|member| {
-                !member.receives(wanted.kind)
-                    && (member.place == place || (wanted.kind.is_overlay() && !cannot(member)))
-            })
-            .map(name)
-            .collect();
+        let is_awaited = |member: &&Member<'_>| {
+            !member.receives(wanted.kind)
+                && (member.place == place || (wanted.kind.is_overlay() && !cannot(member)))
+        };
+        let mut waiting: Vec<&str> = all.iter().filter(is_awaited).map(name).collect();
         let mut isolated = vec![];
         let mut in_flight = following.len();
         if let Some(at) = deadline(layout, place, wanted.kind, now) {
@@ -214,8 +230,7 @@ impl<'a> Transitions<'a> {
         let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(in_flight);
         // Who has heard of the end of a time before must not be taken for one who has heard of this one's.
         let ends = |ending: String| self.endings.is_told(&ending);
-        let is_ending =
-            ends(ending::reception(wanted.kind)) || (leaves && ends(ending::clear(layout, place)));
+        let is_ending = ends(ending_reception(wanted.kind)) || (leaves && ends(ending::clear(layout, place)));
         if policy.paused || !waiting.is_empty() || !held.is_empty() || is_ending {
             room = 0;
         }

@@ -112,6 +112,30 @@ fn a_pool_is_sealed_when_every_agent_has_heard_that_all_of_it_encrypt() {
     assert_eq!(all.map(|node| ending(&store, node).len()), [0; 4]);
 }
 
+/// What an agent said before it was held may be older than a seal of which it has not heard yet, nor of its end.
+#[test]
+fn nothing_is_sent_in_clear_before_every_agent_has_heard_that_the_pool_is_unsealed() {
+    let mut store = after();
+    let all = ["a", "b", "c", "d"];
+    for node in all {
+        peers(&mut store, node, 0, 0);
+        hears(&mut store, node);
+    }
+    set_backend(&mut store, "vxlan", json!({}));
+    store.settle();
+    assert_eq!((kinds(&store)[..3].to_vec(), sealed(&store)), (vec![Wireguard; 3], OPEN.into()));
+    assert_eq!(all.map(|node| ending(&store, node)), [["sealed:p"]; 4]);
+    for node in ["a", "b", "c"] {
+        hears(&mut store, node);
+    }
+    store.settle();
+    let waiting = |store: &Store| store.pools["p"].status.transition.as_ref().unwrap().waiting_for.clone();
+    assert_eq!((kinds(&store)[0], waiting(&store)), (Wireguard, vec!["d".to_owned()]));
+    hears(&mut store, "d");
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan; 4]);
+}
+
 /// All others keep clear paths to a node that does not answer.
 #[test]
 fn a_member_that_does_not_follow_is_waited_for_and_not_those_who_wait_for_it() {

@@ -266,4 +266,14 @@ pub const MUTANTS: &[Mutant] = &[
         "rules",
         &["transition::what_is_asked_for_again_while_it_ends_waits_until_no_lease_names_the_end"],
     ),
+    mutant(
+        "nodes send in clear before every agent has heard that the pool is unsealed",
+        &[edit(
+            "operator/src/decide/transition.rs",
+            "|name| unaware.contains(name)",
+            "|_| false && unaware.is_empty()",
+        )],
+        "behind",
+        &["nothing_is_lost_whoever_is_behind"],
+    ),
 ];
