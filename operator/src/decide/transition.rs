@@ -12,6 +12,8 @@
 //!
 //! Going back is the same with other words: while anything sends by the old type, everything receives it.
 
+mod problem;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
@@ -20,8 +22,10 @@ use k8s_openapi::{
 };
 use tartan_crds::{
     BackendSelection, BackendType, LeaseBackend, TransitionPhase, TransitionPolicy, TransitionStatus,
-    conditions::reason, ending_reception,
+    ending_reception,
 };
+
+use problem::{Late, problem};
 
 use super::{
     Problem,
@@ -313,63 +317,6 @@ pub(super) fn step_deadline(
 fn after(since: Timestamp, policy: TransitionPolicy) -> Option<Timestamp> {
     let deadline = SignedDuration::try_from(std::time::Duration::from(policy.deadline?)).ok()?;
     since.checked_add(deadline).ok()
-}
-
-/// Who keeps a pool from going on.
-struct Late<'a> {
-    /// Must receive the new backend.
-    waiting: Vec<&'a str>,
-    /// Must take packets in clear.
-    held: Vec<&'a str>,
-    /// Must not send in clear any more.
-    unsealed: Vec<&'a str>,
-    /// Passed over.
-    isolated: Vec<&'a str>,
-}
-
-fn problem(status: &TransitionStatus, late: &Late<'_>) -> Problem {
-    let TransitionStatus { to, nodes, moved, .. } = status;
-    let Late { waiting, held, unsealed, isolated } = late;
-    let (reason, mut text) = match status.phase {
-        TransitionPhase::Paused => (
-            reason::PAUSED,
-            format!("{moved} of {nodes} nodes send by {to}; spec.transition.paused holds the others back"),
-        ),
-        TransitionPhase::Preparing if waiting.is_empty() => (
-            reason::WAITING_FOR_RECEPTION,
-            format!(
-                "{} must take packets in clear again before any node sends by {to}: {}",
-                super::plural(held.len(), "node"),
-                super::listed(held)
-            ),
-        ),
-        TransitionPhase::Preparing => (
-            reason::WAITING_FOR_RECEPTION,
-            format!(
-                "{} must receive {to} before any node sends by it: {}; see their NodeNetworks, or set \
-                 spec.transition.deadline to go on without them",
-                super::plural(waiting.len(), "node"),
-                super::listed(waiting)
-            ),
-        ),
-        TransitionPhase::Moving => (reason::MOVING, format!("{moved} of {nodes} nodes send by {to}")),
-        TransitionPhase::Finishing if !unsealed.is_empty() => (
-            reason::MOVING,
-            format!(
-                "all {nodes} nodes send by {to}; the pool is not sealed while {} may send to it in clear: {}",
-                super::plural(unsealed.len(), "node"),
-                super::listed(unsealed)
-            ),
-        ),
-        TransitionPhase::Finishing => (
-            reason::MOVING,
-            format!("all {nodes} nodes are to send by {to}; some have not said yet that they do"),
-        ),
-    };
-    if !isolated.is_empty() {
-        text.push_str(&format!("; past the deadline and not waited for: {}", super::listed(isolated)));
-    }
-    Problem::new(reason, text)
 }
 
 /// Every node with a lease in use, in the order of names.
