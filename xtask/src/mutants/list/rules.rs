@@ -273,7 +273,7 @@ pub const MUTANTS: &[Mutant] = &[
             "|name| unaware.contains(name)",
             "|_| false && unaware.is_empty()",
         )],
-        "behind",
-        &["nothing_is_lost_whoever_is_behind"],
+        "rules",
+        &["sealing::nothing_is_sent_in_clear_before_every_agent_has_heard_that_the_pool_is_unsealed"],
     ),
 ];
