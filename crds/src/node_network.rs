@@ -145,7 +145,7 @@ pub struct NodeNetworkStatus {
     /// Other nodes of which nothing is taken in clear.
     #[serde(default)]
     pub sealed_peers: i64,
-    /// The version of the node's lease that the rest goes by. What other leases said before that was written is known too.
+    /// The version of the node's lease that the rest goes by. What other leases said before is known too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_lease: Option<ObservedLease>,
     /// The first of them, with the reason.

@@ -200,8 +200,8 @@ pub struct LeaseBackend {
     /// this node's is dropped.
     #[serde(default)]
     pub sealed: bool,
-    /// What comes to an end when the agents have said that they have seen their leases with this: reception of a backend
-    /// that no node is asked to send by any more (`receive:BACKEND`), that a pool's nodes take packets in clear
+    /// What ends when the agents have said that they have seen their leases with this: reception of a backend that no
+    /// node is asked to send by any more (`receive:BACKEND`), that a pool's nodes take packets in clear
     /// (`clear:POOL`), or that they take none (`sealed:POOL`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 320)))]

@@ -1,14 +1,15 @@
 //! [`Endings`]: what comes to an end only when every agent has heard that nothing needs it any more.
 //!
-//! An agent may be behind: it was held, or the API server was away. When it goes on it does what it finds one after the
-//! other, and may send for a moment by what was asked for and taken back meanwhile; its last word says nothing of that.
-//! So an end is written into all leases before it comes, and each agent tells which version of its own lease it goes by.
-//! Watches bring the changes of all leases in the order in which they happened: who has seen the one has seen the others
-//! before it, and goes by none of them any more. What is to begin again must first be an end in no lease, or an agent
-//! could have heard of the time before; and agents that have heard of the end of a reception say no more that they receive.
+//! An agent may be behind: it was held, or the API server was away. When it goes on it does what it finds one after
+//! the other, and may send for a moment by what was asked for and taken back meanwhile; its last word says nothing of
+//! that. So an end is written into all leases before it comes, and each agent tells which version of its own lease it
+//! goes by. Watches bring the changes of all leases in the order in which they happened: who has seen the one has seen
+//! the others before it, and goes by none of them any more. What is to begin again must first be an end in no lease,
+//! or an agent could have heard of the time before; and agents that have heard of the end of a reception say no more
+//! that they receive.
 //!
-//! Not waited for: agents of earlier versions, which don't say so, and nodes whose leases the operator must not write (a
-//! finalizer holds them, two nodes claim them).
+//! Not waited for: agents of earlier versions, which don't say so, and nodes whose leases the operator must not write
+//! (a finalizer holds them, two nodes claim them).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,10 @@
 //! [`Sealing`]: which nodes' pairs take nothing in clear any more.
 //!
-//! A pool that encrypts is sealed when every node of the cluster has left clear paths to its nodes, as they report
-//! it, having heard that all the pool's encrypt ([`Endings`]); until then what a slow one sends is still taken. Before a pool leaves encryption it is unsealed, and nothing
-//! moves until every node reports that it takes clear packets again. Nothing of it is remembered: a lease that is
-//! sealed stays so as long as it encrypts and is asked to. A pool whose nodes have never sent is sealed at once.
+//! A pool that encrypts is sealed when every node of the cluster has left clear paths to its nodes, as they report it,
+//! having heard that all the pool's encrypt ([`Endings`]); until then what a slow one sends is still taken. Before a
+//! pool leaves encryption it is unsealed, and nothing moves until every node reports that it takes clear packets
+//! again. Nothing of it is remembered: a lease that is sealed stays so as long as it encrypts and is asked to. A pool
+//! whose nodes have never sent is sealed at once.
 //!
 //! A node that doesn't receive the new backend has no path to lose, and is passed over when the change's deadline has
 //! passed. One that does would lose what it still sends in clear: it has as long from when the last node was told to
