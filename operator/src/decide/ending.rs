@@ -8,8 +8,8 @@
 //! or an agent could have heard of the time before; and agents that have heard of the end of a reception say no more
 //! that they receive.
 //!
-//! Not waited for: agents of earlier versions, which don't say so, and nodes whose leases the operator must not write
-//! (a finalizer holds them, two nodes claim them).
+//! Not waited for: agents that have never said which lease they go by, as those of earlier versions, and nodes whose
+//! leases the operator must not write (a finalizer holds them, two nodes claim them).
 
 use std::collections::{BTreeMap, BTreeSet};
 
