@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tartan_crds::{
     BackendType::{Vxlan, Wireguard},
-    SubnetLease,
+    ObservedLease,
     TransitionPhase::Moving,
 };
 
@@ -61,15 +61,10 @@ impl Scene {
     /// As its agent says, and what it sends by is nothing that ends.
     fn goes_by_its_lease(&self, node: &str) -> anyhow::Result<()> {
         let status = self.node_network(node).status.unwrap_or_default();
-        let goes_by = |lease: &SubnetLease| {
-            let seen = status.observed_lease.as_ref();
-            seen.is_some_and(|seen| {
-                Some(&seen.uid) == lease.metadata.uid.as_ref()
-                    && Some(seen.generation) == lease.metadata.generation
-            })
-        };
         let own = self.leases().into_iter().find(|lease| lease.spec.node_name == node).unwrap();
-        anyhow::ensure!(goes_by(&own), "{node}: {:?}", status.observed_lease);
+        let (uid, generation) = (own.metadata.uid.unwrap(), own.metadata.generation.unwrap());
+        let expected = Some(ObservedLease { uid, generation });
+        anyhow::ensure!(status.observed_lease == expected, "{node}: {:?}", status.observed_lease);
         anyhow::ensure!(status.paths.iter().all(|path| path.backend == Vxlan), "{node}: {:?}", status.paths);
         Ok(())
     }

@@ -76,7 +76,7 @@ impl Class {
             (Self::PodToPod, true) => (MUCH_OF_A_MACHINE, pairs),
             (_, true) => (SOME_OF_A_MACHINE, pairs),
         };
-        let slower = slower() * if in_a_machine { 1 } else { of_processes() };
+        let slower = slower(in_a_machine);
         LoadOptions {
             udp_rate: (amount.udp_rate / share / slower).max(1),
             tcp_interval: amount.tcp_interval * share * slower,
@@ -112,8 +112,9 @@ fn of_processes() -> u32 {
     *FACTOR
 }
 
-fn slower() -> u32 {
-    std::env::var(SLOWER).map_or(1, |text| text.parse().unwrap())
+fn slower(in_a_machine: bool) -> u32 {
+    let asked: u32 = std::env::var(SLOWER).map_or(1, |text| text.parse().unwrap());
+    asked * if in_a_machine { 1 } else { of_processes() }
 }
 
 /// Loads that flow.
@@ -153,8 +154,7 @@ impl Standing {
             let threads: Vec<_> = keys.iter().map(|key| scope.spawn(move || start(key))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let slower = slower() * if vm::is_inside() { 1 } else { of_processes() };
-        scene.tell(&format!("traffic flows, slowed down by {slower}"));
+        scene.tell(&format!("traffic flows, slowed down by {}", slower(vm::is_inside())));
         Self { pairs, loads }
     }
 

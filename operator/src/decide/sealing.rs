@@ -69,12 +69,11 @@ impl<'a> Sealing<'a> {
                 let has_followed = of_pool().all(follows) && lagging.iter().all(|member| passed_over(member));
                 through = encrypts && has_followed && awaited.is_empty();
                 if !through {
+                    if is_closing && (!awaited.is_empty() || endings.is_told(&closing)) {
+                        sealing.closing.insert(place);
+                    }
                     let lagging = to_name(members, &lagging, passed_over);
-                    let names = if encrypts && has_followed { awaited.clone() } else { lagging };
-                    sealing.open.insert(place, names);
-                }
-                if is_closing && !through && (!awaited.is_empty() || endings.is_told(&closing)) {
-                    sealing.closing.insert(place);
+                    sealing.open.insert(place, if encrypts && has_followed { awaited } else { lagging });
                 }
             }
             let sealed = of_pool().filter(|member| through || (member.sealed && member.now.0.encrypts()));

@@ -134,14 +134,11 @@ impl<'a> Transitions<'a> {
     pub fn remarks(&self, node: &str) -> Vec<String> {
         let remark = |kind: BackendType| {
             let awaited: Vec<&str> = self.endings.awaited(kind).into_iter().collect();
-            match super::listed(&awaited) {
-                _ if awaited.is_empty() => {
-                    format!("{kind}: received until no node reports that it sends by it")
-                }
-                names => {
-                    format!("{kind}: received until these nodes have heard that no node sends by it: {names}")
-                }
+            if awaited.is_empty() {
+                return format!("{kind}: received until no node reports that it sends by it");
             }
+            let names = super::listed(&awaited);
+            format!("{kind}: received until these nodes have heard that no node sends by it: {names}")
         };
         self.leaving(node).map(remark).collect()
     }
@@ -179,8 +176,6 @@ impl<'a> Transitions<'a> {
         if behind.iter().any(|member| leaves && member.sealed) {
             // Their leases are about to say otherwise.
             held.extend(behind.iter().filter(|member| member.sealed).map(|member| name(member)));
-            held.sort_unstable();
-            held.dedup();
         }
         // Of a pool that all encrypt the seal may have been written a moment ago: who has not heard of it does not say
         // that it holds anything.
@@ -193,10 +188,10 @@ impl<'a> Transitions<'a> {
             let unaware = self.endings.unaware(&opening);
             let may_hold = |member: &&Member<'a>| member.place != place || member.now.0.encrypts();
             held.extend(all.iter().filter(may_hold).map(name).filter(|name| unaware.contains(name)));
-            held.sort_unstable();
-            held.dedup();
             self.unsealed.insert(place);
         }
+        held.sort_unstable();
+        held.dedup();
         // Nodes of other pools must receive an overlay too, as far as they can: their pairs with these use it.
         let cannot = |member: &Member<'_>| {
             member.report.is_some_and(|report| report.unavailable.contains(&wanted.kind))

@@ -1,16 +1,13 @@
 //! When pairs of encrypting nodes stop to take packets in clear, and when they begin again.
 
 use super::{
-    transition::{backend_of, ending, hears, kinds, pool_of_three, report, set_backend},
+    transition::{backend_of, ending, hears, kinds, lease_of, pool_of_three, report, set_backend},
     *,
 };
 use tartan_crds::BackendType::{Vxlan, Wireguard};
 
 fn sealed(store: &Store) -> Vec<bool> {
-    let of = |node: &&str| {
-        let lease = store.leases.values().find(|lease| lease.node() == Some(*node)).unwrap();
-        lease.spec.as_ref().unwrap().backend.sealed
-    };
+    let of = |node: &&str| lease_of(store, node).spec.as_ref().unwrap().backend.sealed;
     ["a", "b", "c", "d"].iter().map(of).collect()
 }
 

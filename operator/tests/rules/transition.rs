@@ -8,6 +8,7 @@ use tartan_crds::{
 };
 
 use super::*;
+use tartan_operator::world::Lease;
 
 /// Nodes a, b and c of pool p, which use their leases, and d of none.
 pub(super) fn pool_of_three(backend: &str, transition: serde_json::Value) -> Store {
@@ -47,21 +48,23 @@ pub(super) fn report(store: &mut Store, node: &str, sends_by: BackendType, recei
     report.receives = receives.iter().copied().collect();
 }
 
+pub(super) fn lease_of<'a>(store: &'a Store, node: &str) -> &'a Lease {
+    store.leases.values().find(|lease| lease.node() == Some(node)).unwrap()
+}
+
 /// The agent of a node goes by its lease as it is.
 pub(super) fn hears(store: &mut Store, node: &str) {
-    let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
+    let lease = lease_of(store, node);
     let seen = ObservedLease { uid: lease.meta.uid.clone(), generation: lease.generation.unwrap() };
     store.node_networks.get_mut(node).unwrap().report.observed_lease = Some(seen);
 }
 
 pub(super) fn ending(store: &Store, node: &str) -> Vec<String> {
-    let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
-    lease.spec.as_ref().unwrap().backend.ending.clone()
+    lease_of(store, node).spec.as_ref().unwrap().backend.ending.clone()
 }
 
 pub(super) fn backend_of(store: &Store, node: &str) -> (BackendType, BTreeSet<BackendType>) {
-    let lease = store.leases.values().find(|lease| lease.node() == Some(node)).unwrap();
-    let backend = &lease.spec.as_ref().unwrap().backend;
+    let backend = &lease_of(store, node).spec.as_ref().unwrap().backend;
     (backend.kind, backend.accepts.iter().copied().collect())
 }
 
@@ -241,7 +244,7 @@ fn what_ends_waits_for_no_node_that_is_gone_or_can_be_told_nothing() {
     store.node_networks.insert("c".into(), said);
     store.settle();
     assert_eq!(ending(&store, "d"), ["receive:ipip"], "b is there");
-    let lease = store.leases.values().find(|lease| lease.node() == Some("b")).unwrap().meta.name.clone();
+    let lease = lease_of(&store, "b").meta.name.clone();
     // It goes by a version of before.
     store.change_lease(&lease, |lease| lease.deleting = true);
     store.settle();
