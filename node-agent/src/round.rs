@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod findings;
+mod follow;
 mod handshakes;
 mod tell;
 
@@ -361,7 +362,7 @@ fn publish(
     let built = ground.built();
     let view = status::NodeView {
         generation: snapshot.node_net.and_then(|own| own.generation),
-        observed_lease: observed_lease(built, &snapshot),
+        observed_lease: observed_lease(built.filter(|_| worked.follows()), &snapshot),
         ending: built.map_or(&[], |built| &built.ending),
         kernel_version: &ground.facts().kernel_version,
         intent: built.map(|built| &built.intent),

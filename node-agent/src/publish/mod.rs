@@ -102,7 +102,7 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
     Writes { leases, node_network, availability }
 }
 
-/// Which lease we go by. Where nothing is built nothing is gone by, and what was said before stands.
+/// Which lease we go by. Where nothing is built, or packets may go another way still, what was said before stands.
 pub fn observed_lease(built: Option<&Built>, snapshot: &Snapshot<'_>) -> Option<ObservedLease> {
     match built {
         Some(built) => built.observed_lease.clone(),
