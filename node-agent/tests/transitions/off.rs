@@ -129,20 +129,18 @@ fn a_change_that_is_taken_back_while_a_node_is_off_leaves_all_as_it_was() {
             None => wait_until_it_waits(&scene, to),
             Some(_) => wait_until_passed_over(&scene, to),
         }
-        scene.api.merge(&ask(from, None));
-        // Once all encrypt they wait for that one, which may not have heard of a seal.
-        if deadline.is_none() {
-            wait_for("all to be told to send as before", || {
-                let object: NetworkPool = scene.api.get(POOL).unwrap();
-                let now = object.status.unwrap_or_default().transition;
-                anyhow::ensure!(now.is_none(), "{now:?}");
-                let kinds: Vec<BackendType> =
-                    scene.leases().iter().map(|lease| lease.spec.backend.kind).collect();
-                anyhow::ensure!(kinds.iter().all(|kind| *kind == from), "{kinds:?}");
-                Ok(())
-            });
-            faults.extend(scene.wire_faults_of(&others(), from));
-        }
+        // Once all encrypt it may hold them for sealed: past the deadline the way out does not wait for it either.
+        scene.api.merge(&ask(from, deadline));
+        wait_for("all to be told to send as before", || {
+            let object: NetworkPool = scene.api.get(POOL).unwrap();
+            let now = object.status.unwrap_or_default().transition;
+            anyhow::ensure!(now.is_none(), "{now:?}");
+            let kinds: Vec<BackendType> =
+                scene.leases().iter().map(|lease| lease.spec.backend.kind).collect();
+            anyhow::ensure!(kinds.iter().all(|kind| *kind == from), "{kinds:?}");
+            Ok(())
+        });
+        faults.extend(scene.wire_faults_of(&others(), from));
 
         // What that one might still send by is received until it is back and has heard that it shall not.
         faults.extend(come_back(&mut scene, standing, to, from));
