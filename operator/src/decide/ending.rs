@@ -13,13 +13,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ring::digest;
 use tartan_crds::{BackendType, ending_reception};
 
 use super::{contested::Contested, layout::Layout};
 use crate::world::{Lease, World};
-
-/// A lease has room for more: of so many pools at once, of the others later.
-const POOLS: usize = 24;
 
 /// Where the nodes are that may be behind.
 #[derive(Debug, Default)]
@@ -37,21 +35,6 @@ pub struct Overlays {
     pub everywhere: BTreeSet<BackendType>,
     /// No node is asked to any more, and where it is received that goes on.
     pub leaving: BTreeSet<BackendType>,
-}
-
-/// That a pool's nodes take packets in clear, as leases name it.
-pub fn clear(layout: &Layout<'_>, place: Option<usize>) -> String {
-    format!("clear:{}", pool(layout, place))
-}
-
-/// That they take nothing in clear.
-pub fn sealed(layout: &Layout<'_>, place: Option<usize>) -> String {
-    format!("sealed:{}", pool(layout, place))
-}
-
-fn pool<'l>(layout: &'l Layout<'_>, place: Option<usize>) -> &'l str {
-    let pool = place.and_then(|place| layout.pools.get(place));
-    pool.map_or("", |plan| &plan.pool.meta.name)
 }
 
 impl<'a> Endings<'a> {
@@ -92,6 +75,13 @@ impl<'a> Endings<'a> {
     /// Whether any lease says so.
     pub fn is_told(&self, ending: &str) -> bool {
         self.leases.values().flatten().any(|lease| tells(lease, ending))
+    }
+
+    /// Whether any lease names another end that begins so than these.
+    pub fn is_told_beside(&self, prefix: &str, endings: &BTreeSet<String>) -> bool {
+        let told = self.leases.values().flatten().filter_map(|lease| lease.spec.as_ref().ok());
+        let mut told = told.flat_map(|spec| &spec.backend.ending);
+        told.any(|told| told.starts_with(prefix) && !endings.contains(told))
     }
 
     /// Nodes that receive this, and whose agents have not said that they have heard of its end.
@@ -138,13 +128,20 @@ impl Overlays {
     }
 }
 
-/// What leases should name of these pools.
-pub fn of_pools(
-    layout: &Layout<'_>,
-    places: &BTreeSet<Option<usize>>,
-    ending: fn(&Layout<'_>, Option<usize>) -> String,
-) -> Vec<String> {
-    places.iter().take(POOLS).map(|place| ending(layout, *place)).collect()
+/// Names a set in a few letters, in whichever order it comes.
+pub fn digest(set: impl Iterator<Item = String>) -> String {
+    let set: BTreeSet<String> = set.collect();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for text in &set {
+        context.update(text.as_bytes());
+        context.update(b"\n");
+    }
+    context.finish().as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The first that begins so.
+pub fn one_of<'e>(endings: &'e [String], prefix: &str) -> Option<&'e str> {
+    endings.iter().map(String::as_str).find(|text| text.starts_with(prefix))
 }
 
 fn tells(lease: &Lease, ending: &str) -> bool {

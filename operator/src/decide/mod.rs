@@ -33,6 +33,7 @@ mod selector;
 mod status;
 mod takeover;
 mod transition;
+mod unsealing;
 mod usage;
 mod withheld;
 

@@ -16,10 +16,16 @@ use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{BackendType, TransitionPhase};
 
 use super::{
-    ending::{self, Endings},
+    ending::{Endings, digest},
     layout::Layout,
     transition::{Member, count, deadline, name, step_deadline},
 };
+
+/// That nodes take packets in clear, as leases name it: of which pool, and of which nodes.
+pub const CLEAR: &str = "clear:";
+
+/// A lease has room for more: of so many pools at once, of the others later.
+const POOLS: usize = 24;
 
 #[derive(Debug, Default)]
 pub struct Sealing<'a> {
@@ -27,8 +33,9 @@ pub struct Sealing<'a> {
     sealed: BTreeSet<&'a str>,
     /// Pools whose nodes in use are not all of them, and whom each waits for.
     open: BTreeMap<Option<usize>, Vec<&'a str>>,
-    /// Those of them that wait for nodes to hear of it.
-    closing: BTreeSet<Option<usize>>,
+    /// What leases should name of those of them that wait for nodes to hear of it.
+    closing: BTreeMap<Option<usize>, String>,
+    all_closing: BTreeSet<String>,
     /// Nodes that report more sealed peers than there should be.
     holding: Vec<&'a str>,
 }
@@ -60,18 +67,23 @@ impl<'a> Sealing<'a> {
             let encrypts = of_pool().all(|member| member.now.0.encrypts());
             let mut through = encrypts && of_pool().all(|member| member.sealed);
             if !through {
-                let closing = ending::clear(layout, place);
-                // Nothing may send in clear before all are unsealed: where one is not, there is nothing to hear of.
-                let is_closing = encrypts && !of_pool().any(|member| member.sealed);
-                let unaware = if is_closing { endings.unaware(&closing) } else { BTreeSet::new() };
-                let awaited = |member: &&Member<'_>| unaware.contains(name(member)) && !passed_over(member);
+                let closing = closing(layout, place, of_pool());
+                let unaware = if encrypts { endings.unaware(&closing) } else { BTreeSet::new() };
+                // One that is sealed has nothing in clear, wherever it heard of that.
+                let awaited = |member: &&Member<'_>| {
+                    !member.sealed && unaware.contains(name(member)) && !passed_over(member)
+                };
                 let awaited: Vec<&str> = members.iter().filter(awaited).map(name).collect();
                 let has_followed = of_pool().all(follows) && lagging.iter().all(|member| passed_over(member));
                 through = encrypts && has_followed && awaited.is_empty();
+                // Until the last lease says so: who has not got that far has not heard of another end.
+                if encrypts
+                    && sealing.closing.len() < POOLS
+                    && (!awaited.is_empty() || endings.is_told(&closing))
+                {
+                    sealing.closing.insert(place, closing);
+                }
                 if !through {
-                    if is_closing && (!awaited.is_empty() || endings.is_told(&closing)) {
-                        sealing.closing.insert(place);
-                    }
                     let lagging = to_name(members, &lagging, passed_over);
                     sealing.open.insert(place, if encrypts && has_followed { awaited } else { lagging });
                 }
@@ -79,6 +91,7 @@ impl<'a> Sealing<'a> {
             let sealed = of_pool().filter(|member| through || (member.sealed && member.now.0.encrypts()));
             sealing.sealed.extend(sealed.map(name));
         }
+        sealing.all_closing = sealing.closing.values().cloned().collect();
         sealing.holding = holding(members, &sealing.sealed);
         sealing
     }
@@ -92,9 +105,13 @@ impl<'a> Sealing<'a> {
         self.open.contains_key(&place)
     }
 
-    /// What leases should name as about to end.
-    pub fn closing(&self, layout: &Layout<'_>) -> Vec<String> {
-        ending::of_pools(layout, &self.closing, ending::clear)
+    /// What the lease of a node should name as about to end, which is in this pool and sealed or not.
+    pub fn closing(&self, place: Option<usize>, sealed: bool) -> impl Iterator<Item = &String> {
+        self.closing.iter().filter(move |(of, _)| !(sealed && **of == place)).map(|(_, closing)| closing)
+    }
+
+    pub fn all_closing(&self) -> &BTreeSet<String> {
+        &self.all_closing
     }
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.
@@ -106,6 +123,17 @@ impl<'a> Sealing<'a> {
     pub fn held_by(&self) -> &[&'a str] {
         &self.holding
     }
+}
+
+/// Another one for other nodes, or if one of them comes to encrypt otherwise: who has heard of these has not heard of
+/// those.
+fn closing<'m, 'a: 'm>(
+    layout: &Layout<'_>,
+    place: Option<usize>,
+    members: impl Iterator<Item = &'m Member<'a>>,
+) -> String {
+    let pool = place.and_then(|place| layout.pools.get(place)).map_or("", |plan| &plan.pool.meta.name);
+    format!("{CLEAR}{pool}:{}", digest(members.map(|member| format!("{} {}", member.uid, member.now.0))))
 }
 
 fn reports_no_clear(member: &Member<'_>) -> bool {

@@ -8,7 +8,7 @@
 //! 3. *Finishing*: an overlay that no lease has and no agent reports sending by leaves `accepts` when every agent
 //!    has heard so ([`Endings`]), and only then does its reception end.
 //!
-//! A pool that encrypts is sealed when it is through, and unsealed before it leaves encryption ([`Sealing`]).
+//! A pool that encrypts is sealed when it is through, and unsealed before it leaves encryption ([`Sealing`], [`Unsealing`]).
 //!
 //! Going back is the same with other words: while anything sends by the old type, everything receives it.
 
@@ -30,9 +30,10 @@ use problem::{Late, problem};
 use super::{
     Problem,
     contested::Contested,
-    ending::{self, Endings, Overlays},
+    ending::{Endings, Overlays},
     layout::{Layout, Membership},
-    sealing::Sealing,
+    sealing::{CLEAR, Sealing},
+    unsealing::{Unsealing, is_unsealed},
 };
 use crate::world::{Lease, Node, Report, World};
 
@@ -45,10 +46,9 @@ pub struct Transitions<'a> {
     /// By node: what it should send by, where that is not yet what its pool says.
     behind: BTreeMap<&'a str, (BackendType, bool)>,
     overlays: Overlays,
-    /// Pools that leave encryption and of which no node is sealed.
-    unsealed: BTreeSet<Option<usize>>,
     endings: Endings<'a>,
     sealing: Sealing<'a>,
+    unsealing: Unsealing<'a>,
     /// By pool, `None` for the nodes in no pool: those that are not through.
     pub progress: BTreeMap<Option<usize>, Progress>,
     /// When a deadline passes.
@@ -70,6 +70,10 @@ pub(super) struct Member<'a> {
     pub(super) wanted: BackendSelection,
     pub(super) now: (BackendType, bool),
     pub(super) sealed: bool,
+    pub(super) ending: &'a [String],
+    /// Of the lease that says so.
+    pub(super) uid: &'a str,
+    pub(super) generation: i64,
     /// What its agent says, where it has said anything.
     pub(super) report: Option<&'a Report>,
 }
@@ -90,8 +94,9 @@ impl<'a> Transitions<'a> {
         let members = members(world, layout);
         let endings = Endings::new(world, contested);
         let sealing = Sealing::plan(layout, &members, &endings, now);
+        let unsealing = Unsealing::plan(&members);
         let overlays = Overlays::new(world, layout, &endings);
-        let mut transitions = Self { overlays, endings, sealing, ..Self::default() };
+        let mut transitions = Self { overlays, endings, sealing, unsealing, ..Self::default() };
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
         for place in places {
             transitions.plan_pool(layout, (place, &members), now);
@@ -114,14 +119,17 @@ impl<'a> Transitions<'a> {
         }
         let leaving: BTreeSet<BackendType> = self.leaving(node).collect();
         accepts.extend(&self.overlays.everywhere | &leaving);
-        let opening = ending::of_pools(layout, &self.unsealed, ending::sealed);
-        let ending = leaving.into_iter().map(ending_reception);
-        let ending = ending.chain(self.sealing.closing(layout)).chain(opening);
-        let ending = ending.collect::<BTreeSet<String>>().into_iter().collect();
         let mut seen = BTreeSet::new();
         accepts.retain(|kind| seen.insert(*kind));
         let encrypts = kind.encrypts() && wanted.kind.encrypts();
         let sealed = encrypts && self.sealing.is_sealed(membership.place, node);
+        let mut ending: BTreeSet<String> = leaving.into_iter().map(ending_reception).collect();
+        ending.extend(self.sealing.closing(membership.place, sealed).cloned());
+        ending.extend(self.unsealing.told());
+        if !sealed {
+            ending.extend(self.unsealing.own(node, kind));
+        }
+        let ending = ending.into_iter().collect();
         LeaseBackend { kind, accepts, direct_routing, sealed, ending }
     }
 
@@ -173,22 +181,17 @@ impl<'a> Transitions<'a> {
         let since = before.map_or(now, |before| before.since.0);
         let leaves = !wanted.kind.encrypts() && behind.iter().any(|member| member.now.0.encrypts());
         let mut held: Vec<&str> = if leaves { self.sealing.held_by().to_vec() } else { vec![] };
-        if behind.iter().any(|member| leaves && member.sealed) {
+        if leaves {
             // Their leases are about to say otherwise.
             held.extend(behind.iter().filter(|member| member.sealed).map(|member| name(member)));
-        }
-        // Of a pool that all encrypt the seal may have been written a moment ago: who has not heard of it does not say
-        // that it holds anything.
-        let opening = ending::sealed(layout, place);
-        let encrypt = || members.iter().all(|member| member.now.0.encrypts());
-        if leaves
-            && !members.iter().any(|member| member.sealed)
-            && (encrypt() || self.endings.is_told(&opening))
-        {
-            let unaware = self.endings.unaware(&opening);
-            let may_hold = |member: &&Member<'a>| member.place != place || member.now.0.encrypts();
-            held.extend(all.iter().filter(may_hold).map(name).filter(|name| unaware.contains(name)));
-            self.unsealed.insert(place);
+            if let Some(told) =
+                self.unsealing.told().filter(|_| behind.iter().any(|member| is_unsealed(member)))
+            {
+                let unaware = self.endings.unaware(&told);
+                let has_heard = |member: &Member<'_>| self.unsealing.had_heard(member);
+                let late = all.iter().filter(|member| unaware.contains(name(member)) && !has_heard(member));
+                held.extend(late.map(name));
+            }
         }
         held.sort_unstable();
         held.dedup();
@@ -228,8 +231,8 @@ impl<'a> Transitions<'a> {
         }
         let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(in_flight);
         // Who has heard of the end of a time before must not be taken for one who has heard of this one's.
-        let ends = |ending: String| self.endings.is_told(&ending);
-        let is_ending = ends(ending_reception(wanted.kind)) || (leaves && ends(ending::clear(layout, place)));
+        let is_ending = self.endings.is_told(&ending_reception(wanted.kind))
+            || (leaves && self.endings.is_told_beside(CLEAR, self.sealing.all_closing()));
         if policy.paused || !waiting.is_empty() || !held.is_empty() || is_ending {
             room = 0;
         }
@@ -330,7 +333,8 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
         .nodes
         .iter()
         .filter_map(|node| {
-            let spec = leases.get(node.meta.name.as_str())?.spec.as_ref().ok()?;
+            let lease = leases.get(node.meta.name.as_str())?;
+            let spec = lease.spec.as_ref().ok()?;
             let membership = layout.membership(node);
             Some(Member {
                 node,
@@ -338,6 +342,9 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
                 wanted: layout.selection(membership),
                 now: (spec.backend.kind, spec.backend.direct_routing),
                 sealed: spec.backend.sealed,
+                ending: &spec.backend.ending,
+                uid: &lease.meta.uid,
+                generation: lease.generation.unwrap_or_default(),
                 report: world.node_networks.get(&node.meta.name).map(|object| &object.report),
             })
         })

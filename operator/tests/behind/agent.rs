@@ -37,21 +37,20 @@ impl Agent {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
-    /// Hears of so many more events, and does what they ask for.
-    pub fn hear(&mut self, events: &[Event], more: usize) {
-        let until = events.len().min(self.heard.saturating_add(more));
-        for event in &events[self.heard..until] {
-            match event {
-                Event::Lease(lease) => {
-                    self.leases.insert(lease.node().unwrap().to_owned(), (**lease).clone());
-                }
-                Event::Ready(node, kinds) => {
-                    self.ready.insert(node.clone(), kinds.clone());
-                }
+    /// Hears of the next event, if there is one, and does what it asks for.
+    pub fn hear(&mut self, events: &[Event]) -> bool {
+        let Some(event) = events.get(self.heard) else { return false };
+        match event {
+            Event::Lease(lease) => {
+                self.leases.insert(lease.node().unwrap().to_owned(), (**lease).clone());
+            }
+            Event::Ready(node, kinds) => {
+                self.ready.insert(node.clone(), kinds.clone());
             }
         }
-        self.heard = until;
+        self.heard += 1;
         self.act();
+        true
     }
 
     fn act(&mut self) {

@@ -28,6 +28,7 @@ mod sealing;
 #[path = "../store/mod.rs"]
 mod store;
 mod transition;
+mod unsealing;
 
 use serde_json::json;
 use store::{Fault, Store, draining, entry, network};

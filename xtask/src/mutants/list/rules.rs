@@ -267,13 +267,63 @@ pub const MUTANTS: &[Mutant] = &[
         &["transition::what_is_asked_for_again_while_it_ends_waits_until_no_lease_names_the_end"],
     ),
     mutant(
-        "nodes send in clear before every agent has heard that the pool is unsealed",
+        "nodes send in clear before every agent has heard that nobody is sealed",
         &[edit(
             "operator/src/decide/transition.rs",
-            "|name| unaware.contains(name)",
-            "|_| false && unaware.is_empty()",
+            "unaware.contains(name(member)) && !has_heard(member)",
+            "false && unaware.contains(name(member)) && !has_heard(member)",
         )],
         "rules",
-        &["sealing::nothing_is_sent_in_clear_before_every_agent_has_heard_that_the_pool_is_unsealed"],
+        &[
+            "sealing::nothing_is_sent_in_clear_before_every_agent_has_heard_that_the_pool_is_unsealed",
+            "unsealing::where_a_pool_is_deleted_its_nodes_leave_encryption_as_if_it_were_not",
+            "unsealing::who_is_unsealed_meanwhile_is_to_be_heard_of_too",
+        ],
+    ),
+    mutant(
+        "who heard of some that are unsealed counts as one who heard of all",
+        &[edit(
+            "operator/src/decide/unsealing.rs",
+            "is_to_go.then(|| digest(unsealed))",
+            "is_to_go.then(|| digest(unsealed.take(0)))",
+        )],
+        "rules",
+        &["unsealing::one_that_left_has_heard_of_those_before_it_and_not_of_those_after"],
+    ),
+    mutant(
+        "who left encryption counts as one who heard of all that leave later",
+        &[edit(
+            "operator/src/decide/unsealing.rs",
+            "left.is_some() && left == self.digest.as_deref()",
+            "left.is_some()",
+        )],
+        "rules",
+        &["unsealing::one_that_left_has_heard_of_those_before_it_and_not_of_those_after"],
+    ),
+    mutant(
+        "who has said so once is not heard of when it left encryption",
+        &[edit(
+            "operator/src/decide/unsealing.rs",
+            "left.is_some() && left == self.digest.as_deref()",
+            "left.is_some() && false",
+        )],
+        "rules",
+        &["unsealing::one_that_was_told_to_leave_holds_nobody_up_that_it_had_heard_of"],
+    ),
+    mutant(
+        "who heard that a pool encrypts counts as one who heard that of its next node",
+        &[edit("operator/src/decide/sealing.rs", "digest(members.map(", "digest(members.take(0).map(")],
+        "rules",
+        &["unsealing::a_node_that_comes_into_a_pool_before_it_is_sealed_is_to_be_heard_of_too"],
+    ),
+    mutant(
+        "a node leaves encryption while a lease still names the seal that was to come",
+        &[edit(
+            "operator/src/decide/transition.rs",
+            "(leaves && self.endings.is_told_beside(",
+            "(false && leaves && self.endings.is_told_beside(",
+        )],
+        "rules",
+        &["unsealing::nothing_leaves_encryption_while_a_lease_still_names_the_seal_that_was_to_come"],
     ),
 ];
