@@ -202,9 +202,9 @@ pub struct LeaseBackend {
     pub sealed: bool,
     /// What ends when the agents have said that they have seen their leases with this: reception of a backend that no
     /// node is asked to send by any more (`receive:BACKEND`), that nodes of a pool take packets in clear
-    /// (`clear:POOL:NODES`), or that nodes take none (`sealed:NODES`), which a digest of their leases names. Of the own
-    /// node: its pairs were sealed (`seal:GENERATION`), and it left encryption when the end of these had been heard of
-    /// (`left:NODES`).
+    /// (`clear:POOL:NODES`), or that nodes take none (`sealed:NODES`), which a digest of their leases names. Of this
+    /// lease's node: it was sealed until then (`unsealed:GENERATION`), and when it left encryption its agent had heard
+    /// that these are unsealed (`left:NODES`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 320)))]
     pub ending: Vec<String>,

@@ -77,11 +77,12 @@ impl<'a> Endings<'a> {
         self.leases.values().flatten().any(|lease| tells(lease, ending))
     }
 
-    /// Whether any lease names another end that begins so than these.
-    pub fn is_told_beside(&self, prefix: &str, endings: &BTreeSet<String>) -> bool {
-        let told = self.leases.values().flatten().filter_map(|lease| lease.spec.as_ref().ok());
-        let mut told = told.flat_map(|spec| &spec.backend.ending);
-        told.any(|told| told.starts_with(prefix) && !endings.contains(told))
+    /// Nodes with a lease that names such an end.
+    pub fn naming(&self, is_such: impl Fn(&str) -> bool) -> Vec<&'a str> {
+        let names = |lease: &&Lease| {
+            lease.spec.as_ref().is_ok_and(|spec| spec.backend.ending.iter().any(|end| is_such(end)))
+        };
+        self.leases.iter().filter(|(_, own)| own.iter().any(names)).map(|(node, _)| *node).collect()
     }
 
     /// Nodes that receive this, and whose agents have not said that they have heard of its end.

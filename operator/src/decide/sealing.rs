@@ -35,7 +35,6 @@ pub struct Sealing<'a> {
     open: BTreeMap<Option<usize>, Vec<&'a str>>,
     /// What leases should name of those of them that wait for nodes to hear of it.
     closing: BTreeMap<Option<usize>, String>,
-    all_closing: BTreeSet<String>,
     /// Nodes that report more sealed peers than there should be.
     holding: Vec<&'a str>,
 }
@@ -91,7 +90,6 @@ impl<'a> Sealing<'a> {
             let sealed = of_pool().filter(|member| through || (member.sealed && member.now.0.encrypts()));
             sealing.sealed.extend(sealed.map(name));
         }
-        sealing.all_closing = sealing.closing.values().cloned().collect();
         sealing.holding = holding(members, &sealing.sealed);
         sealing
     }
@@ -110,8 +108,9 @@ impl<'a> Sealing<'a> {
         self.closing.iter().filter(move |(of, _)| !(sealed && **of == place)).map(|(_, closing)| closing)
     }
 
-    pub fn all_closing(&self) -> &BTreeSet<String> {
-        &self.all_closing
+    /// Whether leases should name this.
+    pub fn is_closing(&self, ending: &str) -> bool {
+        self.closing.values().any(|closing| closing == ending)
     }
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.
@@ -125,15 +124,14 @@ impl<'a> Sealing<'a> {
     }
 }
 
-/// Another one for other nodes, or if one of them comes to encrypt otherwise: who has heard of these has not heard of
-/// those.
+/// Another one for other nodes: who has heard of these has not heard of those.
 fn closing<'m, 'a: 'm>(
     layout: &Layout<'_>,
     place: Option<usize>,
     members: impl Iterator<Item = &'m Member<'a>>,
 ) -> String {
     let pool = place.and_then(|place| layout.pools.get(place)).map_or("", |plan| &plan.pool.meta.name);
-    format!("{CLEAR}{pool}:{}", digest(members.map(|member| format!("{} {}", member.uid, member.now.0))))
+    format!("{CLEAR}{pool}:{}", digest(members.map(|member| member.uid.to_owned())))
 }
 
 fn reports_no_clear(member: &Member<'_>) -> bool {

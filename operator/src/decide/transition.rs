@@ -94,7 +94,7 @@ impl<'a> Transitions<'a> {
         let members = members(world, layout);
         let endings = Endings::new(world, contested);
         let sealing = Sealing::plan(layout, &members, &endings, now);
-        let unsealing = Unsealing::plan(&members);
+        let unsealing = Unsealing::plan(&members, &endings);
         let overlays = Overlays::new(world, layout, &endings);
         let mut transitions = Self { overlays, endings, sealing, unsealing, ..Self::default() };
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
@@ -111,7 +111,8 @@ impl<'a> Transitions<'a> {
             self.behind.get(node).copied().unwrap_or((wanted.kind, is_direct(wanted)));
         if !kind.has_paths() && wanted.kind == kind {
             // Nobody sends to it.
-            return LeaseBackend { kind, accepts: vec![kind], ..LeaseBackend::default() };
+            let ending = self.unsealing.own(node, kind).collect();
+            return LeaseBackend { kind, accepts: vec![kind], ending, ..LeaseBackend::default() };
         }
         let mut accepts = vec![kind, layout.spec.fallback_backend, wanted.kind];
         if direct_routing || is_direct(wanted) {
@@ -180,21 +181,23 @@ impl<'a> Transitions<'a> {
         let before = before.filter(|before| before.to == wanted.kind);
         let since = before.map_or(now, |before| before.since.0);
         let leaves = !wanted.kind.encrypts() && behind.iter().any(|member| member.now.0.encrypts());
+        let seals_change = behind.iter().any(|member| member.now.0.encrypts() != wanted.kind.encrypts());
         let mut held: Vec<&str> = if leaves { self.sealing.held_by().to_vec() } else { vec![] };
         if leaves {
             // Their leases are about to say otherwise.
             held.extend(behind.iter().filter(|member| member.sealed).map(|member| name(member)));
-            if let Some(told) =
-                self.unsealing.told().filter(|_| behind.iter().any(|member| is_unsealed(member)))
-            {
-                let unaware = self.endings.unaware(&told);
-                let has_heard = |member: &Member<'_>| self.unsealing.had_heard(member);
-                let late = all.iter().filter(|member| unaware.contains(name(member)) && !has_heard(member));
-                held.extend(late.map(name));
+            if behind.iter().any(|member| is_unsealed(member)) {
+                held.extend(all.iter().map(name).filter(|name| self.unsealing.unaware().contains(name)));
             }
         }
         held.sort_unstable();
         held.dedup();
+        // Who has heard of the end of a time before must not be taken for one who has heard of this one's.
+        let reception = ending_reception(wanted.kind);
+        let is_old = |end: &str| {
+            end == reception || (seals_change && end.starts_with(CLEAR) && !self.sealing.is_closing(end))
+        };
+        let mut naming: Vec<&str> = if behind.is_empty() { vec![] } else { self.endings.naming(is_old) };
         // Nodes of other pools must receive an overlay too, as far as they can: their pairs with these use it.
         let cannot = |member: &Member<'_>| {
             member.report.is_some_and(|report| report.unavailable.contains(&wanted.kind))
@@ -217,7 +220,8 @@ impl<'a> Transitions<'a> {
                 isolated.extend(held.extract_if(.., |name| {
                     !behind.iter().any(|member| member.sealed && member.node.meta.name == *name)
                 }));
-            } else if is_open || !(waiting.is_empty() && held.is_empty()) {
+                isolated.append(&mut naming);
+            } else if is_open || !(waiting.is_empty() && held.is_empty() && naming.is_empty()) {
                 self.wake(at);
             }
         }
@@ -230,10 +234,8 @@ impl<'a> Transitions<'a> {
             }
         }
         let mut room = usize::try_from(policy.max_in_flight).unwrap_or(1).saturating_sub(in_flight);
-        // Who has heard of the end of a time before must not be taken for one who has heard of this one's.
-        let is_ending = self.endings.is_told(&ending_reception(wanted.kind))
-            || (leaves && self.endings.is_told_beside(CLEAR, self.sealing.all_closing()));
-        if policy.paused || !waiting.is_empty() || !held.is_empty() || is_ending {
+        let may_move = waiting.is_empty() && held.is_empty() && naming.is_empty();
+        if policy.paused || !may_move {
             room = 0;
         }
         let moving = behind.len().min(room);
@@ -244,7 +246,7 @@ impl<'a> Transitions<'a> {
         let phase = match () {
             () if behind.is_empty() => TransitionPhase::Finishing,
             () if policy.paused => TransitionPhase::Paused,
-            () if !(waiting.is_empty() && held.is_empty()) => TransitionPhase::Preparing,
+            () if !may_move => TransitionPhase::Preparing,
             () => TransitionPhase::Moving,
         };
         let moved = count(members.len() - behind.len());
@@ -264,6 +266,7 @@ impl<'a> Transitions<'a> {
             waiting_for: waiting
                 .iter()
                 .chain(&held)
+                .chain(&naming)
                 .copied()
                 .chain(following.iter().map(|member| name(member)))
                 .chain(unsealed.iter().copied())
@@ -274,7 +277,7 @@ impl<'a> Transitions<'a> {
         };
         isolated.sort_unstable();
         isolated.dedup();
-        let late = Late { waiting, held, unsealed, isolated };
+        let late = Late { waiting, held, naming, unsealed, isolated };
         let problem = problem(&status, &late);
         self.progress.insert(place, Progress { status, problem });
     }

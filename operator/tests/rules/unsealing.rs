@@ -5,7 +5,7 @@ use super::{
     transition::{ending, hears, kinds, lease_of, report, set_backend},
     *,
 };
-use tartan_crds::BackendType::{Vxlan, Wireguard};
+use tartan_crds::BackendType::{Alloc, Vxlan, Wireguard};
 
 const ALL: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -109,6 +109,49 @@ fn one_that_was_told_to_leave_holds_nobody_up_that_it_had_heard_of() {
     assert_eq!(kinds(&store), [Vxlan, Vxlan, Wireguard, Vxlan]);
 }
 
+#[test]
+fn one_that_left_without_having_heard_is_waited_for_by_others() {
+    let mut store = two_pools();
+    set_backend(&mut store, "vxlan", json!({ "deadline": "10m" }));
+    set_q(&mut store, "vxlan");
+    store.settle();
+    for node in ["b", "c", "d"] {
+        hears(&mut store, node);
+    }
+    for node in ALL {
+        peers(&mut store, node, 0, 0);
+    }
+    store.pass(600);
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan, Vxlan, Wireguard, Vxlan], "the other pool has no deadline");
+    // Their leases are others now.
+    for node in ["b", "c", "d"] {
+        hears(&mut store, node);
+    }
+    store.settle();
+    assert_eq!(store.pools["q"].status.transition.as_ref().unwrap().waiting_for, ["a"]);
+    hears(&mut store, "a");
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan; 4]);
+}
+
+#[test]
+fn nodes_that_leave_for_paths_of_others_are_heard_of_once() {
+    let mut store = after();
+    set_backend(&mut store, "alloc", json!({ "maxInFlight": 1 }));
+    store.settle();
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard, Alloc]);
+    }
+    store.settle();
+    all_hear(&mut store);
+    store.settle();
+    assert_eq!(kinds(&store), [Alloc, Wireguard, Wireguard, Vxlan]);
+    report(&mut store, "a", Alloc, &[Alloc]);
+    store.settle();
+    assert_eq!(kinds(&store), [Alloc, Alloc, Wireguard, Vxlan]);
+}
+
 /// Pool p encrypts, and a seal waits for d, which has not heard so.
 fn waits_for_d() -> Store {
     let mut store = before();
@@ -168,6 +211,8 @@ fn nothing_leaves_encryption_while_a_lease_still_names_the_seal_that_was_to_come
     }
     assert_eq!((kinds(&store)[..3].to_vec(), ending(&store, "d").len()), (vec![Wireguard; 3], 1));
     let decisions = decide(&store.world(), store.now);
+    store.write_status(&decisions);
+    assert_eq!(store.pools["p"].status.transition.as_ref().unwrap().waiting_for, ["d"]);
     store.obey(&mut store.world(), &decisions);
     assert_eq!(kinds(&store)[..3], [Wireguard; 3]);
     store.settle();

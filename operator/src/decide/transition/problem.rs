@@ -10,6 +10,8 @@ pub struct Late<'a> {
     pub waiting: Vec<&'a str>,
     /// Must take packets in clear.
     pub held: Vec<&'a str>,
+    /// Have leases that still name an end of before.
+    pub naming: Vec<&'a str>,
     /// Must not send in clear any more.
     pub unsealed: Vec<&'a str>,
     /// Passed over.
@@ -18,16 +20,26 @@ pub struct Late<'a> {
 
 pub fn problem(status: &TransitionStatus, late: &Late<'_>) -> Problem {
     let TransitionStatus { to, nodes, moved, .. } = status;
-    let Late { waiting, held, unsealed, isolated } = late;
+    let Late { waiting, held, naming, unsealed, isolated } = late;
     let (reason, mut text) = match status.phase {
         TransitionPhase::Paused => (
             reason::PAUSED,
             format!("{moved} of {nodes} nodes send by {to}; spec.transition.paused holds the others back"),
         ),
+        TransitionPhase::Preparing if waiting.is_empty() && held.is_empty() => (
+            reason::WAITING_FOR_RECEPTION,
+            format!(
+                "the leases of {} still name an end of before, which must be taken out before any node sends by {to}: \
+                 {}; if it lasts, the API server or a webhook refuses that they are changed",
+                plural(naming.len(), "node"),
+                listed(naming)
+            ),
+        ),
         TransitionPhase::Preparing if waiting.is_empty() => (
             reason::WAITING_FOR_RECEPTION,
             format!(
-                "{} must take packets in clear again before any node sends by {to}: {}",
+                "{} must take packets in clear again, and say so, before any node sends by {to}: {}; see their \
+                 NodeNetworks, or set spec.transition.deadline to go on without them",
                 plural(held.len(), "node"),
                 listed(held)
             ),

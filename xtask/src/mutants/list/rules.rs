@@ -260,8 +260,8 @@ pub const MUTANTS: &[Mutant] = &[
         "what was heard of one end counts for the next",
         &[edit(
             "operator/src/decide/transition.rs",
-            "|| !held.is_empty() || is_ending {",
-            "|| !held.is_empty() {",
+            "held.is_empty() && naming.is_empty();",
+            "held.is_empty();",
         )],
         "rules",
         &["transition::what_is_asked_for_again_while_it_ends_waits_until_no_lease_names_the_end"],
@@ -270,8 +270,8 @@ pub const MUTANTS: &[Mutant] = &[
         "nodes send in clear before every agent has heard that nobody is sealed",
         &[edit(
             "operator/src/decide/transition.rs",
-            "unaware.contains(name(member)) && !has_heard(member)",
-            "false && unaware.contains(name(member)) && !has_heard(member)",
+            "|name| self.unsealing.unaware().contains(name)",
+            "|_| false",
         )],
         "rules",
         &[
@@ -301,6 +301,26 @@ pub const MUTANTS: &[Mutant] = &[
         &["unsealing::one_that_left_has_heard_of_those_before_it_and_not_of_those_after"],
     ),
     mutant(
+        "who was passed over counts as one who heard",
+        &[edit(
+            "operator/src/decide/unsealing.rs",
+            "filter(|_| !self.unaware.contains(node))",
+            "filter(|_| true)",
+        )],
+        "rules",
+        &["unsealing::one_that_left_without_having_heard_is_waited_for_by_others"],
+    ),
+    mutant(
+        "a node that leaves for paths of others is forgotten among those that are unsealed",
+        &[edit(
+            "operator/src/decide/transition.rs",
+            "let ending = self.unsealing.own(node, kind).collect();",
+            "let ending = vec![];",
+        )],
+        "rules",
+        &["unsealing::nodes_that_leave_for_paths_of_others_are_heard_of_once"],
+    ),
+    mutant(
         "who has said so once is not heard of when it left encryption",
         &[edit(
             "operator/src/decide/unsealing.rs",
@@ -320,8 +340,8 @@ pub const MUTANTS: &[Mutant] = &[
         "a node leaves encryption while a lease still names the seal that was to come",
         &[edit(
             "operator/src/decide/transition.rs",
-            "(leaves && self.endings.is_told_beside(",
-            "(false && leaves && self.endings.is_told_beside(",
+            "(seals_change && end.starts_with(CLEAR)",
+            "(false && seals_change && end.starts_with(CLEAR)",
         )],
         "rules",
         &["unsealing::nothing_leaves_encryption_while_a_lease_still_names_the_seal_that_was_to_come"],
