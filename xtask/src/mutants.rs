@@ -23,6 +23,8 @@ use crate::workspace;
 
 /// Longer runs no test of one mutant.
 const DEADLINE: Duration = Duration::from_secs(900);
+/// What a property searches at most: in as many as it does each time it may miss a fault that it can find.
+const HISTORIES: &str = "4096";
 /// A test that shall hang is given this long.
 const LONG_ENOUGH: Duration = Duration::from_secs(40);
 
@@ -260,6 +262,7 @@ impl Copy {
             .args(more)
             .current_dir(&self.root)
             .env("CARGO_TARGET_DIR", workspace::target().join("mutants/target"))
+            .env("PROPTEST_CASES", HISTORIES)
             .output()
             .context("start cargo under timeout")?;
         let text = [output.stdout, output.stderr].concat();
