@@ -18,6 +18,7 @@ mod api;
 mod beside;
 mod change;
 mod daemon;
+mod direct;
 mod dissected;
 mod figures;
 mod hung;
