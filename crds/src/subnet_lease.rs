@@ -202,9 +202,9 @@ pub struct LeaseBackend {
     pub sealed: bool,
     /// What ends when the agents have said that they have seen their leases with this: reception of a backend that no
     /// node is asked to send by any more (`receive:BACKEND`), that nodes of a pool take packets in clear
-    /// (`clear:POOL:NODES`), or that nodes take none (`sealed:NODES`), which a digest of their leases names. Of this
-    /// lease's node: it was sealed until then (`unsealed:GENERATION`), and when it left encryption its agent had heard
-    /// that these are unsealed (`left:NODES`).
+    /// (`clear:POOL:NODES`), or that nodes take none (`sealed:NODES`). And of this lease's own node: that it is one of
+    /// these (`closes:NODES`, `ends:NODES`), came to encrypt (`entered:GENERATION`), was sealed
+    /// (`unsealed:GENERATION`), and had heard of whom when it left encryption (`left:NODES`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 320)))]
     pub ending: Vec<String>,

@@ -64,7 +64,7 @@ pub struct TransitionStatus {
 /// What happens now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TransitionPhase {
-    /// Nodes set up reception.
+    /// Nodes set up reception; or those that were sealed take packets in clear again.
     Preparing,
     /// Nodes begin to send by the new backend, some at a time.
     Moving,

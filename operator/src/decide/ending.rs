@@ -8,15 +8,16 @@
 //! or an agent could have heard of the time before; and agents that have heard of the end of a reception say no more
 //! that they receive.
 //!
-//! Not waited for: agents that have never said which lease they go by, as those of earlier versions, and nodes whose
-//! leases the operator must not write (a finalizer holds them, two nodes claim them).
+//! Not waited for: agents that have never said which lease they go by, as those of earlier versions; nodes whose leases
+//! the operator must not write (a finalizer holds them, two nodes claim them); and those that say that they go by a
+//! lease by which nobody sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ring::digest;
 use tartan_crds::{BackendType, ending_reception};
 
-use super::{contested::Contested, layout::Layout};
+use super::{contested::Contested, layout::Layout, transition::Member};
 use crate::world::{Lease, World};
 
 /// Where the nodes are that may be behind.
@@ -40,17 +41,21 @@ pub struct Overlays {
 impl<'a> Endings<'a> {
     pub fn new(world: &'a World, contested: &Contested<'_>) -> Self {
         let mut leases: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
+        // Of nodes that nobody sends to.
+        let mut others: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
         let mut untold: BTreeSet<&str> = BTreeSet::new();
         for lease in world.leases.iter().filter(|lease| lease.released_at().is_none()) {
             let Ok(spec) = &lease.spec else { continue };
             if lease.deleting || lease.traces.name_locks.is_some() || contested.contains(lease) {
                 untold.insert(&lease.meta.uid);
-            } else if spec.backend.kind.has_paths() {
-                leases.entry(&spec.node_name).or_default().push(lease);
+            } else {
+                let of_kind = if spec.backend.kind.has_paths() { &mut leases } else { &mut others };
+                of_kind.entry(&spec.node_name).or_default().push(lease);
             }
         }
+        others.retain(|node, _| !leases.contains_key(node));
         let mut telling = BTreeMap::new();
-        for (node, own) in &leases {
+        for (node, own) in leases.iter().chain(&others) {
             let object = world.node_networks.get(node);
             let Some(seen) = object.and_then(|object| object.report.observed_lease.as_ref()) else {
                 continue;
@@ -60,9 +65,18 @@ impl<'a> Endings<'a> {
             }
             let is_it =
                 |lease: &&&Lease| lease.meta.uid == seen.uid && lease.generation == Some(seen.generation);
-            telling.insert(*node, own.iter().find(is_it).copied());
+            let found = own.iter().find(is_it).copied();
+            // One that knows that it has no paths needs to hear of nothing.
+            if found.is_none() || !others.contains_key(node) {
+                telling.insert(*node, found);
+            }
         }
         Self { leases, telling }
+    }
+
+    /// Whether the node has a lease that can name an end.
+    pub fn can_be_told(&self, node: &str) -> bool {
+        self.leases.contains_key(node)
     }
 
     /// Whether the node receives this as its leases say. One that has none yet is to be told of an end too.
@@ -77,12 +91,10 @@ impl<'a> Endings<'a> {
         self.leases.values().flatten().any(|lease| tells(lease, ending))
     }
 
-    /// Nodes with a lease that names such an end.
-    pub fn naming(&self, is_such: impl Fn(&str) -> bool) -> Vec<&'a str> {
-        let names = |lease: &&Lease| {
-            lease.spec.as_ref().is_ok_and(|spec| spec.backend.ending.iter().any(|end| is_such(end)))
-        };
-        self.leases.iter().filter(|(_, own)| own.iter().any(names)).map(|(node, _)| *node).collect()
+    /// Nodes with a lease that names this.
+    pub fn naming(&self, ending: &str) -> Vec<&'a str> {
+        let name = |own: &[&Lease]| own.iter().any(|lease| tells(lease, ending));
+        self.leases.iter().filter(|(_, own)| name(own)).map(|(node, _)| *node).collect()
     }
 
     /// Nodes that receive this, and whose agents have not said that they have heard of its end.
@@ -129,11 +141,20 @@ impl Overlays {
     }
 }
 
-/// Names a set in a few letters, in whichever order it comes.
-pub fn digest(set: impl Iterator<Item = String>) -> String {
-    let set: BTreeSet<String> = set.collect();
+/// Names a set of leases in a few letters: as all of them say by this mark, which they were given when there may have
+/// been more of them, or anew. `facts`: two sets with the same ones may have the same name.
+pub(super) fn name_of<'m, 'a: 'm>(
+    members: impl Iterator<Item = &'m Member<'a>> + Clone,
+    mark: &str,
+    facts: impl Fn(&Member<'a>) -> String,
+) -> String {
+    let given: BTreeSet<Option<&str>> = members.clone().map(|member| one_of(member.ending, mark)).collect();
+    let mut given = given.into_iter();
+    if let (Some(Some(name)), None) = (given.next(), given.next()) {
+        return name.trim_start_matches(mark).to_owned();
+    }
     let mut context = digest::Context::new(&digest::SHA256);
-    for text in &set {
+    for text in members.map(facts).collect::<BTreeSet<String>>() {
         context.update(text.as_bytes());
         context.update(b"\n");
     }

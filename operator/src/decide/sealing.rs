@@ -16,13 +16,14 @@ use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{BackendType, TransitionPhase};
 
 use super::{
-    ending::{Endings, digest},
+    ending::{Endings, name_of},
     layout::Layout,
     transition::{Member, count, deadline, name, step_deadline},
+    unsealing::{ended_seal, entry},
 };
 
-/// That nodes take packets in clear, as leases name it: of which pool, and of which nodes.
-pub const CLEAR: &str = "clear:";
+/// What a lease says that is to be sealed: with which others.
+const CLOSES: &str = "closes:";
 
 /// A lease has room for more: of so many pools at once, of the others later.
 const POOLS: usize = 24;
@@ -33,8 +34,12 @@ pub struct Sealing<'a> {
     sealed: BTreeSet<&'a str>,
     /// Pools whose nodes in use are not all of them, and whom each waits for.
     open: BTreeMap<Option<usize>, Vec<&'a str>>,
-    /// What leases should name of those of them that wait for nodes to hear of it.
+    /// Those of them that wait for nodes to hear of it: the name of those that are to be sealed.
     closing: BTreeMap<Option<usize>, String>,
+    /// What leases should name as about to end, by the same.
+    told: BTreeMap<Option<usize>, String>,
+    /// Those that are to be sealed.
+    closers: BTreeSet<&'a str>,
     /// Nodes that report more sealed peers than there should be.
     holding: Vec<&'a str>,
 }
@@ -66,8 +71,10 @@ impl<'a> Sealing<'a> {
             let encrypts = of_pool().all(|member| member.now.0.encrypts());
             let mut through = encrypts && of_pool().all(|member| member.sealed);
             if !through {
-                let closing = closing(layout, place, of_pool());
-                let unaware = if encrypts { endings.unaware(&closing) } else { BTreeSet::new() };
+                let is_one = |member: &&Member<'_>| !member.sealed;
+                let closing = name_of(of_pool().filter(is_one), CLOSES, facts);
+                let told = format!("clear:{}:{closing}", pool_name(layout, place));
+                let unaware = if encrypts { endings.unaware(&told) } else { BTreeSet::new() };
                 // One that is sealed has nothing in clear, wherever it heard of that.
                 let awaited = |member: &&Member<'_>| {
                     !member.sealed && unaware.contains(name(member)) && !passed_over(member)
@@ -78,9 +85,11 @@ impl<'a> Sealing<'a> {
                 // Until the last lease says so: who has not got that far has not heard of another end.
                 if encrypts
                     && sealing.closing.len() < POOLS
-                    && (!awaited.is_empty() || endings.is_told(&closing))
+                    && (!awaited.is_empty() || endings.is_told(&told))
                 {
                     sealing.closing.insert(place, closing);
+                    sealing.told.insert(place, told);
+                    sealing.closers.extend(of_pool().filter(is_one).map(name));
                 }
                 if !through {
                     let lagging = to_name(members, &lagging, passed_over);
@@ -103,14 +112,16 @@ impl<'a> Sealing<'a> {
         self.open.contains_key(&place)
     }
 
-    /// What the lease of a node should name as about to end, which is in this pool and sealed or not.
-    pub fn closing(&self, place: Option<usize>, sealed: bool) -> impl Iterator<Item = &String> {
-        self.closing.iter().filter(move |(of, _)| !(sealed && **of == place)).map(|(_, closing)| closing)
-    }
-
-    /// Whether leases should name this.
-    pub fn is_closing(&self, ending: &str) -> bool {
-        self.closing.values().any(|closing| closing == ending)
+    /// What the lease of a node should name as about to end, which is in this pool and sealed or not, and what it says of
+    /// its own node.
+    pub fn closing(
+        &self,
+        (place, node): (Option<usize>, &str),
+        sealed: bool,
+    ) -> impl Iterator<Item = String> {
+        let told = self.told.iter().filter(move |(of, _)| !(sealed && **of == place));
+        let own = self.closing.get(&place).filter(|_| !sealed && self.closers.contains(node));
+        told.map(|(_, told)| told.clone()).chain(own.map(|name| format!("{CLOSES}{name}")))
     }
 
     /// Whom the sealing of a pool waits for, where its nodes have done what they can.
@@ -124,14 +135,13 @@ impl<'a> Sealing<'a> {
     }
 }
 
-/// Another one for other nodes: who has heard of these has not heard of those.
-fn closing<'m, 'a: 'm>(
-    layout: &Layout<'_>,
-    place: Option<usize>,
-    members: impl Iterator<Item = &'m Member<'a>>,
-) -> String {
-    let pool = place.and_then(|place| layout.pools.get(place)).map_or("", |plan| &plan.pool.meta.name);
-    format!("{CLEAR}{pool}:{}", digest(members.map(|member| member.uid.to_owned())))
+/// Another name for one that left encryption meanwhile and came back: who has heard of the one has not heard of the other.
+fn facts(member: &Member<'_>) -> String {
+    format!("{} {:?} {:?}", member.uid, entry(member), ended_seal(member))
+}
+
+fn pool_name<'l>(layout: &'l Layout<'_>, place: Option<usize>) -> &'l str {
+    place.and_then(|place| layout.pools.get(place)).map_or("", |plan| &plan.pool.meta.name)
 }
 
 fn reports_no_clear(member: &Member<'_>) -> bool {

@@ -32,8 +32,8 @@ use super::{
     contested::Contested,
     ending::{Endings, Overlays},
     layout::{Layout, Membership},
-    sealing::{CLEAR, Sealing},
-    unsealing::{Unsealing, is_unsealed},
+    sealing::Sealing,
+    unsealing::{Unsealing, ended_seal},
 };
 use crate::world::{Lease, Node, Report, World};
 
@@ -125,7 +125,7 @@ impl<'a> Transitions<'a> {
         let encrypts = kind.encrypts() && wanted.kind.encrypts();
         let sealed = encrypts && self.sealing.is_sealed(membership.place, node);
         let mut ending: BTreeSet<String> = leaving.into_iter().map(ending_reception).collect();
-        ending.extend(self.sealing.closing(membership.place, sealed).cloned());
+        ending.extend(self.sealing.closing((membership.place, node), sealed));
         ending.extend(self.unsealing.told());
         if !sealed {
             ending.extend(self.unsealing.own(node, kind));
@@ -181,23 +181,19 @@ impl<'a> Transitions<'a> {
         let before = before.filter(|before| before.to == wanted.kind);
         let since = before.map_or(now, |before| before.since.0);
         let leaves = !wanted.kind.encrypts() && behind.iter().any(|member| member.now.0.encrypts());
-        let seals_change = behind.iter().any(|member| member.now.0.encrypts() != wanted.kind.encrypts());
         let mut held: Vec<&str> = if leaves { self.sealing.held_by().to_vec() } else { vec![] };
         if leaves {
             // Their leases are about to say otherwise.
             held.extend(behind.iter().filter(|member| member.sealed).map(|member| name(member)));
-            if behind.iter().any(|member| is_unsealed(member)) {
-                held.extend(all.iter().map(name).filter(|name| self.unsealing.unaware().contains(name)));
+            if behind.iter().any(|member| ended_seal(member).is_some()) {
+                held.extend(self.unsealing.awaited());
             }
         }
         held.sort_unstable();
         held.dedup();
         // Who has heard of the end of a time before must not be taken for one who has heard of this one's.
-        let reception = ending_reception(wanted.kind);
-        let is_old = |end: &str| {
-            end == reception || (seals_change && end.starts_with(CLEAR) && !self.sealing.is_closing(end))
-        };
-        let mut naming: Vec<&str> = if behind.is_empty() { vec![] } else { self.endings.naming(is_old) };
+        let ending = ending_reception(wanted.kind);
+        let naming = if behind.is_empty() { vec![] } else { self.endings.naming(&ending) };
         // Nodes of other pools must receive an overlay too, as far as they can: their pairs with these use it.
         let cannot = |member: &Member<'_>| {
             member.report.is_some_and(|report| report.unavailable.contains(&wanted.kind))
@@ -216,12 +212,24 @@ impl<'a> Transitions<'a> {
                 let is_lost = |member: &&&Member<'_>| !(member.node.ready && member.receives(wanted.kind));
                 in_flight -= following.iter().filter(is_lost).count();
                 isolated.extend(following.iter().filter(is_lost).map(|member| name(member)));
+            } else if is_open || !waiting.is_empty() {
+                self.wake(at);
+            }
+        }
+        // That some must take packets in clear first may be known long after the change began: they have as long from then.
+        let is_moving = before.is_some_and(|before| before.phase == TransitionPhase::Moving);
+        let at = if is_moving {
+            deadline(layout, place, wanted.kind, now)
+        } else {
+            step_deadline(layout, place, wanted.kind, (&[TransitionPhase::Preparing], 0))
+        };
+        if let Some(at) = at {
+            if at <= now {
                 // What leases say is never passed over, only who is slow to follow.
                 isolated.extend(held.extract_if(.., |name| {
                     !behind.iter().any(|member| member.sealed && member.node.meta.name == *name)
                 }));
-                isolated.append(&mut naming);
-            } else if is_open || !(waiting.is_empty() && held.is_empty() && naming.is_empty()) {
+            } else if !held.is_empty() {
                 self.wake(at);
             }
         }

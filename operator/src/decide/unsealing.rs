@@ -1,94 +1,124 @@
 //! [`Unsealing`]: when nodes whose pairs are sealed may send in clear again.
 //!
-//! A lease that is unsealed since its node is to leave encryption says so (`unsealed:GENERATION` in its `ending`). From
-//! then on every lease names all that have been unsealed by one digest (`sealed:DIGEST`), and they leave encryption
-//! when every agent has heard that ([`Endings`]). A node that is unsealed meanwhile makes
-//! another digest of it, and all have to hear anew; those that have left stay a part of it until the last one has, and
-//! say of which they had heard, if they had (`left:DIGEST`). It is leases that say all this: which pools their nodes belong to, and
-//! whether these still exist, makes no difference.
+//! A lease that is unsealed since its node is to leave encryption says so (`unsealed:GENERATION` in its `ending`). When
+//! no such lease is sealed any more every lease names all that have been unsealed (`sealed:NAME`, which is that of the
+//! leases that say `ends:NAME`), and they leave encryption when every agent has heard that ([`Endings`]). With one that
+//! is unsealed later they get another name, of which all have to hear anew; those that have left stay a part of it until
+//! the last one has, and say of which they had heard, if they had (`left:NAME`). It is leases that say all this: which
+//! pools their nodes belong to, and whether these still exist, makes no difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tartan_crds::BackendType;
 
 use super::{
-    ending::{Endings, digest, one_of},
+    ending::{Endings, name_of, one_of},
     transition::{Member, name},
 };
 
-const UNSEALED: &str = "unsealed:";
+const ENDS: &str = "ends:";
+const ENTERED: &str = "entered:";
 const LEFT: &str = "left:";
+const UNSEALED: &str = "unsealed:";
 
 #[derive(Debug, Default)]
 pub struct Unsealing<'a> {
-    /// By node: what its lease should say of its own seal, and what it says of having left.
-    marks: BTreeMap<&'a str, (String, Option<String>)>,
+    marks: BTreeMap<&'a str, Marks>,
     /// Names all that have been unsealed, while one of them still encrypts.
-    digest: Option<String>,
-    /// Those that have not heard of it.
-    unaware: BTreeSet<&'a str>,
+    end: Option<String>,
+    /// Those that are to be unsealed first or, where there is none, have not heard of it.
+    awaited: BTreeSet<&'a str>,
+}
+
+/// What a lease should say of its own node, until it is sealed.
+#[derive(Clone, Debug, Default)]
+struct Marks {
+    entered: Option<String>,
+    unsealed: Option<String>,
+    ends: Option<String>,
+    left: Option<String>,
 }
 
 impl<'a> Unsealing<'a> {
     pub(super) fn plan(members: &[Member<'a>], endings: &Endings<'a>) -> Self {
-        let is_to_go = members.iter().any(|member| leaves(member) && is_unsealed(member));
-        let mark = |member: &Member<'a>| {
-            let own = if member.sealed && leaves(member) {
-                format!("{UNSEALED}{}", member.generation)
-            } else {
-                seal(member).filter(|_| member.now.0.encrypts() || is_to_go)?.to_owned()
-            };
-            Some((name(member), (own, one_of(member.ending, LEFT).map(str::to_owned))))
+        let is_to_go =
+            members.iter().any(|member| leaves(member) && (member.sealed || ended_seal(member).is_some()));
+        let is_one = |member: &&Member<'_>| {
+            ended_seal(member).is_some() && (leaves(member) || !member.now.0.encrypts())
         };
-        let is_one = |member: &&Member<'_>| leaves(member) || !member.now.0.encrypts();
-        let unsealed = members.iter().filter(is_one).filter_map(|member| {
-            let seal = seal(member)?;
-            Some(format!("{} {seal}", member.uid))
+        let facts = |member: &Member<'_>| format!("{} {:?}", member.uid, ended_seal(member));
+        let sealed = members.iter().filter(|member| member.sealed && leaves(member));
+        let sealed = sealed.map(name).filter(|name| endings.can_be_told(name));
+        let awaited: BTreeSet<&str> = sealed.collect();
+        // Not before the last one is: each more would make another name.
+        let end =
+            (is_to_go && awaited.is_empty()).then(|| name_of(members.iter().filter(is_one), ENDS, facts));
+        let marks = members.iter().map(|member| {
+            let ends = end.as_ref().filter(|_| is_one(&member)).map(|end| format!("{ENDS}{end}"));
+            (name(member), Marks { ends, ..Marks::of(member, is_to_go) })
         });
-        let digest = is_to_go.then(|| digest(unsealed));
-        let marks = members.iter().filter_map(mark).collect();
-        let mut unsealing = Self { marks, digest, unaware: BTreeSet::new() };
+        let mut unsealing = Self { marks: marks.collect(), end, awaited };
         if let Some(end) = unsealing.told() {
-            let has_heard =
-                |name: &str| members.iter().any(|m| m.node.meta.name == name && unsealing.had_heard(m));
-            unsealing.unaware = endings.unaware(&end).into_iter().filter(|name| !has_heard(name)).collect();
+            let has_heard = |member: &&Member<'_>| unsealing.had_heard(member);
+            let heard: BTreeSet<&str> = members.iter().filter(has_heard).map(name).collect();
+            unsealing.awaited = &endings.unaware(&end) - &heard;
         }
         unsealing
     }
 
     /// What all leases should name as about to end.
     pub fn told(&self) -> Option<String> {
-        self.digest.as_ref().map(|digest| format!("sealed:{digest}"))
+        self.end.as_ref().map(|end| format!("sealed:{end}"))
     }
 
     /// What the lease of a node that is to send by this should say of itself, if it is not sealed.
     pub fn own(&self, node: &str, kind: BackendType) -> impl Iterator<Item = String> {
-        let (seal, left) = self.marks.get(node).cloned().unzip();
-        let digest = self.digest.as_ref().filter(|_| !self.unaware.contains(node));
-        let now = || digest.map(|digest| format!("{LEFT}{digest}"));
-        let left = seal.as_ref().filter(|_| !kind.encrypts()).and_then(|_| left.flatten().or_else(now));
-        seal.into_iter().chain(left)
+        let marks = self.marks.get(node).cloned().unwrap_or_default();
+        let entered = marks.entered.filter(|_| kind.encrypts());
+        let heard = self.end.as_ref().filter(|_| !self.awaited.contains(node));
+        let left = || marks.left.or_else(|| heard.map(|end| format!("{LEFT}{end}")));
+        let left = marks.unsealed.as_ref().filter(|_| !kind.encrypts()).and_then(|_| left());
+        [entered, marks.unsealed, marks.ends, left].into_iter().flatten()
     }
 
-    /// Who has not heard of all that have been unsealed.
-    pub fn unaware(&self) -> &BTreeSet<&'a str> {
-        &self.unaware
+    /// For whom those wait that have been unsealed.
+    pub fn awaited(&self) -> &BTreeSet<&'a str> {
+        &self.awaited
     }
 
     /// Whether the node left encryption when it had heard of all that is told of now.
     fn had_heard(&self, member: &Member<'_>) -> bool {
         let left = one_of(member.ending, LEFT).and_then(|left| left.strip_prefix(LEFT));
-        left.is_some() && left == self.digest.as_deref()
+        left.is_some() && left == self.end.as_deref()
     }
 }
 
-/// Its lease was sealed, and says that it is no more.
-pub(super) fn is_unsealed(member: &Member<'_>) -> bool {
-    seal(member).is_some()
+impl Marks {
+    /// `is_to_go`: a node that is or was sealed has to leave encryption.
+    fn of(member: &Member<'_>, is_to_go: bool) -> Self {
+        let encrypts = member.now.0.encrypts();
+        let now = |mark: &str| format!("{mark}{}", member.generation);
+        Self {
+            unsealed: if member.sealed && leaves(member) {
+                Some(now(UNSEALED))
+            } else {
+                ended_seal(member).filter(|_| encrypts || is_to_go).map(str::to_owned)
+            },
+            entered: if encrypts { entry(member).map(str::to_owned) } else { Some(now(ENTERED)) },
+            left: one_of(member.ending, LEFT).map(str::to_owned),
+            ends: None,
+        }
+    }
 }
 
-fn seal<'m>(member: &'m Member<'_>) -> Option<&'m str> {
+/// What the lease says where it was sealed, and is no more.
+pub(super) fn ended_seal<'m>(member: &'m Member<'_>) -> Option<&'m str> {
     one_of(member.ending, UNSEALED).filter(|_| !member.sealed)
+}
+
+/// What it says where it came to encrypt, and has not been sealed since.
+pub(super) fn entry<'m>(member: &'m Member<'_>) -> Option<&'m str> {
+    one_of(member.ending, ENTERED)
 }
 
 fn leaves(member: &Member<'_>) -> bool {

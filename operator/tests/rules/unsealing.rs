@@ -2,10 +2,10 @@
 
 use super::{
     sealing::{after, before, peers, sealed},
-    transition::{ending, hears, kinds, lease_of, report, set_backend},
+    transition::{backend_of, ending, hears, kinds, lease_of, report, set_backend},
     *,
 };
-use tartan_crds::BackendType::{Alloc, Vxlan, Wireguard};
+use tartan_crds::BackendType::{Alloc, Ipip, Vxlan, Wireguard};
 
 const ALL: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -64,11 +64,91 @@ fn who_is_unsealed_meanwhile_is_to_be_heard_of_too() {
     set_q(&mut store, "vxlan");
     store.settle();
     set_backend(&mut store, "vxlan", json!({}));
+    hears(&mut store, "c");
     store.settle();
     assert_eq!((kinds(&store)[..3].to_vec(), sealed(&store)), (vec![Wireguard; 3], vec![false; 4]));
     all_hear(&mut store);
     store.settle();
     assert_eq!(kinds(&store), [Vxlan; 4]);
+}
+
+#[test]
+fn the_end_of_seals_is_told_of_when_the_last_one_is_unsealed() {
+    let mut store = after();
+    all_hear(&mut store);
+    set_backend(&mut store, "vxlan", json!({}));
+    let names_an_end = |store: &Store| ending(store, "d").iter().any(|end| end.starts_with("sealed:"));
+    for written in 1..=3 {
+        let decisions = decide(&store.world(), store.now);
+        store.carry_out(&decisions.actions[0], Fault::None);
+        assert_eq!(sealed(&store).iter().filter(|sealed| **sealed).count(), 3 - written);
+        assert!(!names_an_end(&store), "each that is unsealed later would make another name");
+    }
+    store.settle();
+    assert!(names_an_end(&store));
+    assert_eq!(kinds(&store)[..3], [Wireguard; 3]);
+}
+
+#[test]
+fn who_comes_into_a_pool_whose_deadline_has_passed_is_heard_of_all_the_same() {
+    let mut store = two_pools();
+    // A change of pool r that never comes to its end, since d is off.
+    let of_r = |kind: &str| {
+        json!({
+            "nodeSelector": { "matchLabels": { "in": "r" } }, "backend": { "type": kind },
+            "transition": { "deadline": "10m" },
+        })
+    };
+    store.change_node("d", |node| {
+        node.labels.insert("in".into(), "r".into());
+    });
+    for (kind, passes) in [("vxlan", 0), ("ipip", 0), ("ipip", 600), ("ipip", 86400)] {
+        let status = store.pools.get("r").map(|pool| pool.status.clone()).unwrap_or_default();
+        store.set_pool("r", of_r(kind));
+        store.pools.get_mut("r").unwrap().status = status;
+        store.pass(passes);
+        store.settle();
+    }
+    assert_eq!(kinds(&store), [Wireguard, Wireguard, Wireguard, Ipip]);
+    all_hear(&mut store);
+    store.change_node("c", |node| {
+        node.labels.insert("in".into(), "r".into());
+    });
+    report(&mut store, "c", Wireguard, &[Vxlan, Wireguard, Ipip]);
+    store.settle();
+    assert_eq!(kinds(&store)[2], Wireguard, "the others hold it for sealed");
+    store.pass(599);
+    store.settle();
+    assert_eq!(kinds(&store)[2], Wireguard);
+    store.pass(1);
+    store.settle();
+    assert_eq!(kinds(&store)[2], Ipip);
+}
+
+/// It may send in clear to nodes that are sealed meanwhile, or hold some that are unsealed.
+#[test]
+fn a_node_that_nobody_sends_to_is_waited_for_until_it_knows_that() {
+    let mut store = before();
+    set_q(&mut store, "alloc");
+    store.change_node("d", |node| {
+        node.labels.insert("in".into(), "q".into());
+    });
+    hears(&mut store, "d");
+    report(&mut store, "d", Vxlan, &[Vxlan, Wireguard, Alloc]);
+    store.settle();
+    assert_eq!(kinds(&store)[3], Alloc);
+    set_backend(&mut store, "wireguard", json!({}));
+    for node in ["a", "b", "c"] {
+        report(&mut store, node, Wireguard, &[Vxlan, Wireguard]);
+        peers(&mut store, node, 0, 0);
+    }
+    peers(&mut store, "d", 0, 0);
+    store.settle();
+    assert_eq!((kinds(&store)[0], sealed(&store)[0]), (Wireguard, false));
+    assert_eq!(store.pools["p"].status.transition.as_ref().unwrap().waiting_for, ["d"]);
+    hears(&mut store, "d");
+    store.settle();
+    assert_eq!(sealed(&store), [true, true, true, false]);
 }
 
 #[test]
@@ -152,6 +232,23 @@ fn nodes_that_leave_for_paths_of_others_are_heard_of_once() {
     assert_eq!(kinds(&store), [Alloc, Alloc, Wireguard, Vxlan]);
 }
 
+#[test]
+fn where_there_are_fewer_than_were_heard_of_nobody_is_asked_anew() {
+    let mut store = after();
+    set_backend(&mut store, "vxlan", json!({ "maxInFlight": 1 }));
+    store.settle();
+    all_hear(&mut store);
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan, Wireguard, Wireguard, Vxlan]);
+    let told = ending(&store, "d");
+    store.remove_node("c");
+    store.settle();
+    assert_eq!((ending(&store, "d"), told.len()), (told, 1));
+    report(&mut store, "a", Vxlan, &[Vxlan, Wireguard]);
+    store.settle();
+    assert_eq!(backend_of(&store, "b").0, Vxlan);
+}
+
 /// Pool p encrypts, and a seal waits for d, which has not heard so.
 fn waits_for_d() -> Store {
     let mut store = before();
@@ -196,25 +293,35 @@ fn a_node_that_comes_into_a_pool_before_it_is_sealed_is_to_be_heard_of_too() {
     assert!(lease_of(&store, "e").spec.as_ref().unwrap().backend.sealed);
 }
 
-#[test]
-fn nothing_leaves_encryption_while_a_lease_still_names_the_seal_that_was_to_come() {
-    let mut store = waits_for_d();
-    set_backend(&mut store, "vxlan", json!({}));
-    let decisions = decide(&store.world(), store.now);
-    // Of d none is written.
-    for action in &decisions.actions {
-        let place = store.leases.clone();
-        store.carry_out(action, Fault::None);
-        if lease_of(&store, "d").generation != place[&lease_of(&store, "d").meta.name].generation {
-            store.leases = place;
+/// The operator goes on as long as there is anything to write, but nothing of d is written.
+fn settle_but_d(store: &mut Store) {
+    for _ in 0..20 {
+        let decisions = decide(&store.world(), store.now);
+        store.write_status(&decisions);
+        for action in &decisions.actions {
+            let (leases, before) = (store.leases.clone(), lease_of(store, "d").generation);
+            store.carry_out(action, Fault::None);
+            if lease_of(store, "d").generation != before {
+                store.leases = leases;
+            }
         }
     }
-    assert_eq!((kinds(&store)[..3].to_vec(), ending(&store, "d").len()), (vec![Wireguard; 3], 1));
-    let decisions = decide(&store.world(), store.now);
-    store.write_status(&decisions);
-    assert_eq!(store.pools["p"].status.transition.as_ref().unwrap().waiting_for, ["d"]);
-    store.obey(&mut store.world(), &decisions);
-    assert_eq!(kinds(&store)[..3], [Wireguard; 3]);
+}
+
+#[test]
+fn who_heard_of_a_seal_that_was_to_come_has_not_heard_of_the_next_one() {
+    let mut store = waits_for_d();
+    for (kind, kinds_then) in [("vxlan", [Vxlan; 3]), ("wireguard", [Wireguard; 3])] {
+        set_backend(&mut store, kind, json!({}));
+        settle_but_d(&mut store);
+        assert_eq!(kinds(&store)[..3], kinds_then);
+    }
+    // The one before.
+    all_hear(&mut store);
+    settle_but_d(&mut store);
+    assert_eq!(sealed(&store), [false; 4], "d may send in clear to those that left encryption meanwhile");
     store.settle();
-    assert_eq!(kinds(&store), [Vxlan; 4]);
+    all_hear(&mut store);
+    store.settle();
+    assert_eq!(sealed(&store), [true, true, true, false]);
 }

@@ -270,8 +270,8 @@ pub const MUTANTS: &[Mutant] = &[
         "nodes send in clear before every agent has heard that nobody is sealed",
         &[edit(
             "operator/src/decide/transition.rs",
-            "|name| self.unsealing.unaware().contains(name)",
-            "|_| false",
+            "held.extend(self.unsealing.awaited());",
+            "held.extend(self.unsealing.awaited().iter().take(0));",
         )],
         "rules",
         &[
@@ -284,8 +284,8 @@ pub const MUTANTS: &[Mutant] = &[
         "who heard of some that are unsealed counts as one who heard of all",
         &[edit(
             "operator/src/decide/unsealing.rs",
-            "is_to_go.then(|| digest(unsealed))",
-            "is_to_go.then(|| digest(unsealed.take(0)))",
+            "name_of(members.iter().filter(is_one), ENDS, facts)",
+            "name_of(members.iter().filter(is_one).take(0), ENDS, facts)",
         )],
         "rules",
         &["unsealing::one_that_left_has_heard_of_those_before_it_and_not_of_those_after"],
@@ -294,7 +294,7 @@ pub const MUTANTS: &[Mutant] = &[
         "who left encryption counts as one who heard of all that leave later",
         &[edit(
             "operator/src/decide/unsealing.rs",
-            "left.is_some() && left == self.digest.as_deref()",
+            "left.is_some() && left == self.end.as_deref()",
             "left.is_some()",
         )],
         "rules",
@@ -304,8 +304,8 @@ pub const MUTANTS: &[Mutant] = &[
         "who was passed over counts as one who heard",
         &[edit(
             "operator/src/decide/unsealing.rs",
-            "filter(|_| !self.unaware.contains(node))",
-            "filter(|_| true)",
+            "self.end.as_ref().filter(|_| !self.awaited.contains(node))",
+            "self.end.as_ref()",
         )],
         "rules",
         &["unsealing::one_that_left_without_having_heard_is_waited_for_by_others"],
@@ -324,7 +324,7 @@ pub const MUTANTS: &[Mutant] = &[
         "who has said so once is not heard of when it left encryption",
         &[edit(
             "operator/src/decide/unsealing.rs",
-            "left.is_some() && left == self.digest.as_deref()",
+            "left.is_some() && left == self.end.as_deref()",
             "left.is_some() && false",
         )],
         "rules",
@@ -332,18 +332,54 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "who heard that a pool encrypts counts as one who heard that of its next node",
-        &[edit("operator/src/decide/sealing.rs", "digest(members.map(", "digest(members.take(0).map(")],
+        &[edit(
+            "operator/src/decide/sealing.rs",
+            "name_of(of_pool().filter(is_one), CLOSES, facts)",
+            "name_of(of_pool().filter(is_one).take(0), CLOSES, facts)",
+        )],
         "rules",
         &["unsealing::a_node_that_comes_into_a_pool_before_it_is_sealed_is_to_be_heard_of_too"],
     ),
     mutant(
-        "a node leaves encryption while a lease still names the seal that was to come",
+        "who heard of a seal that was taken back counts as one who heard of the next",
+        &[edit("operator/src/decide/unsealing.rs", "Some(now(ENTERED))", "None")],
+        "rules",
+        &["unsealing::who_heard_of_a_seal_that_was_to_come_has_not_heard_of_the_next_one"],
+    ),
+    mutant(
+        "with each that goes the others have another name",
         &[edit(
-            "operator/src/decide/transition.rs",
-            "(seals_change && end.starts_with(CLEAR)",
-            "(false && seals_change && end.starts_with(CLEAR)",
+            "operator/src/decide/ending.rs",
+            "one_of(member.ending, mark)",
+            "one_of(member.ending, \"none\")",
         )],
         "rules",
-        &["unsealing::nothing_leaves_encryption_while_a_lease_still_names_the_seal_that_was_to_come"],
+        &["unsealing::where_there_are_fewer_than_were_heard_of_nobody_is_asked_anew"],
+    ),
+    mutant(
+        "the end of seals is told of before the last one has ended",
+        &[edit("operator/src/decide/unsealing.rs", "(is_to_go && awaited.is_empty()).then", "is_to_go.then")],
+        "rules",
+        &["unsealing::the_end_of_seals_is_told_of_when_the_last_one_is_unsealed"],
+    ),
+    mutant(
+        "who must take packets in clear has no longer than the change has had",
+        &[edit(
+            "operator/src/decide/transition.rs",
+            "let at = if is_moving {",
+            "let at = if true || is_moving {",
+        )],
+        "rules",
+        &["unsealing::who_comes_into_a_pool_whose_deadline_has_passed_is_heard_of_all_the_same"],
+    ),
+    mutant(
+        "a node that nobody sends to is not waited for though it does not know that",
+        &[edit(
+            "operator/src/decide/ending.rs",
+            "if found.is_none() || !others.contains_key(node)",
+            "if !others.contains_key(node)",
+        )],
+        "rules",
+        &["unsealing::a_node_that_nobody_sends_to_is_waited_for_until_it_knows_that"],
     ),
 ];
