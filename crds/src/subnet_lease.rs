@@ -204,7 +204,7 @@ pub struct LeaseBackend {
     /// node is asked to send by any more (`receive:BACKEND`), that nodes of a pool take packets in clear
     /// (`clear:POOL:NODES`), or that nodes take none (`sealed:NODES`). And of this lease's own node: that it is one of
     /// these (`closes:NODES`, `ends:NODES`), came to encrypt (`entered:GENERATION`), was sealed
-    /// (`unsealed:GENERATION`), and had heard of whom when it left encryption (`left:NODES`).
+    /// (`unsealed:GENERATION:TIME`), and had heard of whom when it left encryption (`left:NODES`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 320)))]
     pub ending: Vec<String>,

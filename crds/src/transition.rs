@@ -20,8 +20,9 @@ pub struct TransitionPolicy {
     pub max_in_flight: i32,
     /// How long nodes that don't receive the new backend are waited for, such as `1h`; then the others go on, and these
     /// may have no path to them. Nodes that were told to send by it and don't say that they do, or still send in clear
-    /// when all were told to encrypt, have as long from when the last one was told. A few seconds are too short: nodes
-    /// that are well and still prepare would be passed over. Absent: for ever.
+    /// when all were told to encrypt, have as long from when the last one was told; and those that are to take packets
+    /// in clear again before nodes leave encryption, from when the last of these was unsealed. A few seconds are too
+    /// short: nodes that are well and still prepare would be passed over. Absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Duration>,
 }

@@ -4,9 +4,9 @@
 //! the other, and may send for a moment by what was asked for and taken back meanwhile; its last word says nothing of
 //! that. So an end is written into all leases before it comes, and each agent tells which version of its own lease it
 //! goes by. Watches bring the changes of all leases in the order in which they happened: who has seen the one has seen
-//! the others before it, and goes by none of them any more. What is to begin again must first be an end in no lease,
-//! or an agent could have heard of the time before; and agents that have heard of the end of a reception say no more
-//! that they receive.
+//! the others before it, and goes by none of them any more. A reception that is to begin again must first be an end in
+//! no lease, or an agent could have heard of the time before; and agents that have heard of its end say no more that they
+//! receive. Of seals each has a name of its own ([`name_of`]).
 //!
 //! Not waited for: agents that have never said which lease they go by, as those of earlier versions; nodes whose leases
 //! the operator must not write (a finalizer holds them, two nodes claim them); and those that say that they go by a
@@ -17,7 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ring::digest;
 use tartan_crds::{BackendType, ending_reception};
 
-use super::{contested::Contested, layout::Layout, transition::Member};
+use super::{
+    contested::Contested,
+    layout::Layout,
+    transition::{Member, name},
+};
 use crate::world::{Lease, World};
 
 /// Where the nodes are that may be behind.
@@ -66,17 +70,19 @@ impl<'a> Endings<'a> {
             let is_it =
                 |lease: &&&Lease| lease.meta.uid == seen.uid && lease.generation == Some(seen.generation);
             let found = own.iter().find(is_it).copied();
-            // One that knows that it has no paths needs to hear of nothing.
-            if found.is_none() || !others.contains_key(node) {
+            let sends = object.and_then(|object| object.report.backend);
+            // One that says that nothing is sent by it needs to hear of nothing.
+            if !others.contains_key(node) || (found.is_none() && sends.is_none_or(BackendType::has_paths)) {
                 telling.insert(*node, found);
             }
         }
         Self { leases, telling }
     }
 
-    /// Whether the node has a lease that can name an end.
-    pub fn can_be_told(&self, node: &str) -> bool {
-        self.leases.contains_key(node)
+    /// Whether the lease that says what a node sends by can name an end.
+    pub(super) fn can_be_told(&self, member: &Member<'_>) -> bool {
+        let own = self.leases.get(name(member));
+        own.is_some_and(|own| own.iter().any(|lease| lease.meta.uid == member.uid))
     }
 
     /// Whether the node receives this as its leases say. One that has none yet is to be told of an end too.

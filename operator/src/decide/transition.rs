@@ -33,7 +33,7 @@ use super::{
     ending::{Endings, Overlays},
     layout::{Layout, Membership},
     sealing::Sealing,
-    unsealing::{Unsealing, ended_seal},
+    unsealing::{Unsealing, ended_seal, unsealed_at},
 };
 use crate::world::{Lease, Node, Report, World};
 
@@ -94,7 +94,7 @@ impl<'a> Transitions<'a> {
         let members = members(world, layout);
         let endings = Endings::new(world, contested);
         let sealing = Sealing::plan(layout, &members, &endings, now);
-        let unsealing = Unsealing::plan(&members, &endings);
+        let unsealing = Unsealing::plan(&members, &endings, now);
         let overlays = Overlays::new(world, layout, &endings);
         let mut transitions = Self { overlays, endings, sealing, unsealing, ..Self::default() };
         let places: BTreeSet<Option<usize>> = members.iter().map(|member| member.place).collect();
@@ -216,14 +216,9 @@ impl<'a> Transitions<'a> {
                 self.wake(at);
             }
         }
-        // That some must take packets in clear first may be known long after the change began: they have as long from then.
-        let is_moving = before.is_some_and(|before| before.phase == TransitionPhase::Moving);
-        let at = if is_moving {
-            deadline(layout, place, wanted.kind, now)
-        } else {
-            step_deadline(layout, place, wanted.kind, (&[TransitionPhase::Preparing], 0))
-        };
-        if let Some(at) = at {
+        // Who leaves may have been unsealed long after the change began.
+        let unsealed_at = behind.iter().filter_map(|member| unsealed_at(member)).max();
+        if let Some(at) = after(unsealed_at.map_or(since, |at| at.max(since)), policy) {
             if at <= now {
                 // What leases say is never passed over, only who is slow to follow.
                 isolated.extend(held.extract_if(.., |name| {

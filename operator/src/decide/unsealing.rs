@@ -1,6 +1,6 @@
 //! [`Unsealing`]: when nodes whose pairs are sealed may send in clear again.
 //!
-//! A lease that is unsealed since its node is to leave encryption says so (`unsealed:GENERATION` in its `ending`). When
+//! A lease that is unsealed since its node is to leave encryption says so (`unsealed:GENERATION:TIME` in its `ending`). When
 //! no such lease is sealed any more every lease names all that have been unsealed (`sealed:NAME`, which is that of the
 //! leases that say `ends:NAME`), and they leave encryption when every agent has heard that ([`Endings`]). With one that
 //! is unsealed later they get another name, of which all have to hear anew; those that have left stay a part of it until
@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::jiff::Timestamp;
 use tartan_crds::BackendType;
 
 use super::{
@@ -40,7 +41,7 @@ struct Marks {
 }
 
 impl<'a> Unsealing<'a> {
-    pub(super) fn plan(members: &[Member<'a>], endings: &Endings<'a>) -> Self {
+    pub(super) fn plan(members: &[Member<'a>], endings: &Endings<'a>, now: Timestamp) -> Self {
         let is_to_go =
             members.iter().any(|member| leaves(member) && (member.sealed || ended_seal(member).is_some()));
         let is_one = |member: &&Member<'_>| {
@@ -48,14 +49,13 @@ impl<'a> Unsealing<'a> {
         };
         let facts = |member: &Member<'_>| format!("{} {:?}", member.uid, ended_seal(member));
         let sealed = members.iter().filter(|member| member.sealed && leaves(member));
-        let sealed = sealed.map(name).filter(|name| endings.can_be_told(name));
-        let awaited: BTreeSet<&str> = sealed.collect();
+        let awaited: BTreeSet<&str> = sealed.filter(|member| endings.can_be_told(member)).map(name).collect();
         // Not before the last one is: each more would make another name.
         let end =
             (is_to_go && awaited.is_empty()).then(|| name_of(members.iter().filter(is_one), ENDS, facts));
         let marks = members.iter().map(|member| {
             let ends = end.as_ref().filter(|_| is_one(&member)).map(|end| format!("{ENDS}{end}"));
-            (name(member), Marks { ends, ..Marks::of(member, is_to_go) })
+            (name(member), Marks { ends, ..Marks::of(member, is_to_go, now) })
         });
         let mut unsealing = Self { marks: marks.collect(), end, awaited };
         if let Some(end) = unsealing.told() {
@@ -95,16 +95,20 @@ impl<'a> Unsealing<'a> {
 
 impl Marks {
     /// `is_to_go`: a node that is or was sealed has to leave encryption.
-    fn of(member: &Member<'_>, is_to_go: bool) -> Self {
+    fn of(member: &Member<'_>, is_to_go: bool, now: Timestamp) -> Self {
         let encrypts = member.now.0.encrypts();
-        let now = |mark: &str| format!("{mark}{}", member.generation);
+        let generation = member.generation;
         Self {
             unsealed: if member.sealed && leaves(member) {
-                Some(now(UNSEALED))
+                Some(format!("{UNSEALED}{generation}:{now:.0}"))
             } else {
                 ended_seal(member).filter(|_| encrypts || is_to_go).map(str::to_owned)
             },
-            entered: if encrypts { entry(member).map(str::to_owned) } else { Some(now(ENTERED)) },
+            entered: if encrypts {
+                entry(member).map(str::to_owned)
+            } else {
+                Some(format!("{ENTERED}{generation}"))
+            },
             left: one_of(member.ending, LEFT).map(str::to_owned),
             ends: None,
         }
@@ -114,6 +118,11 @@ impl Marks {
 /// What the lease says where it was sealed, and is no more.
 pub(super) fn ended_seal<'m>(member: &'m Member<'_>) -> Option<&'m str> {
     one_of(member.ending, UNSEALED).filter(|_| !member.sealed)
+}
+
+/// Since when it is no more.
+pub(super) fn unsealed_at(member: &Member<'_>) -> Option<Timestamp> {
+    ended_seal(member)?.strip_prefix(UNSEALED)?.split_once(':')?.1.parse().ok()
 }
 
 /// What it says where it came to encrypt, and has not been sealed since.

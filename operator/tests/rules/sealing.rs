@@ -125,7 +125,10 @@ fn nothing_is_sent_in_clear_before_every_agent_has_heard_that_the_pool_is_unseal
     assert!(told.len() == 1 && told[0].starts_with("sealed:"), "{told:?}");
     for node in ["a", "b", "c"] {
         let own = told[0].replace("sealed:", "ends:");
-        assert_eq!(ending(&store, node), [own, told[0].clone(), "unsealed:3".to_owned()]);
+        let [ends, told_too, unsealed] = &ending(&store, node)[..] else {
+            panic!("{:?}", ending(&store, node))
+        };
+        assert_eq!((ends, told_too, unsealed), (&own, &told[0], &format!("unsealed:3:{:.0}", store.now)));
     }
     for node in ["a", "b", "c"] {
         hears(&mut store, node);

@@ -30,6 +30,16 @@ fn two_pools() -> Store {
     store
 }
 
+/// Pool p leaves encryption one by one.
+fn a_has_left(mut store: Store) -> Store {
+    set_backend(&mut store, "vxlan", json!({ "maxInFlight": 1 }));
+    store.settle();
+    all_hear(&mut store);
+    store.settle();
+    assert_eq!(kinds(&store), [Vxlan, Wireguard, Wireguard, Vxlan]);
+    store
+}
+
 fn set_q(store: &mut Store, backend: &str) {
     let status = store.pools.get("q").map(|pool| pool.status.clone()).unwrap_or_default();
     let spec = json!({ "nodeSelector": { "matchLabels": { "in": "q" } }, "backend": { "type": backend } });
@@ -153,12 +163,7 @@ fn a_node_that_nobody_sends_to_is_waited_for_until_it_knows_that() {
 
 #[test]
 fn one_that_left_has_heard_of_those_before_it_and_not_of_those_after() {
-    let mut store = two_pools();
-    set_backend(&mut store, "vxlan", json!({ "maxInFlight": 1 }));
-    store.settle();
-    all_hear(&mut store);
-    store.settle();
-    assert_eq!(kinds(&store), [Vxlan, Wireguard, Wireguard, Vxlan]);
+    let mut store = a_has_left(two_pools());
     set_q(&mut store, "vxlan");
     store.settle();
     report(&mut store, "a", Vxlan, &[Vxlan, Wireguard]);
@@ -176,12 +181,7 @@ fn one_that_left_has_heard_of_those_before_it_and_not_of_those_after() {
 
 #[test]
 fn one_that_was_told_to_leave_holds_nobody_up_that_it_had_heard_of() {
-    let mut store = after();
-    set_backend(&mut store, "vxlan", json!({ "maxInFlight": 1 }));
-    store.settle();
-    all_hear(&mut store);
-    store.settle();
-    assert_eq!(kinds(&store), [Vxlan, Wireguard, Wireguard, Vxlan]);
+    let mut store = a_has_left(after());
     report(&mut store, "a", Vxlan, &[Vxlan, Wireguard]);
     let seen = store.node_networks["a"].report.observed_lease.clone().unwrap();
     assert!(Some(seen.generation) < lease_of(&store, "a").generation);
@@ -234,12 +234,7 @@ fn nodes_that_leave_for_paths_of_others_are_heard_of_once() {
 
 #[test]
 fn where_there_are_fewer_than_were_heard_of_nobody_is_asked_anew() {
-    let mut store = after();
-    set_backend(&mut store, "vxlan", json!({ "maxInFlight": 1 }));
-    store.settle();
-    all_hear(&mut store);
-    store.settle();
-    assert_eq!(kinds(&store), [Vxlan, Wireguard, Wireguard, Vxlan]);
+    let mut store = a_has_left(after());
     let told = ending(&store, "d");
     store.remove_node("c");
     store.settle();

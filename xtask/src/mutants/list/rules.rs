@@ -342,7 +342,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "who heard of a seal that was taken back counts as one who heard of the next",
-        &[edit("operator/src/decide/unsealing.rs", "Some(now(ENTERED))", "None")],
+        &[edit("operator/src/decide/unsealing.rs", "Some(format!(\"{ENTERED}{generation}\"))", "None")],
         "rules",
         &["unsealing::who_heard_of_a_seal_that_was_to_come_has_not_heard_of_the_next_one"],
     ),
@@ -366,8 +366,8 @@ pub const MUTANTS: &[Mutant] = &[
         "who must take packets in clear has no longer than the change has had",
         &[edit(
             "operator/src/decide/transition.rs",
-            "let at = if is_moving {",
-            "let at = if true || is_moving {",
+            "unsealed_at.map_or(since, |at| at.max(since))",
+            "unsealed_at.map_or(since, |at| at.min(since))",
         )],
         "rules",
         &["unsealing::who_comes_into_a_pool_whose_deadline_has_passed_is_heard_of_all_the_same"],
@@ -376,8 +376,8 @@ pub const MUTANTS: &[Mutant] = &[
         "a node that nobody sends to is not waited for though it does not know that",
         &[edit(
             "operator/src/decide/ending.rs",
-            "if found.is_none() || !others.contains_key(node)",
-            "if !others.contains_key(node)",
+            "|| (found.is_none() && sends.is_none_or(BackendType::has_paths))",
+            "|| (false && found.is_none() && sends.is_none_or(BackendType::has_paths))",
         )],
         "rules",
         &["unsealing::a_node_that_nobody_sends_to_is_waited_for_until_it_knows_that"],
