@@ -111,8 +111,7 @@ impl<'a> Transitions<'a> {
             self.behind.get(node).copied().unwrap_or((wanted.kind, is_direct(wanted)));
         if !kind.has_paths() && wanted.kind == kind {
             // Nobody sends to it.
-            let ending = self.unsealing.own(node, kind).collect();
-            return LeaseBackend { kind, accepts: vec![kind], ending, ..LeaseBackend::default() };
+            return LeaseBackend { kind, accepts: vec![kind], ..LeaseBackend::default() };
         }
         let mut accepts = vec![kind, layout.spec.fallback_backend, wanted.kind];
         if direct_routing || is_direct(wanted) {

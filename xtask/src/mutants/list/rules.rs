@@ -311,16 +311,6 @@ pub const MUTANTS: &[Mutant] = &[
         &["unsealing::one_that_left_without_having_heard_is_waited_for_by_others"],
     ),
     mutant(
-        "a node that leaves for paths of others is forgotten among those that are unsealed",
-        &[edit(
-            "operator/src/decide/transition.rs",
-            "let ending = self.unsealing.own(node, kind).collect();",
-            "let ending = vec![];",
-        )],
-        "rules",
-        &["unsealing::nodes_that_leave_for_paths_of_others_are_heard_of_once"],
-    ),
-    mutant(
         "who has said so once is not heard of when it left encryption",
         &[edit(
             "operator/src/decide/unsealing.rs",
