@@ -5,8 +5,8 @@
 //! that. So an end is written into all leases before it comes, and each agent tells which version of its own lease it
 //! goes by. Watches bring the changes of all leases in the order in which they happened: who has seen the one has seen
 //! the others before it, and goes by none of them any more. A reception that is to begin again must first be an end in
-//! no lease, or an agent could have heard of the time before; and agents that have heard of its end say no more that they
-//! receive. Of seals each has a name of its own ([`name_of`]).
+//! no lease, or an agent could have heard of the time before; and agents that have heard of its end say no more that
+//! they receive. Of seals each has a name of its own ([`name_of`]).
 //!
 //! Not waited for: agents that have never said which lease they go by, as those of earlier versions; nodes whose leases
 //! the operator must not write (a finalizer holds them, two nodes claim them); and those that say that they go by a

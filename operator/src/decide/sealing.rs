@@ -112,8 +112,8 @@ impl<'a> Sealing<'a> {
         self.open.contains_key(&place)
     }
 
-    /// What the lease of a node should name as about to end, which is in this pool and sealed or not, and what it says of
-    /// its own node.
+    /// What the lease of a node, which is in this pool and sealed or not, should name as about to end, and what it says
+    /// of the node itself.
     pub fn closing(
         &self,
         (place, node): (Option<usize>, &str),
@@ -135,7 +135,8 @@ impl<'a> Sealing<'a> {
     }
 }
 
-/// Another name for one that left encryption meanwhile and came back: who has heard of the one has not heard of the other.
+/// Another name for one that left encryption meanwhile and came back: who has heard of the one time has not heard of
+/// the other.
 fn facts(member: &Member<'_>) -> String {
     format!("{} {:?} {:?}", member.uid, entry(member), ended_seal(member))
 }

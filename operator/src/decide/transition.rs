@@ -8,7 +8,8 @@
 //! 3. *Finishing*: an overlay that no lease has and no agent reports sending by leaves `accepts` when every agent
 //!    has heard so ([`Endings`]), and only then does its reception end.
 //!
-//! A pool that encrypts is sealed when it is through, and unsealed before it leaves encryption ([`Sealing`], [`Unsealing`]).
+//! A pool that encrypts is sealed when it is through, and unsealed before it leaves encryption ([`Sealing`],
+//! [`Unsealing`]).
 //!
 //! Going back is the same with other words: while anything sends by the old type, everything receives it.
 

@@ -1,10 +1,10 @@
 //! [`Unsealing`]: when nodes whose pairs are sealed may send in clear again.
 //!
-//! A lease that is unsealed since its node is to leave encryption says so (`unsealed:GENERATION:TIME` in its `ending`). When
-//! no such lease is sealed any more every lease names all that have been unsealed (`sealed:NAME`, which is that of the
-//! leases that say `ends:NAME`), and they leave encryption when every agent has heard that ([`Endings`]). With one that
-//! is unsealed later they get another name, of which all have to hear anew; those that have left say of which they had
-//! heard, if they had (`left:NAME`), until the last one has. It is leases that say all this: which
+//! A lease that is unsealed since its node is to leave encryption says so (`unsealed:GENERATION:TIME` in its `ending`).
+//! When no such lease is sealed any more every lease names all that have been unsealed (`sealed:NAME`, which is that of
+//! the leases that say `ends:NAME`), and they leave encryption when every agent has heard that ([`Endings`]). With one
+//! that is unsealed later they get another name, of which all have to hear anew; those that have left say of which they
+//! had heard, if they had (`left:NAME`), until the last one has. It is leases that say all this: which
 //! pools their nodes belong to, and whether these still exist, makes no difference.
 
 use std::collections::{BTreeMap, BTreeSet};
