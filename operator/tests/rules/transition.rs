@@ -29,16 +29,21 @@ pub(super) fn pool_of_three(backend: &str, transition: serde_json::Value) -> Sto
 }
 
 pub(super) fn set_backend(store: &mut Store, backend: &str, transition: serde_json::Value) {
-    let status = store.pools.get("p").map(|pool| pool.status.clone()).unwrap_or_default();
+    set_backend_of(store, "p", backend, transition);
+}
+
+/// Nodes come into a pool by its name, and it keeps the status that it has.
+pub(super) fn set_backend_of(store: &mut Store, pool: &str, backend: &str, transition: serde_json::Value) {
+    let status = store.pools.get(pool).map(|pool| pool.status.clone()).unwrap_or_default();
     store.set_pool(
-        "p",
+        pool,
         json!({
-            "nodeSelector": { "matchLabels": { "in": "p" } },
+            "nodeSelector": { "matchLabels": { "in": pool } },
             "backend": { "type": backend },
             "transition": transition,
         }),
     );
-    store.pools.get_mut("p").unwrap().status = status;
+    store.pools.get_mut(pool).unwrap().status = status;
 }
 
 /// What the agent of a node says.

@@ -2,7 +2,7 @@
 
 use super::{
     sealing::{after, before, peers, sealed},
-    transition::{backend_of, ending, hears, kinds, lease_of, report, set_backend},
+    transition::{backend_of, ending, hears, kinds, lease_of, report, set_backend, set_backend_of},
     *,
 };
 use tartan_crds::BackendType::{Alloc, Ipip, Vxlan, Wireguard};
@@ -41,10 +41,7 @@ fn a_has_left(mut store: Store) -> Store {
 }
 
 fn set_q(store: &mut Store, backend: &str) {
-    let status = store.pools.get("q").map(|pool| pool.status.clone()).unwrap_or_default();
-    let spec = json!({ "nodeSelector": { "matchLabels": { "in": "q" } }, "backend": { "type": backend } });
-    store.set_pool("q", spec);
-    store.pools.get_mut("q").unwrap().status = status;
+    set_backend_of(store, "q", backend, json!({}));
 }
 
 #[test]
@@ -103,19 +100,11 @@ fn the_end_of_seals_is_told_of_when_the_last_one_is_unsealed() {
 fn who_comes_into_a_pool_whose_deadline_has_passed_is_heard_of_all_the_same() {
     let mut store = two_pools();
     // A change of pool r that never comes to its end, since d is off.
-    let of_r = |kind: &str| {
-        json!({
-            "nodeSelector": { "matchLabels": { "in": "r" } }, "backend": { "type": kind },
-            "transition": { "deadline": "10m" },
-        })
-    };
     store.change_node("d", |node| {
         node.labels.insert("in".into(), "r".into());
     });
     for (kind, passes) in [("vxlan", 0), ("ipip", 0), ("ipip", 600), ("ipip", 86400)] {
-        let status = store.pools.get("r").map(|pool| pool.status.clone()).unwrap_or_default();
-        store.set_pool("r", of_r(kind));
-        store.pools.get_mut("r").unwrap().status = status;
+        set_backend_of(&mut store, "r", kind, json!({ "deadline": "10m" }));
         store.pass(passes);
         store.settle();
     }
