@@ -2,7 +2,7 @@
 //!
 //! The real API server with the chart's admission policies, the real operator and a real agent on each of two nodes. Every row is provoked while
 //! packets flow between two pods, and not one may be lost; then the row is mended, and its answer must go away. What
-//! takes a kernel with IPsec is provoked in a virtual machine, by tests/transitions/unfit.rs.
+//! takes another cluster is provoked there: see elsewhere.rs.
 //! docs/bad-input.md is made from the same rows: `TARTAN_BLESS=1 cargo test -p tartan-node-agent --test bad_input`.
 #![allow(
     clippy::unwrap_used,
@@ -16,8 +16,8 @@
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod elsewhere;
 mod host;
-mod in_a_machine;
 mod ipam;
 mod leases;
 mod objects;
@@ -56,7 +56,7 @@ fn bad_keys_programs_and_statuses_are_answered_in_the_right_place_and_what_worke
 
 #[test]
 fn the_page_has_every_row() {
-    table::check_page(&[of_administrators(), of_backends()].concat(), &in_a_machine::ALL);
+    table::check_page(&[of_administrators(), of_backends()].concat(), &elsewhere::ALL);
 }
 
 /// One after the other, on one cluster.

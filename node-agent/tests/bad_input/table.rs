@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use super::{
-    in_a_machine::Told,
+    elsewhere::Told,
     scene::{Scene, nothing},
 };
 
@@ -64,22 +64,24 @@ fn page() -> PathBuf {
 }
 
 /// Asserts that the page shows these rows, or writes it where `TARTAN_BLESS` is set.
-pub fn check_page(rows: &[Row], in_a_machine: &[&Told]) {
+pub fn check_page(rows: &[Row], elsewhere: &[(&str, &[&Told])]) {
     let mut text = "# Bad input: where the answer is, and what to do\n\n\
         Made from the rows of `node-agent/tests/bad_input`, which provokes each of them on a running cluster with the chart's \
-        admission policies while packets flow, and asserts that none is lost; the last ones in a virtual machine (`node-agent/tests/transitions/unfit.rs`). Of a message, the part that names the field or object and the part that says what to do are quoted.\n\n\
+        admission policies while packets flow, and asserts that none is lost; the last ones by other tests, which are named. Of a message, the part that names the field or object and the part that says what to do are quoted.\n\n\
         | what is wrong | where it is answered | reason | names | what to do |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     for row in rows {
         let reason = if row.reason.is_empty() { "–".to_owned() } else { format!("`{}`", row.reason) };
         writeln!(text, "| {} | {} | {reason} | {} | {} |", row.input, row.at, row.names, row.remedy).unwrap();
     }
-    for Told { input, reason, names, remedy } in in_a_machine {
-        writeln!(
-            text,
-            "| {input} | condition Degraded of the NodeNetwork | `{reason}` | {names} | {remedy} |"
-        )
-        .unwrap();
+    for (file, rows) in elsewhere {
+        for Told { input, reason, names, remedy } in *rows {
+            writeln!(
+                text,
+                "| {input} | condition Degraded of the NodeNetwork ([{file}](../node-agent/tests/{file})) | `{reason}` | {names} | {remedy} |"
+            )
+            .unwrap();
+        }
     }
     if std::env::var_os("TARTAN_BLESS").is_some() {
         std::fs::write(page(), &text).unwrap();

@@ -1,5 +1,7 @@
-//! Rows that take a kernel with IPsec, or one that a module can be taken from: the test program `transitions` provokes
-//! them in a virtual machine. Here are their words, for it and for the page.
+//! Rows that take what the cluster of this table has not, which other test programs provoke: a kernel with IPsec, or one
+//! that a module can be taken from (`transitions`, in a virtual machine), and pods that have IPv6 (`families`). Here are
+//! their words, for them and for the page.
+#![allow(dead_code, reason = "the page asks for all, each scenario for its own")]
 
 /// What is wrong with a node, as the condition Degraded of its NodeNetwork tells it.
 #[derive(Debug)]
@@ -73,8 +75,18 @@ pub const PORTS_TAKEN: Told = Told {
     remedy: "let UDP ports 500 and 4500 and ESP through",
 };
 
-#[allow(dead_code, reason = "the page asks for all, the scenario for each")]
-pub const ALL: [&Told; 9] = [
+pub const MTU_TOO_SMALL: Told = Told {
+    input: "a pod MTU that IPv6 cannot live with",
+    reason: "PodMTUTooSmall",
+    names: "1000 is asked for (mtu of the ClusterNetwork or the pool), but IPv6 takes 1280",
+    remedy: "raise it",
+};
+
+/// With the file that provokes each.
+pub const ALL: [(&str, &[&Told]); 2] =
+    [("families.rs", &[&MTU_TOO_SMALL]), ("transitions/unfit.rs", &IN_A_MACHINE)];
+
+const IN_A_MACHINE: [&Told; 9] = [
     &NO_MODULE,
     &KEY_ABSENT,
     &KEY_SHORT,
