@@ -3,9 +3,12 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use tartan_lab::prerequisites::{self, Tool};
+use tartan_lab::{
+    SHIPPED,
+    prerequisites::{self, Tool},
+};
 
-use crate::{image, workspace};
+use crate::workspace;
 
 /// Rust's name of Linux with glibc on arm64, of which there are binaries in Rust's own releases.
 const TARGET: &str = "aarch64-unknown-linux-gnu";
@@ -22,9 +25,9 @@ pub fn run() -> Result<()> {
     if !installed.success() {
         bail!("rustup target add {TARGET} ended with {installed}: the standard library for arm64 is needed");
     }
-    let programs = image::PROGRAMS.iter().flat_map(|program| ["--package", program]);
+    let programs = SHIPPED.iter().flat_map(|program| ["--package", program]);
     build(["build", "--release", "--locked", "--target", TARGET].into_iter().chain(programs))?;
-    for program in image::PROGRAMS {
+    for program in SHIPPED {
         let file = binary(program);
         let size = std::fs::metadata(&file).with_context(|| format!("read {}", file.display()))?.len();
         let mut emulator = EMULATOR.split(' ');

@@ -5,13 +5,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use tartan_lab::images::{BASE_IMAGE, Build, build_with_buildah};
+use tartan_lab::{
+    SHIPPED,
+    images::{BASE_IMAGE, Build, build_with_buildah},
+    shipping,
+};
 
 use crate::licences;
-use crate::workspace::{cargo, root, target};
+use crate::workspace::{root, target};
 
 /// The archives of one build. Their images have the names that the chart asks for with `REGISTRY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,21 +70,9 @@ pub fn name(program: &str) -> String {
     format!("{REGISTRY}/tartan/{program}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// What the images contain of ours.
-pub const PROGRAMS: [&str; 4] =
-    ["tartan-operator", "tartan-node-agent", "tartan-forwarder", "tartan-wireguard"];
-
-/// Cargo, told to compile the programs.
-pub fn compiler() -> Command {
-    let mut cargo = cargo();
-    cargo.args(["build", "--release", "--locked"]);
-    cargo.args(PROGRAMS.iter().flat_map(|program| ["--package", program]));
-    cargo
-}
-
 /// A directory that holds the programs, the licences, and nothing else.
 fn compile() -> Result<PathBuf> {
-    let status = compiler().status().context("start cargo")?;
+    let status = shipping()?.status().context("start cargo")?;
     if !status.success() {
         bail!("cargo build ended with {status}");
     }
@@ -89,7 +80,7 @@ fn compile() -> Result<PathBuf> {
     fs::create_dir_all(&context)?;
     let licences = target().join(licences::FILE);
     licences::run(&licences)?;
-    let programs = PROGRAMS.map(|program| (program, target().join("release").join(program)));
+    let programs = SHIPPED.map(|program| (program, target().join("release").join(program)));
     for (name, file) in
         programs.into_iter().chain([(licences::FILE, licences), ("LICENSE", root().join("LICENSE"))])
     {

@@ -10,8 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
+use tartan_lab::SHIPPED;
 
-use crate::{image::PROGRAMS, workspace::cargo};
+use crate::workspace::cargo;
 
 /// Its name in the images' `/usr/share/doc/tartan`.
 pub const FILE: &str = "THIRD-PARTY-LICENSES";
@@ -111,7 +112,7 @@ fn host() -> String {
 /// What the programs are made of, themselves included.
 fn used(metadata: &Metadata) -> BTreeSet<&str> {
     let deps: BTreeMap<&str, &Node> = metadata.resolve.nodes.iter().map(|n| (n.id.as_str(), n)).collect();
-    let is_program = |package: &&Package| PROGRAMS.contains(&package.name.as_str());
+    let is_program = |package: &&Package| SHIPPED.contains(&package.name.as_str());
     let mut open: Vec<&str> = metadata.packages.iter().filter(is_program).map(|p| p.id.as_str()).collect();
     let mut used = BTreeSet::new();
     while let Some(id) = open.pop() {

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path, process::Command, time::Duration};
 
 use tartan_lab::{
-    ApiServer, ApiServerOptions, program, run as run_command,
+    ApiServer, ApiServerOptions, run as run_command, shipped,
     traffic::{FULL_EVERY, LoadOptions},
     vm::{self, Kernel, Machine, Report},
 };
@@ -37,19 +37,19 @@ const DAEMON: &str =
 const ROTATION: &str = "rotation::keys_are_rotated_by_an_edit_and_no_packet_is_lost";
 const MATRIX: &str = "matrix::every_change_is_measured";
 const SHRUNK: &str = "shrunk::a_connection_in_full_packets_outlives_changes_that_leave_it_less_room";
+const SIX: &str = "six::a_pool_without_ipv4_goes_through_all_backends_of_ipv6";
 const FIGURES: &str = "figures::every_backend_beside_the_path_between_nodes";
 
 /// Runs one test of this program in a machine.
 fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
     let api = ApiServer::start(ApiServerOptions::default()).unwrap();
-    let machine = Machine::new(kernel, std::env::current_exe().unwrap())
-        .with_lab()
-        .unwrap()
-        .reaching(&api)
-        .unwrap()
-        .program(env!("CARGO_BIN_EXE_tartan-node-agent"), vm::program("tartan-node-agent"))
-        .program(program("tartan-operator").unwrap(), vm::program("tartan-operator"))
-        .program(program("tartan-forwarder").unwrap(), vm::program("tartan-forwarder"))
+    let mut machine =
+        Machine::new(kernel, std::env::current_exe().unwrap()).with_lab().unwrap().reaching(&api).unwrap();
+    // As they are shipped: emulated, what is not optimized takes all of the processors that packets need.
+    for program in ["tartan-node-agent", "tartan-operator", "tartan-forwarder"] {
+        machine = machine.program(shipped(program).unwrap(), vm::program(program));
+    }
+    let machine = machine
         .program("/usr/bin/iperf3", "/usr/sbin/iperf3")
         .strongswan()
         .arguments(&["--exact", test, "--include-ignored", "--nocapture"])
@@ -133,6 +133,12 @@ fn a_change_to_an_encrypting_backend_goes_on_without_a_node_that_is_off_on_linux
     for test in OFF {
         run(Kernel::V6_12, test, LONG);
     }
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn a_pool_without_ipv4_goes_through_all_backends_of_linux_6_12() {
+    run(Kernel::V6_12, SIX, LIMIT);
 }
 
 /// Its rows are for docs/benchmarks.md.
