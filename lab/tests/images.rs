@@ -16,9 +16,10 @@ use tartan_lab::images::{Build, build_with_buildah, test_image};
 
 #[test]
 fn a_dockerfile_becomes_an_archive_with_the_name_and_the_packages_that_it_asks_for() {
-    let directory = tempfile::tempdir().unwrap();
+    let (directory, archives) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let dockerfile = directory.path().join("Dockerfile");
-    fs::write(directory.path().join("hello"), "hello\n").unwrap();
+    let write = |text: &str| fs::write(directory.path().join("hello"), text).unwrap();
+    write("hello\n");
     fs::write(
         &dockerfile,
         "ARG BASE\nFROM $BASE AS common\nCOPY hello /hello\nFROM common AS one\n\
@@ -34,13 +35,23 @@ fn a_dockerfile_becomes_an_archive_with_the_name_and_the_packages_that_it_asks_f
         name: "tartan-lab/built:1",
     };
 
-    let archive = build_with_buildah(&build, &directory.path().join("built.tar")).unwrap();
+    let archive = build_with_buildah(&build, &archives.path().join("built.tar")).unwrap();
 
     let manifest = Command::new("tar").arg("-xOf").arg(&archive).arg("manifest.json").output().unwrap();
     let manifest = String::from_utf8(manifest.stdout).unwrap();
     assert!(manifest.contains("docker.io/tartan-lab/built:1"), "{manifest}");
-    // A second build replaces the first.
+    let content = || fs::read(&archive).unwrap();
+    // Of the same files nothing is built again; of others, what is there is replaced.
+    let first = content();
+    fs::write(&archive, "as it was").unwrap();
     build_with_buildah(&build, &archive).unwrap();
+    assert_eq!(content(), b"as it was");
+    write("hallo\n");
+    build_with_buildah(&build, &archive).unwrap();
+    assert!(content().len() > 1000 && content() != first);
+    fs::remove_file(&archive).unwrap();
+    build_with_buildah(&build, &archive).unwrap();
+    assert!(content().len() > 1000);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Building the project's Dockerfile with buildah, from the lab's own base image.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -24,8 +25,13 @@ pub struct Build<'a> {
     pub name: &'a str,
 }
 
-/// Builds an image and writes it to `archive`. Nothing is pulled; `RUN` uses this machine's network.
+/// Builds an image and writes it to `archive`, which must not lie in the context. Nothing is pulled; `RUN` uses this
+/// machine's network. An archive that was made of the same files, as a note beside it says, stays as it is.
 pub fn build_with_buildah(build: &Build<'_>, archive: &Path) -> Result<PathBuf> {
+    let (source, note) = (source(build)?, archive.with_extension("source"));
+    if archive.exists() && fs::read_to_string(&note).is_ok_and(|before| before == source) {
+        return Ok(archive.to_owned());
+    }
     require(&[Tool::Images])?;
     let base = base_image()?;
     let step = Step::start(format!("building the image {}", build.name));
@@ -38,8 +44,8 @@ pub fn build_with_buildah(build: &Build<'_>, archive: &Path) -> Result<PathBuf> 
         command
     };
     // The pruning below must not meet somebody else's half-built image.
-    std::fs::create_dir_all(&storage)?;
-    let lock = std::fs::File::create(storage.join("lock"))?;
+    fs::create_dir_all(&storage)?;
+    let lock = fs::File::create(storage.join("lock"))?;
     let _lock =
         Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("lock buildah")?;
     let have = run(&mut buildah(&["images", "--quiet", BASE_IMAGE]))?;
@@ -53,12 +59,25 @@ pub fn build_with_buildah(build: &Build<'_>, archive: &Path) -> Result<PathBuf> 
         bud.args(["--build-arg", &format!("{name}={value}")]);
     }
     run(bud.arg(build.context))?.ok()?;
-    // containerd cannot overwrite, nor can skopeo: an older archive has to go first.
-    let _ = std::fs::remove_file(archive);
+    // containerd cannot overwrite, nor can skopeo: an older archive has to go first, and its note before it.
+    let _ = fs::remove_file(&note);
+    let _ = fs::remove_file(archive);
     let target = format!("docker-archive:{}:docker.io/{}", archive.display(), build.name);
     run(&mut buildah(&["push", build.name, &target]))?.ok()?;
     // Layers of earlier builds that no image uses any more; a failure costs only space.
     let _ = run(&mut buildah(&["rmi", "--prune"]));
+    fs::write(&note, source)?;
     step.done();
     Ok(archive.to_owned())
+}
+
+/// What an image is made of: what was asked for, and the digests of all files.
+fn source(build: &Build<'_>) -> Result<String> {
+    let mut files = command(&["find"]);
+    files.arg(build.dockerfile).arg(build.context).args(["-type", "f"]);
+    files.args(["-exec", "sha256sum", "--", "{}", "+"]);
+    let listed = run(&mut files)?.ok().context("read what the image is made of")?.stdout;
+    let mut lines: Vec<&str> = listed.lines().collect();
+    lines.sort_unstable();
+    Ok(format!("{build:?} of {BASE_VERSION}\n{}\n", lines.join("\n")))
 }
