@@ -4,15 +4,15 @@
 //! hand. The steps stop at the first that fails, since what follows stands on it; the test crates of one
 //! step all run, so that one red run shows all that is red.
 
-use std::{
-    process::Child,
-    time::{Duration, Instant},
-};
+mod beside;
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use tartan_lab::prerequisites::{self, Tool};
 
+use self::beside::{Beside, Task};
 use crate::{image, mutants, workspace};
 
 /// What to run.
@@ -32,6 +32,12 @@ pub struct Options {
 
 /// Those of our own test programs that start a whole cluster; the others need an API server at most.
 const WHOLE_CLUSTER: [&str; 4] = ["chart_cluster", "chart_families", "chart_pods", "chart_running"];
+
+/// Those that run other kernels in virtual machines; the agents' do more than that.
+const IN_MACHINES: [&str; 3] = ["kernel_peers", "machines", "vm"];
+
+/// `cargo clippy`, as strictly as it must pass.
+const LINTS: [&str; 7] = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
 
 /// Tests are built of the whole workspace and with the same features, so that the crates that all use are compiled once:
 /// with other packages selected, cargo gives them other features, and compiles them anew.
@@ -74,55 +80,24 @@ pub fn run(options: &Options) -> Result<()> {
     done.report(begin)
 }
 
-/// The release build, while tests that mostly wait go on. Ended when it is dropped, as after a step that failed.
-#[derive(Default)]
-struct Beside(Option<Child>);
-
-impl Beside {
-    fn start(&mut self) -> Result<()> {
-        self.0 = Some(image::compiler().arg("--quiet").spawn().context("start cargo")?);
-        Ok(())
-    }
-
-    /// Whatever came of it: the step that needs the programs builds what is missing, and says what is wrong.
-    fn wait(&mut self) -> Result<()> {
-        if let Some(mut child) = self.0.take() {
-            child.wait().context("wait for cargo")?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 /// What a step does.
 #[derive(Debug, PartialEq, Eq)]
 enum Work {
     Cargo(Vec<String>),
     Prerequisites,
-    /// Begins to compile the programs of the images, and goes on.
-    BeginRelease,
-    /// Waits until that is done.
-    EndRelease,
+    /// Goes on while it is done.
+    Begin(Task),
+    /// Waits until all that was begun is done.
+    End,
     Images,
     Mutants,
 }
 
 /// The steps in their order.
 fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
-    let mut steps = vec![
-        ("format", cargo(&["fmt", "--all", "--check"])),
-        ("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
-    ];
+    let mut steps = vec![("format", cargo(&["fmt", "--all", "--check"]))];
     if options.quick {
+        steps.push(("lints", cargo(&LINTS)));
         let programs = PURE.iter().flat_map(|name| ["--test", name]).collect::<Vec<_>>();
         let how = ["--lib", "--bins", "--no-fail-fast", "--", "--skip", NOT_PURE];
         steps.push(("tests: pure ones, of all crates", tests(&[&programs[..], &how].concat())));
@@ -131,28 +106,26 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     steps.push(("prerequisites: Debian packages, Kubernetes, etcd, helm", Work::Prerequisites));
     steps.push(("tests: beside the code, of all crates", tests(&["--lib", "--bins", "--no-fail-fast"])));
     steps.push(("tests: examples in the documentation", tests(&["--doc", "--no-fail-fast"])));
-    for (name, packages, how) in [
+    let of = |packages: &[&str], how: &[&str]| {
+        let is_of = |program: &&Program| packages.contains(&program.package) && !is_in_machines(program);
+        tests(&[&select(programs.iter().filter(is_of))[..], how].concat())
+    };
+    let no_fail_fast = ["--no-fail-fast"];
+    let in_machines = select(programs.iter().filter(|program| is_in_machines(program)));
+    steps.extend([
         (
             "tests: golden files, API schema, kernel",
-            &["crds", "datapath", "forwarder", "wireguard"][..],
-            &["--no-fail-fast"][..],
+            of(&["crds", "datapath", "forwarder", "wireguard"], &no_fail_fast),
         ),
-        ("tests: lab", &["lab"], &ONE_BY_ONE),
-        ("tests: operator, against a real API server", &["operator"], &TWO_BY_TWO),
-        ("tests: agents on several nodes, killed at every step", &["node-agent"], &ONE_BY_ONE),
-    ] {
-        let programs =
-            packages.iter().flat_map(|package| programs.iter().filter(move |one| one.package == *package));
-        // Those tests mostly wait, and none of them for packets.
-        let beside = packages == ["operator"] && !options.no_cluster;
-        if beside {
-            steps.push(("images: to compile their programs is begun", Work::BeginRelease));
-        }
-        steps.push((name, tests(&[&select(programs)[..], how].concat())));
-        if beside {
-            steps.push(("images: their programs are compiled", Work::EndRelease));
-        }
-    }
+        ("tests: lab", of(&["lab"], &ONE_BY_ONE)),
+        // What follows waits most of the time, and not for packets.
+        ("programs as they are shipped: begun", Work::Begin(Task::Programs)),
+        ("tests: kernels in virtual machines", tests(&[&in_machines[..], &no_fail_fast].concat())),
+        ("lints: begun", Work::Begin(Task::Lints)),
+        ("tests: operator, against a real API server", of(&["operator"], &TWO_BY_TWO)),
+        ("lints, programs as they are shipped: done", Work::End),
+        ("tests: agents on several nodes, killed at every step", of(&["node-agent"], &ONE_BY_ONE)),
+    ]);
     if options.full {
         let long = ["--test", "vm", "--no-fail-fast", "--", "--ignored"];
         steps.push(("tests: keys rotated, sealed pairs, more packets, in machines", tests(&long)));
@@ -174,6 +147,10 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         steps.push(("mutants: each is noticed by its tests", Work::Mutants));
     }
     steps
+}
+
+fn is_in_machines(program: &Program) -> bool {
+    IN_MACHINES.contains(&program.name.as_str())
 }
 
 /// `cargo test` of the [`SELECTION`].
@@ -223,8 +200,8 @@ fn programs() -> Result<Vec<Program>> {
 impl Work {
     fn run(&self, beside: &mut Beside) -> Result<()> {
         match self {
-            Self::BeginRelease => beside.start(),
-            Self::EndRelease => beside.wait(),
+            Self::Begin(task) => beside.begin(*task),
+            Self::End => beside.end(),
             Self::Prerequisites => prerequisites::require(&Tool::ALL),
             Self::Mutants => mutants::run(&mutants::Options::default()),
             Self::Images => image::build(&image::default_directory()).map(drop),
@@ -286,9 +263,7 @@ mod tests {
     fn without_clusters_everything_else_still_runs() {
         let all = lines(&Options::default());
         let some = lines(&Options { no_cluster: true, ..Options::default() });
-        let mut rest = all[..all.len() - 2].to_vec();
-        rest.retain(|line| !line.ends_with("Release"));
-        assert_eq!(rest, some, "only the last two steps, and what is for them, are left out");
+        assert_eq!(all[..all.len() - 2], some, "only the last two steps are left out");
         let all: Vec<String> = all.iter().map(|line| format!("{line} ")).collect();
         for Program { package, name } in programs().unwrap() {
             let word = format!("--test {name} ");
@@ -341,7 +316,7 @@ mod tests {
         let root = workspace::root();
         let programs = programs().unwrap();
         let is_known = |name: &&str| programs.iter().any(|one| one.name == *name);
-        assert!(PURE.iter().all(is_known), "{programs:?}");
+        assert!(PURE.iter().chain(&IN_MACHINES).all(is_known), "{programs:?}");
         let exists = |name: &str| programs.iter().any(|one| one.package == "xtask" && one.name == name);
         assert!(WHOLE_CLUSTER.iter().all(|name| exists(name)), "{programs:?}");
         let tables = std::fs::read_to_string(root.join("datapath/tests/desired_tables.rs")).unwrap();

@@ -1,0 +1,75 @@
+//! What is done while tests that mostly wait go on: to compile what is shipped, and the lints.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command},
+};
+
+use anyhow::{Context, Result, bail};
+use tartan_lab::shipping;
+
+use super::LINTS;
+use crate::workspace;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Optimized.
+    Programs,
+    Lints,
+}
+
+impl Task {
+    fn command(self) -> Result<Command> {
+        match self {
+            Self::Programs => shipping(),
+            Self::Lints => {
+                let mut cargo = workspace::cargo();
+                // With a target directory of its own: the tests' is locked whenever cargo compiles into it.
+                cargo.args(LINTS).env("CARGO_TARGET_DIR", workspace::target().join("lints"));
+                Ok(cargo)
+            }
+        }
+    }
+
+    /// What it prints, which nobody could read between the lines of tests.
+    fn log(self) -> PathBuf {
+        workspace::target().join(format!("beside-{self:?}.log").to_lowercase())
+    }
+}
+
+/// What was begun. Ended when it is dropped, as after a step that failed.
+#[derive(Default)]
+pub struct Beside(Vec<(Task, Child)>);
+
+impl Beside {
+    pub fn begin(&mut self, task: Task) -> Result<()> {
+        let log = fs::File::create(task.log()).with_context(|| format!("create {}", task.log().display()))?;
+        let mut command = task.command()?;
+        command.stdout(log.try_clone()?).stderr(log);
+        self.0.push((task, command.spawn().context("start cargo")?));
+        Ok(())
+    }
+
+    /// Waits for all of it. What one of them printed is shown where it failed.
+    pub fn end(&mut self) -> Result<()> {
+        while let Some((task, mut child)) = self.0.pop() {
+            let status = child.wait().context("wait for cargo")?;
+            if !status.success() {
+                println!("{}", fs::read_to_string(task.log())?);
+                bail!("{:?} ended with {status}", task.command()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.0 {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
