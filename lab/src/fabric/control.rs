@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
+use super::Node;
 use crate::apiserver::Place;
 use crate::home::Home;
 use crate::namespace::{Namespace, on_host};
@@ -101,6 +102,17 @@ impl Control {
     pub(super) fn place(&self) -> Place {
         Place { enter: self.namespace.enter(), address: self.address }
     }
+}
+
+/// The part of [`Control::lead_to_host`] for a node that has no IPv4 on its uplink.
+pub(super) fn lead_to_host_by_v6(router: &Namespace, node: &Node) -> Result<()> {
+    let (address, via, segment) = (node.address(), node.address_v6(), node.segment());
+    router.script(&format!("ip route add {address}/32 via inet6 {via} dev seg{segment}"))?;
+    node.script(&format!(
+        "ip address add {address}/32 dev lo
+         ip route add {HOST}/32 via inet6 fd18:{segment}::1 dev eth0 src {address}"
+    ))?;
+    Ok(())
 }
 
 /// Two addresses of a /30 in 198.19.0.0/16 (set aside for tests of network devices) that the host does not have yet.

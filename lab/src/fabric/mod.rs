@@ -42,7 +42,7 @@ use crate::namespace::Namespace;
 use crate::prerequisites::{Tool, require};
 use crate::process::Process;
 use crate::vm;
-use control::Control;
+use control::{Control, lead_to_host_by_v6};
 
 /// One L2 network.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
@@ -261,10 +261,16 @@ impl Fabric {
 
     /// In a virtual machine that reaches an API server of its host's: leads everybody to it. The answer is the
     /// administrator's kubeconfig, for the nodes and for the machine itself.
+    ///
+    /// Machines reach their hosts by IPv4. Nodes without it get an address for this way alone, on their loopback
+    /// device, and packets to it and from it go by IPv6 next hops; a reboot takes it from them.
     pub fn host_api_server(&mut self) -> Result<PathBuf> {
         ensure!(vm::is_inside(), "only a virtual machine has a host");
         let control = Control::create(&self.home, &self.router, false)?;
         control.lead_to_host(&self.router)?;
+        for node in self.nodes.iter().filter(|_| self.without_v4) {
+            lead_to_host_by_v6(&self.router, node)?;
+        }
         self.control = Some(control);
         Ok(vm::kubeconfig())
     }

@@ -59,6 +59,7 @@ impl fmt::Display for Tapped {
 /// Starts counting, or starts anew.
 pub(super) fn place(router: &Namespace, nodes: &[Node], pods: &str) -> Result<()> {
     let mut table = "table bridge tap; delete table bridge tap; table bridge tap {\n".to_owned();
+    let family = if pods.contains(':') { "ip6" } else { "ip" };
     let mut chain = "chain prerouting { type filter hook prerouting priority -300;\n".to_owned();
     for node in nodes {
         let (name, port) = (node.name(), node.port());
@@ -66,8 +67,8 @@ pub(super) fn place(router: &Namespace, nodes: &[Node], pods: &str) -> Result<()
         let more = [
             // RFC 3948 section 2.2: an SPI, which is never zero.
             ("esp", "udp dport 4500 @th,64,32 != 0".to_owned()),
-            ("plain", format!("ip saddr {pods}")),
-            ("plain", format!("ip daddr {pods}")),
+            ("plain", format!("{family} saddr {pods}")),
+            ("plain", format!("{family} daddr {pods}")),
         ];
         for (kind, what) in kinds.into_iter().chain(more) {
             chain.push_str(&format!("iifname {port} {what} counter name {name}-{kind} accept\n"));

@@ -6,7 +6,7 @@ use tartan_crds::{BackendType, NetworkPool, TransitionPhase};
 use tartan_lab::Tapped;
 
 use super::{
-    scene::{self, PODS, Scene},
+    scene::{self, Scene},
     standing::let_flow,
     wait_for,
 };
@@ -57,7 +57,7 @@ impl Scene {
 
     /// What each node puts on the wire in a second, in which all pods send to each other.
     pub fn on_the_wire(&self) -> Vec<(String, Tapped)> {
-        self.fabric.tap(PODS).unwrap();
+        self.fabric.tap(self.pods).unwrap();
         let_flow(Duration::from_secs(1));
         self.names().into_iter().map(|name| (name.clone(), self.fabric.tapped(&name).unwrap())).collect()
     }

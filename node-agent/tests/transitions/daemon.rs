@@ -13,7 +13,7 @@ use tartan_crds::{
 use super::{
     interrupted::{POOL, assert_held, hold, release},
     ring::may_lose,
-    scene::{self, PODS, Pool, Scene},
+    scene::{self, Pool, Scene},
     sealed::assert_sealed,
     standing::{Standing, let_flow},
     wait_for,
@@ -34,7 +34,7 @@ fn an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_noth
 
     println!("-- wireguard to ipsec, and the daemon of {NODE} dies before it has negotiated anything");
     let standing = Standing::start(&scene, &scene.names());
-    scene.fabric.tap(PODS).unwrap();
+    scene.fabric.tap(scene.pods).unwrap();
     scene.fabric.node(NODE).script(WALL).unwrap();
     let held = hold(&scene, Ipsec, Moving);
     scene.kill_daemon(NODE);
@@ -51,7 +51,7 @@ fn an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_noth
 
     println!("-- wireguard to ipsec, and the daemon of {NODE} dies when it has negotiated");
     let standing = Standing::start(&scene, &scene.names());
-    scene.fabric.tap(PODS).unwrap();
+    scene.fabric.tap(scene.pods).unwrap();
     negotiate(&scene);
     let held = hold(&scene, Ipsec, Moving);
     scene.kill_daemon(NODE);
@@ -65,7 +65,7 @@ fn an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_noth
 
     println!("-- ipsec to vxlan, and the daemon of {NODE} dies");
     let standing = Standing::start(&scene, &scene.names());
-    scene.fabric.tap(PODS).unwrap();
+    scene.fabric.tap(scene.pods).unwrap();
     let held = hold(&scene, Vxlan, Moving);
     scene.kill_daemon(NODE);
     let_flow(Duration::from_secs(2));

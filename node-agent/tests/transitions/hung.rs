@@ -11,7 +11,7 @@ use super::{
     interrupted::{POOL, hold, release},
     off::DEADLINE,
     ring::may_lose,
-    scene::{PODS, Pool, Scene},
+    scene::{Pool, Scene},
     standing::Standing,
     wait_for,
 };
@@ -42,7 +42,7 @@ fn what_a_node_whose_agent_hangs_past_the_deadline_still_sends_in_clear_is_taken
         assert_eq!(held, format!("node{HUNG}"));
         scene.wait_until_nothing_is_taken_in_clear(&others);
 
-        scene.fabric.tap(PODS).unwrap();
+        scene.fabric.tap(scene.pods).unwrap();
         for to in OTHERS {
             let came = scene.come_in(HUNG, to);
             assert_eq!(came, 0, "{phase:?}: packets in clear from node{HUNG} to a pod of node{to}");

@@ -20,10 +20,10 @@ mod change;
 mod daemon;
 mod direct;
 mod dissected;
+#[path = "../bad_input/elsewhere.rs"]
+mod elsewhere;
 mod figures;
 mod hung;
-#[path = "../bad_input/in_a_machine.rs"]
-mod in_a_machine;
 mod interrupted;
 mod late;
 mod machine;
@@ -34,7 +34,9 @@ mod ring;
 mod rotation;
 mod scene;
 mod sealed;
+mod services;
 mod shrunk;
+mod six;
 mod standing;
 mod unfit;
 

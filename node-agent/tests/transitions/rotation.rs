@@ -7,7 +7,7 @@ use tartan_crds::{BackendType::Wireguard, ClusterNetwork, conditions::kind};
 
 use super::{
     interrupted::POOL,
-    scene::{PODS, Pool, Scene},
+    scene::{Pool, Scene},
     sealed::assert_sealed,
     standing::Standing,
     wait_for,
@@ -18,7 +18,7 @@ fn keys_are_rotated_by_an_edit_and_no_packet_is_lost() {
     let scene = Scene::start(&[2], &[Pool { name: POOL, nodes: &[1, 2], backend: Wireguard }]);
     scene.wait_until_settled(POOL, Wireguard, Wireguard);
     let standing = Standing::start(&scene, &scene.names());
-    scene.fabric.tap(PODS).unwrap();
+    scene.fabric.tap(scene.pods).unwrap();
     let mut keys = scene.keys(0);
     // There are two devices and two ports, so the second time everything is where it was.
     for (generation, text) in [(1, "today"), (2, "and again")] {

@@ -1,12 +1,6 @@
 //! Nodes with real agents and kube-proxies, the real operator, and on each node one pod with an echo and Services.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    process::Command,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::Command, time::Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -19,14 +13,12 @@ use super::{
     wait_for,
 };
 
-/// The network of all pods.
+/// The network of all pods, where they have IPv4.
 pub const PODS: &str = "10.244.0.0/16";
+const PODS_V6: &str = "fd00:10:244::/48";
 pub const PORT: u16 = 7000;
 /// The pods', in bytes: less than any backend leaves of an uplink's 1500, so that it stays what it is in every change.
 pub const MTU: u16 = 1400;
-/// The first NodePort of each policy; each node's pod has its own.
-const ANY_NODE: usize = 30100;
-const OWN_NODE: usize = 30200;
 
 /// A pool, and the numbers of its nodes.
 #[derive(Clone, Copy)]
@@ -36,9 +28,28 @@ pub struct Pool {
     pub backend: BackendType,
 }
 
+/// What a scene is like.
+struct Setting<'a> {
+    segments: &'a [usize],
+    pools: &'a [Pool],
+    /// Numbers of nodes, and ports there that another program has.
+    taken: Vec<(usize, u16)>,
+    daemons: bool,
+    /// The pods', where somebody asks for one.
+    mtu: Option<u16>,
+    /// Neither nodes nor pods have IPv4.
+    six: bool,
+}
+
+impl<'a> Setting<'a> {
+    fn of(segments: &'a [usize], pools: &'a [Pool]) -> Self {
+        Self { segments, pools, taken: vec![], daemons: true, mtu: Some(MTU), six: false }
+    }
+}
+
 pub struct Scene {
     // In the order in which they must end.
-    ends: BTreeMap<String, End>,
+    pub(super) ends: BTreeMap<String, End>,
     agents: BTreeMap<String, Process>,
     proxies: BTreeMap<String, Process>,
     pub(super) beside: BTreeMap<String, Beside>,
@@ -49,12 +60,14 @@ pub struct Scene {
     begin: Instant,
     pub api: Server,
     pub fabric: Fabric,
+    /// The network of all pods.
+    pub pods: &'static str,
     started: usize,
 }
 
 /// The pod of a node, and how else it is reached.
 pub struct End {
-    number: usize,
+    pub(super) number: usize,
     _echo: Echo,
     pub pod: Pod,
 }
@@ -62,12 +75,13 @@ pub struct End {
 impl Scene {
     /// As many nodes on each segment as given, in these pools, and all of them ready.
     pub fn start(segments: &[usize], pools: &[Pool]) -> Self {
-        let mut scene = Self::with_agents(segments, pools, &[], true, Some(MTU));
+        let mut scene = Self::with_agents(&Setting::of(segments, pools));
         for name in scene.names() {
             scene.start_proxy(&name);
         }
         for name in scene.names() {
             scene.add_end(&name);
+            scene.add_services(&name);
         }
         scene.wait_until_services_are_known();
         scene.tell("pods and Services are there");
@@ -76,32 +90,33 @@ impl Scene {
 
     /// The same without Services and IKE daemons, and with the ports of WireGuard taken by another program on one node.
     pub fn without_services(segments: &[usize], pools: &[Pool], without_wireguard: usize) -> Self {
-        let taken: Vec<(usize, u16)> = (51820..51824).map(|port| (without_wireguard, port)).collect();
-        let mut scene = Self::with_agents(segments, pools, &taken, false, Some(MTU));
-        for name in scene.names() {
-            scene.add_end(&name);
-        }
-        scene
+        let taken = (51820..51824).map(|port| (without_wireguard, port)).collect();
+        Self::with_ends(&Setting { taken, daemons: false, ..Setting::of(segments, pools) })
     }
 
     /// The same without Services, and with the MTU that pods have where nobody asks for one.
     pub fn with_the_usual_mtu(segments: &[usize], pools: &[Pool]) -> Self {
-        let mut scene = Self::with_agents(segments, pools, &[], true, None);
+        Self::with_ends(&Setting { mtu: None, ..Setting::of(segments, pools) })
+    }
+
+    /// The same without Services and without IPv4.
+    pub fn of_ipv6_alone(segments: &[usize], pools: &[Pool]) -> Self {
+        Self::with_ends(&Setting { six: true, ..Setting::of(segments, pools) })
+    }
+
+    fn with_ends(setting: &Setting<'_>) -> Self {
+        let mut scene = Self::with_agents(setting);
         for name in scene.names() {
             scene.add_end(&name);
         }
         scene
     }
 
-    fn with_agents(
-        segments: &[usize],
-        pools: &[Pool],
-        taken: &[(usize, u16)],
-        daemons: bool,
-        mtu: Option<u16>,
-    ) -> Self {
+    fn with_agents(setting: &Setting<'_>) -> Self {
         let begin = Instant::now();
-        let mut fabric = Fabric::start(FabricOptions::with_segments(segments)).unwrap();
+        let options =
+            FabricOptions { without_v4: setting.six, ..FabricOptions::with_segments(setting.segments) };
+        let mut fabric = Fabric::start(options).unwrap();
         fabric.outside().unwrap();
         let api = Server::start(&mut fabric);
         let mut scene = Self {
@@ -109,20 +124,21 @@ impl Scene {
             agents: BTreeMap::new(),
             proxies: BTreeMap::new(),
             beside: BTreeMap::new(),
-            daemons,
+            daemons: setting.daemons,
             operator: None,
             taken: vec![],
             begin,
             api,
             fabric,
+            pods: if setting.six { PODS_V6 } else { PODS },
             started: 0,
         };
-        for (number, port) in taken {
+        for (number, port) in &setting.taken {
             let node = scene.fabric.node(&format!("node{number}"));
             scene.taken.push(Echo::start(node, *port).unwrap());
         }
         scene.tell("the API server is there");
-        scene.create_objects(pools, mtu);
+        scene.create_objects(setting);
         scene.start_operator();
         for name in scene.names() {
             scene.start_agent(&name);
@@ -139,13 +155,17 @@ impl Scene {
         println!("   {:5.1} s: {what}", self.begin.elapsed().as_secs_f64());
     }
 
-    fn create_objects(&self, pools: &[Pool], mtu: Option<u16>) {
+    fn create_objects(&self, setting: &Setting<'_>) {
+        let Setting { pools, mtu, six, .. } = setting;
+        let node_mask_size = if *six { 64 } else { 24 };
         self.api.apply(&json!({
             "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork",
             "metadata": { "name": "default" },
-            "spec": { "cidrs": [{ "name": "pods", "cidr": PODS, "nodeMaskSize": 24 }], "mtu": mtu },
+            "spec": {
+                "cidrs": [{ "name": "pods", "cidr": self.pods, "nodeMaskSize": node_mask_size }], "mtu": mtu,
+            },
         }));
-        for pool in pools {
+        for pool in *pools {
             self.api.apply(&json!({
                 "apiVersion": "tartan.network/v1alpha1", "kind": "NetworkPool",
                 "metadata": { "name": pool.name },
@@ -158,7 +178,9 @@ impl Scene {
         for node in self.fabric.nodes() {
             let pool = pools.iter().find(|pool| pool.nodes.contains(&node.number()));
             self.create_node(node.name(), pool.map(|pool| pool.name));
-            let addresses = json!([{ "type": "InternalIP", "address": node.address() }]);
+            // The first is what it is reached by.
+            let address = node.addresses()[0];
+            let addresses = json!([{ "type": "InternalIP", "address": address }]);
             self.api.merge_status(&json!({
                 "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() },
                 "status": { "addresses": addresses },
@@ -234,6 +256,7 @@ impl Scene {
             self.fabric.node(node).exec(&["test", "-e", "/etc/cni/net.d/05-tartan.conflist"])?.ok()
         });
         self.add_end(node);
+        self.add_services(node);
     }
 
     fn start_proxy(&mut self, node: &str) {
@@ -264,56 +287,11 @@ impl Scene {
         let number = place.number();
         let pod = place.pod("a").unwrap();
         let echo = Echo::start(&pod, PORT).unwrap();
-        for (name, policy, port) in [("any", "Cluster", ANY_NODE), ("own", "Local", OWN_NODE)] {
-            let name = format!("{name}-{node}");
-            let port = |protocol: &str| {
-                json!({
-                    "name": protocol.to_lowercase(), "protocol": protocol, "port": PORT,
-                    "nodePort": port + number,
-                })
-            };
-            self.api.apply(&json!({
-                "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-                "spec": {
-                    "type": "NodePort", "externalTrafficPolicy": policy,
-                    "clusterIP": (policy == "Cluster").then(|| service(number)),
-                    "ports": [port("UDP"), port("TCP")],
-                },
-            }));
-            let port = |protocol: &str| json!({ "name": protocol.to_lowercase(), "protocol": protocol, "port": PORT });
-            self.api.apply(&json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
-                "addressType": "IPv4", "ports": [port("UDP"), port("TCP")],
-                "endpoints": [{ "addresses": [pod.ip()], "nodeName": node, "conditions": { "ready": true } }],
-            }));
-        }
         self.ends.insert(node.to_owned(), End { number, _echo: echo, pod });
     }
 
     pub fn end(&self, node: &str) -> &End {
         &self.ends[node]
-    }
-
-    /// kube-proxy brings all ports of a moment in one transaction. A UDP packet before it would be remembered as one
-    /// to nobody, and so would all that follow it.
-    pub fn wait_until_services_are_known(&self) {
-        for node in self.fabric.nodes() {
-            wait_for(&format!("kube-proxy on {} to know all Services", node.name()), || {
-                // Protocols as numbers: names take a file that not every host has.
-                let command = ["nft", "-p", "list", "map", "ip", "kube-proxy", "service-nodeports"];
-                let map = node.exec(&command)?.ok()?.stdout;
-                for end in self.ends.values() {
-                    for port in [ANY_NODE + end.number, OWN_NODE + end.number] {
-                        for protocol in [6, 17] {
-                            let key = format!("{protocol} . {port} ");
-                            anyhow::ensure!(map.contains(&key), "{key} is missing in {map}");
-                        }
-                    }
-                }
-                Ok(())
-            });
-        }
     }
 
     pub fn wait_until_ready(&self, node: &str) {
@@ -353,24 +331,6 @@ impl End {
     pub fn address(&self) -> IpAddr {
         self.pod.ip()
     }
-
-    pub fn service(&self) -> IpAddr {
-        service(self.number).into()
-    }
-
-    /// By which every node leads to this pod.
-    pub fn port_of_any_node(&self) -> u16 {
-        u16::try_from(ANY_NODE + self.number).unwrap()
-    }
-
-    /// By which only its own node does.
-    pub fn port_of_own_node(&self) -> u16 {
-        u16::try_from(OWN_NODE + self.number).unwrap()
-    }
-}
-
-fn service(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 96, 77, u8::try_from(number).unwrap())
 }
 
 /// Whether this kernel makes what the backend needs.

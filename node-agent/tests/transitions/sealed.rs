@@ -8,7 +8,7 @@ use tartan_lab::vm;
 
 use super::{
     beside::{nodes_have, wireguard_is_a_process},
-    scene::{PODS, Pool, Scene},
+    scene::{Pool, Scene},
     standing::{Standing, let_flow},
 };
 
@@ -39,7 +39,7 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
             assert!(seen.clear() > 0 && seen.encrypted() == 0, "{name}: {seen}");
         }
         scene.change(POOL, BackendType::Vxlan, kind);
-        scene.fabric.tap(PODS).unwrap();
+        scene.fabric.tap(scene.pods).unwrap();
 
         println!("-- {kind}: a node is isolated, and its agent restarted meanwhile");
         scene.fabric.cut_control().unwrap();
@@ -62,7 +62,7 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
             let_flow(Duration::from_secs(2));
             assert_sealed(&scene, kind, "whose process died");
             // The next one does its work: what was seen before is not counted.
-            scene.fabric.tap(PODS).unwrap();
+            scene.fabric.tap(scene.pods).unwrap();
             let_flow(Duration::from_secs(1));
             assert_sealed(&scene, kind, "whose process was replaced");
         }

@@ -136,11 +136,16 @@ pub struct Outcome {
 impl Standing {
     /// Returns when every flow of every class and ordered pair of these nodes has been answered.
     pub fn start(scene: &Scene, nodes: &[String]) -> Self {
+        Self::of(&CLASSES, scene, nodes)
+    }
+
+    /// The same of these classes alone.
+    pub fn of(classes: &[Class], scene: &Scene, nodes: &[String]) -> Self {
         let pairs = pairs(nodes.len());
         let mut keys: Vec<Key> = vec![];
         for from in nodes {
             for to in nodes.iter().filter(|to| *to != from) {
-                keys.extend(CLASSES.map(|class| (class, from.clone(), to.clone())));
+                keys.extend(classes.iter().map(|class| (*class, from.clone(), to.clone())));
             }
         }
         let start = |key: &Key| {

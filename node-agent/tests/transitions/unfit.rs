@@ -9,7 +9,7 @@ use tartan_lab::traffic::Echo;
 
 use super::{
     beside::{KEY, KEY_FILE, WIREGUARD_KEY_FILE},
-    in_a_machine::{
+    elsewhere::{
         DAEMON_ENDED, KEY_ABSENT, KEY_OPEN, KEY_SHORT, KEYS_DIFFER, NO_MODULE, PORT_BLOCKED, PORTS_TAKEN,
         PRESHARED_KEY_CHANGED, Told,
     },
