@@ -36,6 +36,9 @@ const WHOLE_CLUSTER: [&str; 4] = ["chart_cluster", "chart_families", "chart_pods
 /// Those that run other kernels in virtual machines; the agents' do more than that.
 const IN_MACHINES: [&str; 3] = ["kernel_peers", "machines", "vm"];
 
+/// Those of the agents that wait for conditions most of the time, beside little traffic or none.
+const WAITING: [&str; 3] = ["bad_input", "extension", "families"];
+
 /// `cargo clippy`, as strictly as it must pass.
 const LINTS: [&str; 7] = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
 
@@ -66,7 +69,7 @@ const NOT_PURE: &str = "nft_takes_the_table_of_every_kind_of_node";
 /// One at a time: each of these tests starts a control plane and several nodes, between which packets must not be late.
 const ONE_BY_ONE: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=1"];
 
-/// Each of these waits for an API server most of the time, and none for packets.
+/// Each of these waits for an API server most of the time, and none for many packets.
 const TWO_BY_TWO: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=2"];
 
 /// Runs the steps. Errors name the step that failed.
@@ -96,9 +99,10 @@ enum Work {
 /// The steps in their order.
 fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     let mut steps = vec![("format", cargo(&["fmt", "--all", "--check"]))];
+    let named = |names: &'static [&str]| names.iter().flat_map(|name| ["--test", *name]).collect::<Vec<_>>();
     if options.quick {
         steps.push(("lints", cargo(&LINTS)));
-        let programs = PURE.iter().flat_map(|name| ["--test", name]).collect::<Vec<_>>();
+        let programs = named(&PURE);
         let how = ["--lib", "--bins", "--no-fail-fast", "--", "--skip", NOT_PURE];
         steps.push(("tests: pure ones, of all crates", tests(&[&programs[..], &how].concat())));
         return steps;
@@ -107,11 +111,14 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     steps.push(("tests: beside the code, of all crates", tests(&["--lib", "--bins", "--no-fail-fast"])));
     steps.push(("tests: examples in the documentation", tests(&["--doc", "--no-fail-fast"])));
     let of = |packages: &[&str], how: &[&str]| {
-        let is_of = |program: &&Program| packages.contains(&program.package) && !is_in_machines(program);
+        let elsewhere = IN_MACHINES.into_iter().chain(WAITING);
+        let is_of = |program: &&Program| {
+            packages.contains(&program.package) && !elsewhere.clone().any(|name| name == program.name)
+        };
         tests(&[&select(programs.iter().filter(is_of))[..], how].concat())
     };
     let no_fail_fast = ["--no-fail-fast"];
-    let in_machines = select(programs.iter().filter(|program| is_in_machines(program)));
+    let (in_machines, waiting) = (named(&IN_MACHINES), named(&WAITING));
     steps.extend([
         (
             "tests: golden files, API schema, kernel",
@@ -124,6 +131,7 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         ("lints: begun", Work::Begin(Task::Lints)),
         ("tests: operator, against a real API server", of(&["operator"], &TWO_BY_TWO)),
         ("lints, programs as they are shipped: done", Work::End),
+        ("tests: agents on several nodes, that wait", tests(&[&waiting[..], &TWO_BY_TWO].concat())),
         ("tests: agents on several nodes, killed at every step", of(&["node-agent"], &ONE_BY_ONE)),
     ]);
     if options.full {
@@ -147,10 +155,6 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         steps.push(("mutants: each is noticed by its tests", Work::Mutants));
     }
     steps
-}
-
-fn is_in_machines(program: &Program) -> bool {
-    IN_MACHINES.contains(&program.name.as_str())
 }
 
 /// `cargo test` of the [`SELECTION`].
@@ -316,7 +320,7 @@ mod tests {
         let root = workspace::root();
         let programs = programs().unwrap();
         let is_known = |name: &&str| programs.iter().any(|one| one.name == *name);
-        assert!(PURE.iter().chain(&IN_MACHINES).all(is_known), "{programs:?}");
+        assert!(PURE.iter().chain(&IN_MACHINES).chain(&WAITING).all(is_known), "{programs:?}");
         let exists = |name: &str| programs.iter().any(|one| one.package == "xtask" && one.name == name);
         assert!(WHOLE_CLUSTER.iter().all(|name| exists(name)), "{programs:?}");
         let tables = std::fs::read_to_string(root.join("datapath/tests/desired_tables.rs")).unwrap();
