@@ -5,7 +5,7 @@
 //! This veth is the only thing of a lab in the host's network namespace. The kernel removes it with the namespace.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 
@@ -25,7 +25,10 @@ pub(super) struct Control {
 impl Control {
     /// Without IPv4 everybody reaches it by its IPv6 address, which the host then must have IPv6 for.
     pub(super) fn create(home: &Arc<Home>, router: &Namespace, without_v4: bool) -> Result<Self> {
+        // Two fabrics of one process must not find the same addresses free.
+        static FINDING: Mutex<()> = Mutex::new(());
         let namespace = Namespace::create(home, "control", None)?;
+        let finding = FINDING.lock().unwrap_or_else(PoisonError::into_inner);
         let (host, address) = free_addresses()?;
         let number = u16::try_from(u32::from(address) & 0xffff)?;
         let host_end = format!("tartan{number}");
@@ -36,6 +39,7 @@ impl Control {
              ip address add {host}/30 dev {host_end}",
             namespace.pid()
         ))?;
+        drop(finding);
         router.script(&format!(
             "ip link add control type veth peer name fabric netns {}
              ip address add 198.18.255.1/30 dev control
@@ -116,7 +120,7 @@ pub(super) fn lead_to_host_by_v6(router: &Namespace, node: &Node) -> Result<()> 
 }
 
 /// Two addresses of a /30 in 198.19.0.0/16 (set aside for tests of network devices) that the host does not have yet.
-/// The process id spreads labs that start at the same moment.
+/// The process id spreads labs of several processes that start at the same moment.
 fn free_addresses() -> Result<(Ipv4Addr, Ipv4Addr)> {
     let used = run(&mut command(&["ip", "-4", "-oneline", "address"]))?.ok()?.stdout;
     let base = u32::from(Ipv4Addr::new(198, 19, 0, 0));
