@@ -186,8 +186,8 @@ fn make_certificates(folder: &Path) -> Vec<(&'static str, PathBuf)> {
 /// dump of its routes that answers with IPv4's.
 const WITHOUT_IPV6: &str = "ipv6.disable=1";
 
-/// What the host's kernel shows of making and repairing holds on an older one, and on one without IPv6. (Those of
-/// foreign objects need iptables and its plugins, which are not in the machine.)
+/// What the host's kernel shows of making and repairing holds on an older one that has no IPv6; with it, and on a
+/// newer one, with --full. (Those of foreign objects need iptables and its plugins, which are not in the machine.)
 #[test]
 fn objects_are_made_and_repaired_on_linux_6_1_without_ipv6() {
     make_and_repair(Kernel::V6_1, WITHOUT_IPV6);

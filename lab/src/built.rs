@@ -82,6 +82,11 @@ pub fn shipped(program: &str) -> Result<PathBuf> {
         step.done();
         *built = true;
     }
+    shipped_path(program)
+}
+
+/// Where [`shipping`] puts a program.
+pub fn shipped_path(program: &str) -> Result<PathBuf> {
     Ok(own_target()?.join("release").join(program))
 }
 
@@ -109,7 +114,7 @@ fn cargo(verb: &str) -> Result<Command> {
 }
 
 /// What cargo tells a test about its own package would make another package's dependencies look changed.
-fn forget_own_package(cargo: &mut Command) {
+pub fn forget_own_package(cargo: &mut Command) {
     for (variable, _) in std::env::vars_os() {
         let variable = variable.to_string_lossy().into_owned();
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix)) {

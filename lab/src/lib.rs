@@ -36,7 +36,7 @@ pub mod vm;
 mod wait;
 
 pub use apiserver::{ApiServer, ApiServerOptions, Backup, Place};
-pub use built::{SHIPPED, program, shipped, shipping, test_program};
+pub use built::{SHIPPED, forget_own_package, program, shipped, shipped_path, shipping, test_program};
 pub use cluster::{Cluster, ClusterOptions, Families};
 pub use dissect::Capture;
 pub use fabric::{Fabric, FabricOptions, Node, Pod, PodOptions, Segment, Tapped};

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use tartan_lab::{
     SHIPPED,
     images::{BASE_IMAGE, Build, build_with_buildah},
-    shipping,
+    shipped_path, shipping,
 };
 
 use crate::licences;
@@ -39,7 +39,8 @@ pub fn default_directory() -> PathBuf {
     target().join("images")
 }
 
-/// Compiles the programs with optimizations, and writes `operator.tar`, `agent.tar` and `ipsec.tar` into `directory`.
+/// Compiles the programs with optimizations, and writes `operator.tar`, `agent.tar` and `ipsec.tar` into `directory`,
+/// each with a note of what it was made of: one that would be made of the same again stays as it is.
 pub fn build(directory: &Path) -> Result<Images> {
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let directory = fs::canonicalize(directory)?;
@@ -80,10 +81,11 @@ fn compile() -> Result<PathBuf> {
     fs::create_dir_all(&context)?;
     let licences = target().join(licences::FILE);
     licences::run(&licences)?;
-    let programs = SHIPPED.map(|program| (program, target().join("release").join(program)));
-    for (name, file) in
-        programs.into_iter().chain([(licences::FILE, licences), ("LICENSE", root().join("LICENSE"))])
-    {
+    let mut files = vec![(licences::FILE, licences), ("LICENSE", root().join("LICENSE"))];
+    for program in SHIPPED {
+        files.push((program, shipped_path(program)?));
+    }
+    for (name, file) in files {
         // A file that is the same keeps its time, and the image its layer.
         if fs::read(&file)? != fs::read(context.join(name)).unwrap_or_default() {
             fs::copy(&file, context.join(name)).with_context(|| format!("copy {}", file.display()))?;

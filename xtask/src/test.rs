@@ -99,10 +99,9 @@ enum Work {
 /// The steps in their order.
 fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     let mut steps = vec![("format", cargo(&["fmt", "--all", "--check"]))];
-    let named = |names: &'static [&str]| names.iter().flat_map(|name| ["--test", *name]).collect::<Vec<_>>();
     if options.quick {
         steps.push(("lints", cargo(&LINTS)));
-        let programs = named(&PURE);
+        let programs = select(PURE);
         let how = ["--lib", "--bins", "--no-fail-fast", "--", "--skip", NOT_PURE];
         steps.push(("tests: pure ones, of all crates", tests(&[&programs[..], &how].concat())));
         return steps;
@@ -111,27 +110,25 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     steps.push(("tests: beside the code, of all crates", tests(&["--lib", "--bins", "--no-fail-fast"])));
     steps.push(("tests: examples in the documentation", tests(&["--doc", "--no-fail-fast"])));
     let of = |packages: &[&str], how: &[&str]| {
-        let elsewhere = IN_MACHINES.into_iter().chain(WAITING);
-        let is_of = |program: &&Program| {
-            packages.contains(&program.package) && !elsewhere.clone().any(|name| name == program.name)
-        };
-        tests(&[&select(programs.iter().filter(is_of))[..], how].concat())
+        let of_packages = programs.iter().filter(|program| packages.contains(&program.package));
+        let names = of_packages.map(|program| program.name.as_str());
+        let here = names.filter(|name| !IN_MACHINES.contains(name) && !WAITING.contains(name));
+        tests(&[&select(here)[..], how].concat())
     };
     let no_fail_fast = ["--no-fail-fast"];
-    let (in_machines, waiting) = (named(&IN_MACHINES), named(&WAITING));
     steps.extend([
         (
             "tests: golden files, API schema, kernel",
             of(&["crds", "datapath", "forwarder", "wireguard"], &no_fail_fast),
         ),
         ("tests: lab", of(&["lab"], &ONE_BY_ONE)),
-        // What follows waits most of the time, and not for packets.
+        // What follows leaves the processors much of the time, and counts few packets.
         ("programs as they are shipped: begun", Work::Begin(Task::Programs)),
-        ("tests: kernels in virtual machines", tests(&[&in_machines[..], &no_fail_fast].concat())),
+        ("tests: kernels in virtual machines", tests(&[&select(IN_MACHINES)[..], &no_fail_fast].concat())),
         ("lints: begun", Work::Begin(Task::Lints)),
         ("tests: operator, against a real API server", of(&["operator"], &TWO_BY_TWO)),
-        ("lints, programs as they are shipped: done", Work::End),
-        ("tests: agents on several nodes, that wait", tests(&[&waiting[..], &TWO_BY_TWO].concat())),
+        ("lints, programs as they are shipped: awaited", Work::End),
+        ("tests: agents on several nodes, that wait", tests(&[&select(WAITING)[..], &TWO_BY_TWO].concat())),
         ("tests: agents on several nodes, killed at every step", of(&["node-agent"], &ONE_BY_ONE)),
     ]);
     if options.full {
@@ -145,7 +142,9 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         .iter()
         .filter(|program| program.package == "xtask")
         .partition(|program| WHOLE_CLUSTER.contains(&program.name.as_str()));
-    let own = |programs: Vec<&Program>| tests(&[&select(programs.into_iter())[..], &ONE_BY_ONE].concat());
+    let own = |programs: Vec<&Program>| {
+        tests(&[&select(programs.into_iter().map(|program| program.name.as_str()))[..], &ONE_BY_ONE].concat())
+    };
     steps.push(("tests: generated files, chart, admission", own(light)));
     if !options.no_cluster {
         steps.push(("images: release binaries, operator, agent", Work::Images));
@@ -163,8 +162,8 @@ fn tests(arguments: &[&str]) -> Work {
 }
 
 /// These test programs and no others.
-fn select<'a>(programs: impl Iterator<Item = &'a Program>) -> Vec<&'a str> {
-    programs.flat_map(|program| ["--test", program.name.as_str()]).collect()
+fn select<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    names.into_iter().flat_map(|name| ["--test", name]).collect()
 }
 
 fn cargo(arguments: &[&str]) -> Work {

@@ -5,6 +5,8 @@ use std::{
     process::Command,
 };
 
+use tartan_lab::forget_own_package;
+
 /// The top of the repository.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -21,16 +23,10 @@ pub fn chart() -> PathBuf {
     root().join("charts/tartan")
 }
 
-/// Cargo, in the workspace, as if it had been called by hand: what `cargo run` tells us about ourselves is
-/// taken out, since build scripts look at it and would build half of the dependencies again.
+/// Cargo, in the workspace, as if it had been called by hand.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root());
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&name);
-        }
-    }
+    forget_own_package(&mut cargo);
     cargo
 }

@@ -55,7 +55,7 @@ pub struct Segment {
 #[derive(Debug, Clone, Default)]
 pub struct FabricOptions {
     pub segments: Vec<Segment>,
-    /// Nobody has an IPv4 address.
+    /// Nobody has an IPv4 address; in a virtual machine, none but for the way to its host ([`Fabric::host_api_server`]).
     pub without_v4: bool,
 }
 
@@ -268,8 +268,10 @@ impl Fabric {
         ensure!(vm::is_inside(), "only a virtual machine has a host");
         let control = Control::create(&self.home, &self.router, false)?;
         control.lead_to_host(&self.router)?;
-        for node in self.nodes.iter().filter(|_| self.without_v4) {
-            lead_to_host_by_v6(&self.router, node)?;
+        if self.without_v4 {
+            for node in &self.nodes {
+                lead_to_host_by_v6(&self.router, node)?;
+            }
         }
         self.control = Some(control);
         Ok(vm::kubeconfig())

@@ -26,15 +26,15 @@ const POOL: &str = "all";
 
 #[test]
 fn a_pool_goes_round_all_backends_and_back_and_no_more_is_lost_than_may_be() {
-    let (can, cannot) = split();
+    let (can, cannot) = split(RING);
     let way: Vec<_> = can.iter().chain(&can[..1]).chain(can.iter().rev()).copied().collect();
     go(&way, &cannot);
     println!("ring: no more lost than may be");
 }
 
-/// What nodes here have, and what they haven't.
-fn split() -> (Vec<BackendType>, Vec<BackendType>) {
-    let (can, cannot): (Vec<_>, Vec<_>) = RING.iter().partition(|kind| nodes_have(**kind));
+/// Of these what nodes here have, and what they haven't, which in a machine is nothing.
+pub fn split(kinds: &[BackendType]) -> (Vec<BackendType>, Vec<BackendType>) {
+    let (can, cannot): (Vec<_>, Vec<_>) = kinds.iter().partition(|kind| nodes_have(**kind));
     assert!(cannot.is_empty() || !vm::is_inside(), "nodes were to have {cannot:?}");
     (can, cannot)
 }

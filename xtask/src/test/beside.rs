@@ -38,7 +38,7 @@ impl Task {
     }
 }
 
-/// What was begun. Ended when it is dropped, as after a step that failed.
+/// What was begun. Cargo is ended when it is dropped, as after a step that failed; its compilers end with what they do.
 #[derive(Default)]
 pub struct Beside(Vec<(Task, Child)>);
 
@@ -56,8 +56,8 @@ impl Beside {
         while let Some((task, mut child)) = self.0.pop() {
             let status = child.wait().context("wait for cargo")?;
             if !status.success() {
-                println!("{}", fs::read_to_string(task.log())?);
-                bail!("{:?} ended with {status}", task.command()?);
+                println!("{}", String::from_utf8_lossy(&fs::read(task.log()).unwrap_or_default()));
+                bail!("{task:?}: cargo ended with {status}, see {}", task.log().display());
             }
         }
         Ok(())
