@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command},
 };
 
-use super::{answered, common::run, until};
+use super::{answered_at_once, common::run, until};
 
 /// What left by the underlay: packets that a reader can tell from noise, and encrypted ones.
 pub struct Capture {
@@ -32,7 +32,7 @@ impl Capture {
     /// Shows that it would see a packet in clear. Returns how many it saw.
     pub fn proved(&self) -> usize {
         run("ip route add 10.64.1.0/24 via 192.0.2.21");
-        answered(2);
+        answered_at_once(2);
         until("the capture to see packets in clear", || self.clear() > 0);
         run("ip route delete 10.64.1.0/24");
         self.clear()

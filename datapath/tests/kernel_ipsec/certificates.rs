@@ -12,10 +12,10 @@ use std::{
 };
 
 use super::{
-    POD, answered, by_ipsec,
+    POD, answered, answered_at_once, by_ipsec,
     capture::Capture,
     common::{assert_clean, in_namespace, remote, round, run, settle},
-    encrypted, open, pause,
+    encrypted, open, pause, reasons_without_daemon,
     strongswan::{Daemon, configure_by_certificate, configure_by_key, stranger},
     until, write_key,
 };
@@ -61,7 +61,7 @@ fn anew(daemon: &Daemon, other: &Daemon) {
 /// Packets pass when both have begun anew, and the agent has seen it, as it would.
 async fn believed(daemon: &Daemon, other: &Daemon, kernel: &mut Kernel, intent: &Intent, what: &str) {
     anew(daemon, other);
-    until(what, || answered(2) == 2);
+    until(what, || answered_at_once(2) == 2);
     assert_clean(&round(kernel, intent, Deletions::Allowed).await);
 }
 
@@ -87,11 +87,11 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
             found.len() == 1 && found[0].contains("ike-key-unfit") && found[0].contains("ca.crt"),
             "{found:?}"
         );
-        assert_eq!(answered(3), 0);
+        assert_eq!(answered_at_once(3), 0);
 
         install("here", folder);
         settle(&mut kernel, &intent).await;
-        until("the first answer", || answered(2) == 2);
+        until("the first answer", || answered_at_once(2) == 2);
         settle(&mut kernel, &intent).await;
         let associations = other.swanctl("--list-sas");
         assert!(associations.contains("remote 'here' @ 192.0.2.11"), "{associations}");
@@ -100,18 +100,20 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
         // Another process finds nothing to do; a daemon that begins anew is told again.
         settle(&mut open(folder), &intent).await;
         daemon.kill();
+        reasons_without_daemon(&mut kernel, &intent).await;
         daemon.again();
         settle(&mut kernel, &intent).await;
         believed(&daemon, &other, &mut kernel, &intent, "packets by the new daemon").await;
 
         // Killed, so that its associations stay, and the next one's ended: nothing tells the daemon to begin again but we.
         daemon.kill();
+        reasons_without_daemon(&mut kernel, &intent).await;
         daemon.again();
         settle(&mut kernel, &intent).await;
         until("the new association", || daemon.swanctl("--list-sas").contains("INSTALLED"));
         daemon.try_swanctl("--terminate --force --timeout 5 --ike tartan-192-0-2-21");
         let limit = Instant::now() + Duration::from_secs(90);
-        while answered(2) < 2 {
+        while answered_at_once(2) < 2 {
             assert!(Instant::now() < limit, "a peer without association is not asked again");
             round(&mut kernel, &intent, Deletions::Allowed).await;
             pause(Duration::from_secs(1));
@@ -135,7 +137,7 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
         let found = failures(&mut kernel, &intent).await;
         assert!(found.len() == 1 && found[0].contains("ike-renewal-unfit"), "{found:?}");
         anew(&daemon, &other);
-        until("packets by the one of before", || answered(2) == 2);
+        until("packets by the one of before", || answered_at_once(2) == 2);
         // So is one whose key is of before, as while both are being written.
         install("here", folder);
         settle(&mut kernel, &intent).await;
@@ -146,7 +148,7 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
             assert!(found.len() == 1 && found[0].contains("ike-renewal-unfit"), "{found:?}");
         }
         anew(&daemon, &other);
-        until("packets by the one of before", || answered(2) == 2);
+        until("packets by the one of before", || answered_at_once(2) == 2);
         // Nor does a key that the daemon refuses take away what it has.
         install("here", folder);
         fs::set_permissions(folder.join("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -155,7 +157,7 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
         let found = failures(&mut kernel, &intent).await;
         assert!(found.len() == 1 && found[0].contains("load-key"), "{found:?}");
         anew(&daemon, &other);
-        until("packets by the one of before", || answered(2) == 2);
+        until("packets by the one of before", || answered_at_once(2) == 2);
         install("here", folder);
         settle(&mut kernel, &intent).await;
 
@@ -164,7 +166,7 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
         for (files, name) in [("third", "third"), ("third", OTHER), ("false", OTHER)] {
             configure_by_certificate(&other, &made(files), name);
             anew(&daemon, &other);
-            assert_eq!(answered(60), 0, "{files} as {name} is believed");
+            assert_eq!(answered_at_once(60), 0, "{files} as {name} is believed");
         }
         configure_by_certificate(&other, &made("other"), OTHER);
         believed(&daemon, &other, &mut kernel, &intent, "packets by the true certificate").await;

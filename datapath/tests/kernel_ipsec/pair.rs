@@ -1,10 +1,10 @@
 //! A pair with swanctl at its other end, by a preshared key.
 
 use super::{
-    POD, answered, by_ipsec,
+    POD, answered, answered_at_once, by_ipsec,
     capture::Capture,
     common::{in_namespace, remote, round, run, settle},
-    encrypted, open,
+    encrypted, open, reasons_without_daemon,
     strongswan::{Daemon, KEY, configure_by_key, stranger},
     until, write_key,
 };
@@ -27,7 +27,7 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         let mut kernel = open(folder);
         let mut intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
         settle(&mut kernel, &intent).await;
-        until("the first answer", || answered(2) == 2);
+        until("the first answer", || answered_at_once(2) == 2);
         until("the capture to see ESP", || capture.lines("ESP(spi=") > 0);
         let associations = other.swanctl("--list-sas");
         assert!(
@@ -38,11 +38,12 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
 
         // The daemon dies: what it negotiated goes on, and a new one takes over without a gap.
         daemon.kill();
+        assert!(reasons_without_daemon(&mut kernel, &intent).await.contains(&"ike-daemon-ended"));
         assert_eq!(answered(40), 40);
         daemon.again();
         settle(&mut kernel, &intent).await;
-        // Of 20 a second: what 200 milliseconds hold.
-        assert!(answered(60) >= 56, "while the daemon began anew");
+        // Of 20 a second: what 400 milliseconds hold, on an emulated processor.
+        assert!(answered(60) >= 52, "while the daemon began anew");
         until("the new daemon's associations", || daemon.swanctl("--list-sas").contains("INSTALLED"));
         assert_eq!(answered(20), 20);
 
@@ -64,17 +65,18 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
 
         // Without associations nothing leaves, and nothing in clear.
         daemon.kill();
+        assert!(reasons_without_daemon(&mut kernel, &intent).await.contains(&"ike-daemon-ended"));
         run("ip xfrm state flush");
-        assert_eq!(answered(10), 0);
+        assert_eq!(answered_at_once(10), 0);
         // Nor where the device or the policies are gone.
         run("ip link delete tartan-ipsec");
-        assert_eq!(answered(10), 0);
+        assert_eq!(answered_at_once(10), 0);
         daemon.again();
         settle(&mut kernel, &intent).await;
         run("ip xfrm policy flush");
-        assert_eq!(answered(10), 0);
+        assert_eq!(answered_at_once(10), 0);
         settle(&mut kernel, &intent).await;
-        until("packets after all that", || answered(4) == 4);
+        until("packets after all that", || answered_at_once(4) == 4);
 
         // ESP in UDP, though no translation of addresses is on the way. The daemons talk on the same port: what is not ESP
         // there begins with four zeroes (RFC 3948 section 2.2), which tcpdump calls `NONESP-encap`.
@@ -83,7 +85,7 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         assert!(bare() > 0 && in_udp() == 0, "before it is asked for");
         intent.ipsec.udp_encapsulation = true;
         settle(&mut kernel, &intent).await;
-        until("the capture to see ESP in UDP", || answered(2) == 2 && in_udp() > 0);
+        until("the capture to see ESP in UDP", || answered_at_once(2) == 2 && in_udp() > 0);
         let (bare_before, begun) = (bare(), in_udp());
         assert_eq!(answered(20), 20);
         until("the capture to see all of it", || in_udp() >= begun + 20);
@@ -93,7 +95,7 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         let mut alone = intent.clone();
         alone.peers.clear();
         settle(&mut kernel, &alone).await;
-        assert_eq!(answered(10), 0);
+        assert_eq!(answered_at_once(10), 0);
         until("the end of its associations", || !daemon.swanctl("--list-sas").contains("ESTABLISHED"));
         // The next round's look.
         let last = round(&mut kernel, &alone, Deletions::Allowed).await;
