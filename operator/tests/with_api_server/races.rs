@@ -1,23 +1,13 @@
 //! The operator against a real API server: two at once, restarts, failover, and what goes missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
-
-mod lab;
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
 use kube::Api;
-use lab::{Lab, assert_disjoint, entry};
 use serde_json::json;
 use tartan_crds::{ClusterNetwork, SubnetLease};
+
+use super::lab::{self, Lab, assert_disjoint, entry};
 
 fn main_network(lab: &Lab) {
     lab.network(json!({ "cidrs": [entry("main", "10.244.0.0/16", 24), entry("more", "10.0.0.0/13", 24)] }));

@@ -1,5 +1,4 @@
 //! What the level-3 tests share: a real API server with our CRDs, and operators as real processes.
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 mod agent;
 mod policies;

@@ -1,22 +1,12 @@
 //! The operator against a real API server: allocation in every mode.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
-
-mod lab;
 
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Node;
-use lab::{Lab, assert_disjoint, entry, node_networks};
 use serde_json::json;
 use tartan_crds::{BackendType, ClusterNetwork, NetworkPool, NodeNetwork, PodCidrModeInForce, SubnetLease};
+
+use super::lab::{Lab, assert_disjoint, entry, node_networks};
 
 #[test]
 fn every_node_gets_a_lease_a_node_network_and_its_pod_cidr() {

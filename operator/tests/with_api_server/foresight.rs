@@ -1,15 +1,4 @@
 //! How long room lasts, as the operator foresees it on a real API server: conditions, events, metrics and tables.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
-
-mod lab;
 
 use k8s_openapi::{
     api::core::v1::Event,
@@ -17,9 +6,10 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use kube::api::{Patch, PatchParams};
-use lab::{Lab, entry};
 use serde_json::json;
 use tartan_crds::{ClusterNetwork, NetworkPool};
+
+use super::lab::{self, Lab, entry};
 
 #[test]
 fn the_family_that_runs_out_is_foreseen_told_and_shown() {

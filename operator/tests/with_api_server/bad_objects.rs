@@ -1,16 +1,5 @@
 //! Objects that are wrong, and the chart's values: each is answered in the right place, and stalls nobody. The whole
 //! table of bad input is in node-agent/tests/bad_input, since it takes nodes; here is what needs many objects or odd ones.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
-
-mod lab;
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Node},
@@ -21,9 +10,10 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams, PostParams},
     core::ApiResource,
 };
-use lab::{Lab, entry};
 use serde_json::{Value, json};
 use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, SubnetLease};
+
+use super::lab::{self, Lab, entry};
 
 #[test]
 fn bad_pools_entries_and_annotations_stall_nobody() {

@@ -1,21 +1,11 @@
 //! The operator against a real API server: blocks that are kept back, further blocks, and their return, with the
 //! operator killed at every step. What the agent would say is written by the test.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
-
-mod lab;
 
 use k8s_openapi::api::core::v1::Node;
-use lab::{Lab, Operator, assert_disjoint, entry};
 use serde_json::{Value, json};
 use tartan_crds::{ClusterNetwork, NodeNetwork, SubnetLease};
+
+use super::lab::{Lab, Operator, assert_disjoint, entry};
 
 fn returning(lab: &Lab, lease: &str) -> Option<Value> {
     let lease = serde_json::to_value(lab.get::<SubnetLease>(lease)?).unwrap();

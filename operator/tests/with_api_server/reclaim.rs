@@ -1,21 +1,11 @@
 //! The operator against a real API server: blocks of nodes that are gone, and of nodes that come back; leases that are
 //! deleted under pods.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
-
-mod lab;
 
 use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
-use lab::{Lab, assert_disjoint, entry};
 use serde_json::json;
 use tartan_crds::{NodeNetwork, SubnetLease};
+
+use super::lab::{Lab, assert_disjoint, entry};
 
 #[test]
 fn when_no_block_is_free_the_one_that_was_released_first_is_taken_and_an_event_tells_it() {

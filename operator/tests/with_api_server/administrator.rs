@@ -1,23 +1,13 @@
 //! An administrator beside the operator, at a real API server: who edits leases, and who asks why.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
-
-mod lab;
 
 use std::process::Command;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use lab::{Lab, entry};
 use serde_json::{Value, json};
 use tartan_crds::{ClusterNetwork, NetworkPool, NodeNetwork, PodCidrModeInForce, SubnetLease};
+
+use super::lab::{self, Lab, entry};
 
 const OF_A: &str = "10.0.0.0-24";
 
