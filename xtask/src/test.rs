@@ -37,7 +37,8 @@ const WHOLE_CLUSTER: [&str; 4] = ["chart_cluster", "chart_families", "chart_pods
 const IN_MACHINES: [&str; 3] = ["kernel_peers", "machines", "vm"];
 
 /// Those of the agents that wait for conditions most of the time, beside little traffic or none.
-const WAITING: [&str; 3] = ["bad_input", "extension", "families"];
+const WAITING: [&str; 8] =
+    ["agents", "bad_input", "drained", "extension", "families", "gains_and_losses", "restored", "underlay"];
 
 /// `cargo clippy`, as strictly as it must pass.
 const LINTS: [&str; 7] = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
@@ -68,6 +69,10 @@ const NOT_PURE: &str = "nft_takes_the_table_of_every_kind_of_node";
 
 /// One at a time: each of these tests starts a control plane and several nodes, between which packets must not be late.
 const ONE_BY_ONE: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=1"];
+
+/// Those of the changes of backend that only the full run has on the host. (Of the ignored ones, others need what the
+/// host's kernel may lack.)
+const LONG: [&str; 5] = ["hung::", "interrupted::", "late::", "off::", "six::"];
 
 /// Each of these waits for an API server most of the time, and none for many packets.
 const TWO_BY_TWO: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=2"];
@@ -122,9 +127,10 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
             of(&["crds", "datapath", "forwarder", "wireguard"], &no_fail_fast),
         ),
         ("tests: lab", of(&["lab"], &ONE_BY_ONE)),
-        // What follows leaves the processors much of the time, and counts few packets.
-        ("programs as they are shipped: begun", Work::Begin(Task::Programs)),
         ("tests: kernels in virtual machines", tests(&[&select(IN_MACHINES)[..], &no_fail_fast].concat())),
+        // What follows leaves the processors much of the time, and counts no packets. (An emulated machine beside a
+        // compiler gets so little that its IKE daemons retransmit.)
+        ("programs as they are shipped: begun", Work::Begin(Task::Programs)),
         ("lints: begun", Work::Begin(Task::Lints)),
         ("tests: operator, against a real API server", of(&["operator"], &TWO_BY_TWO)),
         ("lints, programs as they are shipped: awaited", Work::End),
@@ -134,6 +140,11 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     if options.full {
         let long = ["--test", "vm", "--no-fail-fast", "--", "--ignored"];
         steps.push(("tests: keys rotated, sealed pairs, more packets, in machines", tests(&long)));
+        let long = ["--test", "transitions", "--no-fail-fast", "--", "--ignored", "--test-threads=1"];
+        steps.push((
+            "tests: more that may happen in a change of backend",
+            tests(&[&long[..], &LONG].concat()),
+        ));
         let long = ["--test", "transitions", "--no-fail-fast"];
         let only = ["machine::", "--", "--ignored", "--test-threads=1", "--nocapture"];
         steps.push(("tests: every change of backend, on both kernels", tests(&[&long[..], &only].concat())));
@@ -149,6 +160,11 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
     if !options.no_cluster {
         steps.push(("images: release binaries, operator, agent", Work::Images));
         steps.push(("tests: chart on whole clusters", own(whole)));
+        if options.full {
+            let long =
+                ["--test", "chart_families", "--test", "chart_running", "--no-fail-fast", "--", "--ignored"];
+            steps.push(("tests: programs that packets pass, and no IPv4, on whole clusters", tests(&long)));
+        }
     }
     if options.full {
         steps.push(("mutants: each is noticed by its tests", Work::Mutants));
@@ -295,10 +311,16 @@ mod tests {
     }
 
     #[test]
-    fn the_full_run_has_three_steps_more() {
+    fn the_full_run_has_all_steps_and_those_that_take_long() {
         let all = lines(&Options::default());
         let mut full = lines(&Options { full: true, ..Options::default() });
-        for step in ["--test vm --no-fail-fast -- --ignored", "machine:: -- --ignored", "Mutants"] {
+        for step in [
+            "--test vm --no-fail-fast -- --ignored",
+            "--test-threads=1 hung::",
+            "machine:: -- --ignored",
+            "--test chart_running --no-fail-fast -- --ignored",
+            "Mutants",
+        ] {
             let place = full.iter().position(|line| line.contains(step)).expect(step);
             full.remove(place);
         }
@@ -322,6 +344,10 @@ mod tests {
         assert!(PURE.iter().chain(&IN_MACHINES).chain(&WAITING).all(is_known), "{programs:?}");
         let exists = |name: &str| programs.iter().any(|one| one.package == "xtask" && one.name == name);
         assert!(WHOLE_CLUSTER.iter().all(|name| exists(name)), "{programs:?}");
+        for module in LONG.map(|module| module.trim_end_matches(':')) {
+            let file = root.join(format!("node-agent/tests/transitions/{module}.rs"));
+            assert!(std::fs::read_to_string(&file).unwrap().contains("cargo xtask test --full"), "{module}");
+        }
         let tables = std::fs::read_to_string(root.join("datapath/tests/desired_tables.rs")).unwrap();
         assert!(
             tables.contains(&format!("fn {NOT_PURE}()")),

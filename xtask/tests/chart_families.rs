@@ -51,6 +51,7 @@ network:
 }
 
 #[test]
+#[ignore = "minutes: cargo xtask test --full"]
 fn a_cluster_without_any_ipv4_has_tunnels_and_plain_routes() {
     let options = ClusterOptions { families: Families::V6, ..ClusterOptions::with_segments(&[2, 1]) };
     let values = r"

@@ -60,7 +60,7 @@ impl Program {
                     "k8s.io/component-base/version.gitVersion",
                     "k8s.io/client-go/pkg/version.gitVersion",
                 ],
-                cold: "five minutes on two cores",
+                cold: "ten minutes on two cores",
             },
             Self::Etcd => Recipe {
                 name: "etcd",

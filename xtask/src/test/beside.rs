@@ -46,7 +46,8 @@ impl Beside {
     pub fn begin(&mut self, task: Task) -> Result<()> {
         let log = fs::File::create(task.log()).with_context(|| format!("create {}", task.log().display()))?;
         let mut command = task.command()?;
-        command.stdout(log.try_clone()?).stderr(log);
+        // One of the two processors at most, each: tests have time limits.
+        command.env("CARGO_BUILD_JOBS", "1").stdout(log.try_clone()?).stderr(log);
         self.0.push((task, command.spawn().context("start cargo")?));
         Ok(())
     }
