@@ -27,5 +27,6 @@ pub mod presence;
 pub mod publish;
 pub mod round;
 pub mod run;
+mod sources;
 #[cfg(test)]
 mod testing;

@@ -95,6 +95,8 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Round {
     pub published: Published,
+    /// The host's own, at the beginning.
+    pub addresses: BTreeSet<IpAddr>,
     /// Leases to ask the API server about.
     pub unconfirmed: BTreeSet<String>,
     /// What the administrator's programs should know; `None`: no other than before.
@@ -164,9 +166,11 @@ pub async fn round(
         forget_keys(&ground, kernel).await;
     }
     let extension = told(snapshot, &ground, &worked);
+    let addresses = ground.facts().addresses().collect();
     let unconfirmed = remember(ground, memory);
     Round {
         published,
+        addresses,
         settled: settled && unconfirmed.is_empty(),
         unconfirmed,
         extension,

@@ -11,6 +11,8 @@
 //!
 //! At the end everything stays in place.
 
+mod asking;
+
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},
@@ -20,8 +22,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures::{StreamExt as _, stream::BoxStream, stream::SelectAll};
-use kube::{Api, api::ListParams};
-use tartan_crds::SubnetLease;
+use kube::{Api, Client};
 use tartan_daemon::{
     chain,
     connection::{self, Clients},
@@ -35,6 +36,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
+use self::asking::{answered, ask};
 use crate::{
     api_server,
     cli::Options,
@@ -48,6 +50,7 @@ use crate::{
     metrics::Metrics,
     publish::{Writes, writer, writes},
     round::{Memory, Place, round},
+    sources::Sources,
 };
 
 const COALESCE: Duration = Duration::from_millis(20);
@@ -61,7 +64,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(1);
 /// How long requests that are under way may take at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
-const CONFIRM: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -88,7 +90,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         // The sender's end is a stop as well.
         let _ = stopped.await;
     }));
-    let writer = writer::run(clients.request.clone(), node.clone(), to_write, metrics.clone());
+    let (request, requests) = watch::channel(clients.request.clone());
+    let writer = writer::run(requests, node.clone(), to_write, metrics.clone());
     tasks.spawn(async move {
         writer.await;
         Ok(())
@@ -111,6 +114,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         node,
         options,
         clients,
+        request,
+        sources: Sources::default(),
         api_server,
         kernel,
         metrics,
@@ -177,6 +182,9 @@ struct Loop {
     node: String,
     options: Options,
     clients: Clients,
+    /// Of them, to the task that writes.
+    request: watch::Sender<Client>,
+    sources: Sources,
     api_server: Vec<IpAddr>,
     kernel: Kernel,
     inputs: SelectAll<BoxStream<'static, Watched>>,
@@ -279,6 +287,7 @@ impl Loop {
             *held = writes;
             differs
         });
+        self.connect_anew(&round.addresses).await;
         if let Some(wanted) = round.extension {
             self.tell.send_if_modified(|held| {
                 let differs = held.as_ref() != Some(&wanted);
@@ -298,6 +307,25 @@ impl Loop {
         let pause = self.retry;
         self.retry = (self.retry * 2).min(LONGEST_RETRY);
         jittered(pause)
+    }
+
+    /// Where an address is gone by which the API server was spoken to.
+    async fn connect_anew(&mut self, host: &BTreeSet<IpAddr>) {
+        let Some(gone) = self.sources.look(&self.api_server, host) else { return };
+        match connection::connect(self.options.kubeconfig.as_deref()).await {
+            Ok(clients) => {
+                tracing::info!(%gone, "an address of this node is gone: connecting to the API server anew");
+                self.sources.begin_anew();
+                self.inputs = follow(&clients.watch, &self.node);
+                self.request.send_replace(clients.request.clone());
+                if let Some(question) = self.asking.take() {
+                    question.abort();
+                }
+                self.clients = clients;
+            }
+            // The next round tries it again.
+            Err(error) => tracing::warn!(error = chain(&*error), "cannot connect to the API server anew"),
+        }
     }
 
     /// Leases that are really gone. True where that is news.
@@ -338,49 +366,6 @@ impl Loop {
         match self.kernel.nft_counters().await {
             Ok(counters) => self.metrics.show(|view| view.nft = counters),
             Err(error) => self.metrics.failure(error.reason()),
-        }
-    }
-}
-
-/// Asks the API server itself, past every cache, which of `vanished` are really gone. `None` where it does
-/// not answer.
-async fn ask(api: Api<SubnetLease>, vanished: BTreeSet<String>) -> Option<BTreeSet<String>> {
-    match tokio::time::timeout(CONFIRM, names(&api)).await {
-        Ok(Ok(there)) => {
-            let gone: BTreeSet<String> = vanished.difference(&there).cloned().collect();
-            tracing::warn!(gone = gone.len(), asked = vanished.len(), "leases are gone, by a direct list");
-            Some(gone)
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(error = chain(&error), "cannot ask whether the leases are gone");
-            None
-        }
-        Err(_) => {
-            tracing::warn!("no answer whether the leases are gone");
-            None
-        }
-    }
-}
-
-/// The end of a question; never, where none was asked. Cancel-safe.
-async fn answered(asking: &mut Option<JoinHandle<Option<BTreeSet<String>>>>) -> Option<BTreeSet<String>> {
-    match asking {
-        Some(task) => task.await.ok().flatten(),
-        None => std::future::pending().await,
-    }
-}
-
-/// Names of all leases that are not released. A list without a resource version is answered by a quorum.
-async fn names(api: &Api<SubnetLease>) -> Result<BTreeSet<String>, kube::Error> {
-    let mut names = BTreeSet::new();
-    let mut page = ListParams::default().limit(500);
-    loop {
-        let list = api.list(&page).await?;
-        let held = list.items.into_iter().filter(|lease| lease.spec.released_at.is_none());
-        names.extend(held.filter_map(|lease| lease.metadata.name));
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => return Ok(names),
         }
     }
 }

@@ -70,3 +70,10 @@ pub struct Facts {
     pub nft: bool,
     pub net_admin: bool,
 }
+
+impl Facts {
+    /// Of all links.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.links.iter().flat_map(|link| &link.addresses).map(|address| address.address.ip())
+    }
+}

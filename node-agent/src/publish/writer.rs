@@ -23,8 +23,13 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// below 50 writes per second while nodes come and go.
 const DELAY_PER_PEER: Duration = Duration::from_millis(20);
 
-/// Writes until the sender is gone.
-pub async fn run(client: Client, node: String, mut wanted: watch::Receiver<Writes>, metrics: Metrics) {
+/// Writes until the sender is gone. With another client, what is under way begins anew.
+pub async fn run(
+    mut clients: watch::Receiver<Client>,
+    node: String,
+    mut wanted: watch::Receiver<Writes>,
+    metrics: Metrics,
+) {
     let mut last_figures: Option<Instant> = None;
     let mut retry = FIRST_RETRY;
     while wanted.changed().await.is_ok() {
@@ -32,7 +37,15 @@ pub async fn run(client: Client, node: String, mut wanted: watch::Receiver<Write
             let writes = wanted.borrow_and_update().clone();
             let wait = figures_wait(&writes, last_figures);
             let figures = wait.is_zero() && writes.node_network.is_some();
-            let done = write(&client, &node, &writes, figures, &metrics).await;
+            let client = clients.borrow_and_update().clone();
+            let done = tokio::select! {
+                done = write(&client, &node, &writes, figures, &metrics) => done,
+                // Cut off, a write may have arrived or not: said again, it is the same.
+                Ok(()) = clients.changed() => {
+                    retry = FIRST_RETRY;
+                    continue;
+                }
+            };
             if figures {
                 last_figures = Some(Instant::now());
             }
@@ -49,9 +62,10 @@ pub async fn run(client: Client, node: String, mut wanted: watch::Receiver<Write
             if pause.is_zero() {
                 break;
             }
-            // Cancel-safe: both only wait. New writes supersede what is left of these.
+            // Cancel-safe: all only wait. New writes supersede what is left of these.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                Ok(()) = clients.changed() => retry = FIRST_RETRY,
                 changed = wanted.changed() => if changed.is_err() { return },
             }
         }
@@ -138,4 +152,38 @@ async fn say(client: &Client, node: &str, availability: &Availability) -> Result
     let parameters =
         PatchParams { field_manager: Some(field_manager::AGENT.into()), ..PatchParams::default() };
     api.patch_status(node, &parameters, &Patch::Strategic(patch)).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::future::pending;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_is_said_again_by_another_client_at_once() {
+        let deaf = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let hears = service_fn(move |request: Request<Body>| {
+            let _ = said.send(request.uri().path().to_owned());
+            let answer = Response::new(Body::from(b"{}".to_vec()));
+            std::future::ready(Ok::<_, Infallible>(answer))
+        });
+        let (client, clients) = watch::channel(Client::new(deaf, "none"));
+        let (wanted, to_write) = watch::channel(Writes::default());
+        let writer = tokio::spawn(run(clients, "one".to_owned(), to_write, Metrics::default()));
+        wanted.send_replace(Writes { availability: Some(Availability::Available), ..Writes::default() });
+        tokio::task::yield_now().await;
+        client.send_replace(Client::new(hears, "none"));
+        let path = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await;
+        assert_eq!(path.unwrap().unwrap(), "/api/v1/nodes/one/status");
+        drop(wanted);
+        drop(client);
+        writer.await.unwrap();
+    }
 }

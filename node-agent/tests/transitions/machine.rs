@@ -38,6 +38,7 @@ const ROTATION: &str = "rotation::keys_are_rotated_by_an_edit_and_no_packet_is_l
 const MATRIX: &str = "matrix::every_change_is_measured";
 const SHRUNK: &str = "shrunk::a_connection_in_full_packets_outlives_changes_that_leave_it_less_room";
 const SIX: &str = "six::a_pool_without_ipv4_goes_through_all_backends_of_ipv6";
+const MOVED: &str = "moved::a_node_whose_address_changes_is_reached_at_the_new_one_by_every_backend";
 const FIGURES: &str = "figures::every_backend_beside_the_path_between_nodes";
 
 /// Runs one test of this program in a machine.
@@ -139,6 +140,12 @@ fn a_change_to_an_encrypting_backend_goes_on_without_a_node_that_is_off_on_linux
 #[ignore = "minutes: cargo xtask test --full"]
 fn a_pool_without_ipv4_goes_through_all_backends_of_linux_6_12() {
     run(Kernel::V6_12, SIX, LIMIT);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn a_node_with_another_address_is_reached_by_every_backend_of_linux_6_12() {
+    run(Kernel::V6_12, MOVED, LIMIT);
 }
 
 /// Its rows are for docs/benchmarks.md.

@@ -29,6 +29,7 @@ mod late;
 mod machine;
 mod matrix;
 mod mixed;
+mod moved;
 mod off;
 mod ring;
 mod rotation;

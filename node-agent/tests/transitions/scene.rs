@@ -225,6 +225,11 @@ impl Scene {
         self.agents.remove(node).unwrap().kill().unwrap();
     }
 
+    /// All that the agent of this node has said since it was started.
+    pub fn said_by_agent(&self, node: &str) -> String {
+        self.agents[node].output()
+    }
+
     pub fn signal_agent(&self, node: &str, signal: Signal) {
         self.agents[node].signal(signal);
     }
