@@ -6,7 +6,10 @@
 
 mod beside;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -24,8 +27,9 @@ pub struct Options {
     /// Leave out the tests of the chart on whole clusters (level 5).
     #[arg(long, conflicts_with = "quick")]
     no_cluster: bool,
-    /// Also what takes long: every change of backend on both kernels of the virtual machine, measured, which writes
-    /// docs/switch-matrix.md again; and every mutant of the allocator, each of which tests must notice.
+    /// Also what takes long: more of what may happen to nodes in a change of backend; more kernels, and every change of
+    /// backend on both, measured, which writes docs/switch-matrix.md again; more on whole clusters; and every mutant of
+    /// the allocator, each of which tests must notice.
     #[arg(long, conflicts_with = "quick")]
     full: bool,
 }
@@ -72,7 +76,7 @@ const ONE_BY_ONE: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=1"];
 
 /// Those of the changes of backend that only the full run has on the host. (Of the ignored ones, others need what the
 /// host's kernel may lack.)
-const LONG: [&str; 5] = ["hung::", "interrupted::", "late::", "off::", "six::"];
+const LONG: [&str; 6] = ["hung::", "interrupted::", "late::", "moved::", "off::", "six::"];
 
 /// Each of these waits for an API server most of the time, and none for many packets.
 const TWO_BY_TWO: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=2"];
@@ -98,6 +102,8 @@ enum Work {
     /// Waits until all that was begun is done.
     End,
     Images,
+    /// The model, searched one disturbance further.
+    Model,
     Mutants,
 }
 
@@ -167,6 +173,7 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         }
     }
     if options.full {
+        steps.push(("tests: the allocator's model, further", Work::Model));
         steps.push(("mutants: each is noticed by its tests", Work::Mutants));
     }
     steps
@@ -223,17 +230,26 @@ impl Work {
             Self::End => beside.end(),
             Self::Prerequisites => prerequisites::require(&Tool::ALL),
             Self::Mutants => mutants::run(&mutants::Options::default()),
+            Self::Model => {
+                let search = [&SELECTION[..], &["--test", "model"]].concat();
+                let (name, value) = mutants::MODEL_MORE;
+                end_well(workspace::cargo().args(search).env(name, value))
+            }
             Self::Images => image::build(&image::default_directory()).map(drop),
             Self::Cargo(arguments) => {
                 println!("    cargo {}", arguments.join(" "));
-                let status = workspace::cargo().args(arguments).status().context("start cargo")?;
-                if !status.success() {
-                    bail!("cargo {} ended with {status}", arguments.join(" "));
-                }
-                Ok(())
+                end_well(workspace::cargo().args(arguments))
             }
         }
     }
+}
+
+fn end_well(cargo: &mut Command) -> Result<()> {
+    let status = cargo.status().context("start cargo")?;
+    if !status.success() {
+        bail!("{cargo:?} ended with {status}");
+    }
+    Ok(())
 }
 
 #[derive(Default)]
@@ -266,92 +282,4 @@ fn clock(time: Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The steps as command lines.
-    fn lines(options: &Options) -> Vec<String> {
-        let line = |work| match work {
-            Work::Cargo(arguments) => arguments.join(" "),
-            other => format!("{other:?}"),
-        };
-        steps(options, &programs().unwrap()).into_iter().map(|(_, work)| line(work)).collect()
-    }
-
-    #[test]
-    fn without_clusters_everything_else_still_runs() {
-        let all = lines(&Options::default());
-        let some = lines(&Options { no_cluster: true, ..Options::default() });
-        assert_eq!(all[..all.len() - 2], some, "only the last two steps are left out");
-        let all: Vec<String> = all.iter().map(|line| format!("{line} ")).collect();
-        for Program { package, name } in programs().unwrap() {
-            let word = format!("--test {name} ");
-            let steps: Vec<usize> = (0..all.len()).filter(|step| all[*step].contains(&word)).collect();
-            assert_eq!(steps.len(), 1, "{name} of {package} runs in one step");
-            assert_eq!(steps[0] == all.len() - 1, WHOLE_CLUSTER.contains(&&*name), "{name}");
-        }
-    }
-
-    #[test]
-    fn no_two_test_programs_have_one_name() {
-        let mut names: Vec<String> = programs().unwrap().into_iter().map(|program| program.name).collect();
-        names.sort();
-        let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
-        assert!(twice.is_empty(), "{twice:?}");
-    }
-
-    #[test]
-    fn packages_without_test_programs_are_left_out_and_no_others() {
-        let members = std::fs::read_to_string(workspace::root().join("Cargo.toml")).unwrap();
-        let members = members.lines().find(|line| line.starts_with("members")).unwrap().to_owned();
-        for member in members.split('"').skip(1).step_by(2) {
-            let has_tests = workspace::root().join(member).join("tests").exists();
-            assert_eq!(has_tests, PACKAGES.contains(&member), "{member}");
-        }
-    }
-
-    #[test]
-    fn the_full_run_has_all_steps_and_those_that_take_long() {
-        let all = lines(&Options::default());
-        let mut full = lines(&Options { full: true, ..Options::default() });
-        for step in [
-            "--test vm --no-fail-fast -- --ignored",
-            "--test-threads=1 hung::",
-            "machine:: -- --ignored",
-            "--test chart_running --no-fail-fast -- --ignored",
-            "Mutants",
-        ] {
-            let place = full.iter().position(|line| line.contains(step)).expect(step);
-            full.remove(place);
-        }
-        assert_eq!(all, full);
-    }
-
-    #[test]
-    fn the_quick_run_has_the_pure_tests_and_the_generated_files() {
-        let quick = lines(&Options { quick: true, ..Options::default() }).join("\n");
-        for word in ["--test generated", "--test definitions", "--test pair_table", "--test rules"] {
-            assert!(quick.contains(word), "{word} is missing in\n{quick}");
-        }
-        assert!(!quick.contains("Prerequisites") && !quick.contains("chart_cluster"), "{quick}");
-    }
-
-    #[test]
-    fn the_lists_name_tests_that_exist() {
-        let root = workspace::root();
-        let programs = programs().unwrap();
-        let is_known = |name: &&str| programs.iter().any(|one| one.name == *name);
-        assert!(PURE.iter().chain(&IN_MACHINES).chain(&WAITING).all(is_known), "{programs:?}");
-        let exists = |name: &str| programs.iter().any(|one| one.package == "xtask" && one.name == name);
-        assert!(WHOLE_CLUSTER.iter().all(|name| exists(name)), "{programs:?}");
-        for module in LONG.map(|module| module.trim_end_matches(':')) {
-            let file = root.join(format!("node-agent/tests/transitions/{module}.rs"));
-            assert!(std::fs::read_to_string(&file).unwrap().contains("cargo xtask test --full"), "{module}");
-        }
-        let tables = std::fs::read_to_string(root.join("datapath/tests/desired_tables.rs")).unwrap();
-        assert!(
-            tables.contains(&format!("fn {NOT_PURE}()")),
-            "the test that asks the kernel has another name"
-        );
-    }
-}
+mod tests;
