@@ -76,7 +76,7 @@ const ONE_BY_ONE: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=1"];
 
 /// Those of the changes of backend that only the full run has on the host. (Of the ignored ones, others need what the
 /// host's kernel may lack.)
-const LONG: [&str; 6] = ["hung::", "interrupted::", "late::", "moved::", "off::", "six::"];
+const LONG: [&str; 7] = ["hung::", "interrupted::", "late::", "moved::", "off::", "rotation::", "six::"];
 
 /// Each of these waits for an API server most of the time, and none for many packets.
 const TWO_BY_TWO: [&str; 3] = ["--no-fail-fast", "--", "--test-threads=2"];
@@ -169,7 +169,7 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         if options.full {
             let long =
                 ["--test", "chart_families", "--test", "chart_running", "--no-fail-fast", "--", "--ignored"];
-            steps.push(("tests: programs that packets pass, and no IPv4, on whole clusters", tests(&long)));
+            steps.push(("tests: more that may happen, and no IPv4, on whole clusters", tests(&long)));
         }
     }
     if options.full {

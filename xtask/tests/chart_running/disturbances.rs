@@ -11,8 +11,8 @@ use super::{VALUES, classes::Scene, kubectl, let_flow, watch};
 /// Its nodes.
 const RACK: [&str; 2] = ["node1", "node2"];
 
-/// All of them, one after the other. Returns the faults.
-pub fn all(cluster: &Cluster, scene: &Scene) -> Vec<String> {
+/// Programs are replaced and killed, one after the other. Returns the faults.
+pub fn of_programs(cluster: &Cluster, scene: &Scene) -> Vec<String> {
     let mut faults = vec![];
     let mut during = |title: &str, disturb: &dyn Fn()| {
         faults.extend(watch::during(scene, title, Duration::ZERO, disturb));
@@ -26,6 +26,16 @@ pub fn all(cluster: &Cluster, scene: &Scene) -> Vec<String> {
     });
     during("all agents are killed", &|| watch::kill(cluster, "agent"));
     during("the operator is killed", &|| watch::kill(cluster, "operator"));
+    faults
+}
+
+/// A node and a pool go from plain routes to the tunnel and back. Returns the faults.
+pub fn of_pools(cluster: &Cluster, scene: &Scene) -> Vec<String> {
+    let mut faults = vec![];
+    let mut during = |title: &str, disturb: &dyn Fn()| {
+        faults.extend(watch::during(scene, title, Duration::ZERO, disturb));
+    };
+
     let move_node = |place: &str, device: &str| {
         kubectl(cluster, &["label", "node", "node2", "--overwrite", &format!("place={place}")]);
         watch::wait_for_path(scene, cluster, RACK, device);
