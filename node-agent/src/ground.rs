@@ -73,6 +73,11 @@ pub async fn find(
         forwarder,
     };
     match (intent::build(&sources), &memory.held) {
+        (Ok(_), None) if memory.other_family.is_awaited(node, &snapshot, now) => {
+            let message = "this node has a SubnetLease of one family, and the network has two: waiting for the operator";
+            let why = NotReady::new(reason::NO_LEASE, message.to_owned());
+            Ground::None { facts, why, again: true }
+        }
         (Ok(built), _) => {
             let now = Programmed::of(&snapshot);
             let verdict = judge(memory.programmed.as_ref(), &now, &memory.confirmed_gone);

@@ -23,6 +23,7 @@ pub mod inputs;
 pub mod intent;
 pub mod lock;
 pub mod metrics;
+mod other_family;
 pub mod presence;
 pub mod publish;
 pub mod round;

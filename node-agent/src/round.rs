@@ -30,6 +30,7 @@ use crate::{
     inputs::Snapshot,
     intent::Built,
     metrics::Metrics,
+    other_family::OtherFamily,
     publish::{Availability, Published, observed_lease, status},
 };
 
@@ -84,6 +85,7 @@ pub struct Memory {
     /// What the CNI configuration on disk leaves out.
     pub vacating: Vacating,
     pub companions: Companions,
+    pub(crate) other_family: OtherFamily,
     addresses: Counted,
     /// Since when this node's network doesn't work, for a cause of its own.
     broken_since: Option<Instant>,
