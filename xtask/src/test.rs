@@ -41,8 +41,7 @@ const WHOLE_CLUSTER: [&str; 4] = ["chart_cluster", "chart_families", "chart_pods
 const IN_MACHINES: [&str; 3] = ["kernel_peers", "machines", "vm"];
 
 /// Those of the agents that wait for conditions most of the time, beside little traffic or none.
-const WAITING: [&str; 8] =
-    ["agents", "bad_input", "drained", "extension", "families", "gains_and_losses", "restored", "underlay"];
+const WAITING: [&str; 5] = ["agents", "bad_input", "extension", "families", "underlay"];
 
 /// `cargo clippy`, as strictly as it must pass.
 const LINTS: [&str; 7] = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
