@@ -73,7 +73,7 @@ pub async fn find(
         forwarder,
     };
     match (intent::build(&sources), &memory.held) {
-        (Ok(_), None) if memory.other_family.is_awaited(node, &snapshot, now) => {
+        (Ok(built), None) if memory.other_family.is_awaited(&built.intent.local.subnets, &snapshot, now) => {
             let message = "this node has a SubnetLease of one family, and the network has two: waiting for the operator";
             let why = NotReady::new(reason::NO_LEASE, message.to_owned());
             Ground::None { facts, why, again: true }

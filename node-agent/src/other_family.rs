@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tartan_crds::{Family, conditions::kind};
+use tartan_datapath::model::Subnet;
 
 use crate::inputs::Snapshot;
 
@@ -16,9 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct OtherFamily(Option<Instant>);
 
 impl OtherFamily {
-    /// Whether the node should serve no pods yet.
-    pub fn is_awaited(&mut self, node: &str, snapshot: &Snapshot<'_>, now: Instant) -> bool {
-        if !lacks_one(node, snapshot) || is_told(snapshot) {
+    /// Whether the node should serve no pods yet by what was built of its leases.
+    pub fn is_awaited(&mut self, subnets: &[Subnet], snapshot: &Snapshot<'_>, now: Instant) -> bool {
+        if !lacks_one(subnets, snapshot) || is_told(snapshot) {
             self.0 = None;
             return false;
         }
@@ -26,15 +27,11 @@ impl OtherFamily {
     }
 }
 
-/// Of the families that the network has, this node has no primary lease of one.
-fn lacks_one(node: &str, snapshot: &Snapshot<'_>) -> bool {
+/// The network has an entry of a family that these subnets have none of.
+fn lacks_one(subnets: &[Subnet], snapshot: &Snapshot<'_>) -> bool {
     let entries = snapshot.network.map_or(&[][..], |network| &network.entries);
-    let own =
-        || snapshot.leases.values().filter(|lease| lease.node == node && lease.primary && !lease.released);
-    [Family::V4, Family::V6].into_iter().any(|family| {
-        entries.iter().any(|entry| entry.range.family() == family)
-            && !own().any(|lease| lease.subnet.family() == family)
-    })
+    let has = |v4: bool| subnets.iter().any(|subnet| subnet.primary && subnet.prefix.is_ipv4() == v4);
+    entries.iter().any(|entry| !has(entry.range.family() == Family::V4))
 }
 
 /// The operator has said that the node has all that it is to have.
@@ -57,7 +54,8 @@ mod tests {
         let mut known = known();
         let now = Instant::now();
         let awaited = |family: &mut OtherFamily, known: &crate::testing::Known, after: Duration| {
-            family.is_awaited("node1", &known.snapshot(), now + after)
+            let built = known.build().unwrap();
+            family.is_awaited(&built.intent.local.subnets, &known.snapshot(), now + after)
         };
         let mut family = OtherFamily::default();
         assert!(!awaited(&mut family, &known, Duration::ZERO), "one family, one lease");
@@ -66,6 +64,11 @@ mod tests {
         assert!(awaited(&mut family, &known, PATIENCE / 2));
         assert!(!awaited(&mut family, &known, PATIENCE), "it serves with what it has");
         let lease = known.leases.values().next().unwrap().clone();
+        let six = known.add(Lease { subnet: "fd00:10:0:1::/64".parse().unwrap(), ..lease });
+        six.node_uid = "another".into();
+        assert!(awaited(&mut OtherFamily::default(), &known, Duration::ZERO), "of a Node of before");
+        known.leases.retain(|_, lease| lease.node_uid != "another");
+        let lease = known.own().clone();
         known.add(Lease { subnet: "fd00:10:0:1::/64".parse().unwrap(), ..lease });
         assert!(!awaited(&mut OtherFamily::default(), &known, Duration::ZERO), "both are there");
     }
