@@ -33,10 +33,19 @@ fn a_pool_goes_round_all_backends_and_back_and_no_more_is_lost_than_may_be() {
 }
 
 /// Of these what nodes here have, and what they haven't, which in a machine is nothing.
-pub fn split(kinds: &[BackendType]) -> (Vec<BackendType>, Vec<BackendType>) {
+fn split(kinds: &[BackendType]) -> (Vec<BackendType>, Vec<BackendType>) {
     let (can, cannot): (Vec<_>, Vec<_>) = kinds.iter().partition(|kind| nodes_have(**kind));
     assert!(cannot.is_empty() || !vm::is_inside(), "nodes were to have {cannot:?}");
     (can, cannot)
+}
+
+/// What nodes here have of these; of the others it is told that the way goes without.
+pub fn passable(kinds: &[BackendType]) -> Vec<BackendType> {
+    let (can, cannot) = split(kinds);
+    for kind in cannot {
+        println!("-- NODES HERE HAVE NO {kind}: the way goes without");
+    }
+    can
 }
 
 fn go(way: &[BackendType], cannot: &[BackendType]) {

@@ -190,6 +190,11 @@ impl Outcome {
         faulty.map(|((class, from, to), report)| format!("{class:?} from {from} to {to}: {report}")).collect()
     }
 
+    /// Of all classes.
+    pub fn connections_lost(&self) -> u64 {
+        self.reports.values().map(connections).sum()
+    }
+
     pub fn sums(&self) -> BTreeMap<Class, Sum> {
         let mut sums: BTreeMap<Class, Sum> = BTreeMap::new();
         for ((class, ..), report) in &self.reports {
