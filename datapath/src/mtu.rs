@@ -41,16 +41,6 @@ pub fn inside(uplink_mtu: u32, backend: Backend, underlay: Family) -> u32 {
     uplink_mtu.saturating_sub(overhead(backend, underlay)).max(LEAST)
 }
 
-/// What a user-space WireGuard can carry, however large the uplink's packets may be: its buffers take datagrams of 4096
-/// bytes, of which a packet of this size, rounded up to 16 bytes, leaves room for the 32 of a data message.
-pub const USER_WIREGUARD: u32 = 4000;
-
-/// What a WireGuard device can carry without fragments.
-pub fn wireguard(uplink_mtu: u32, underlay: Family, user_space: bool) -> u32 {
-    let inside = inside(uplink_mtu, Backend::Wireguard, underlay);
-    if user_space { inside.min(USER_WIREGUARD) } else { inside }
-}
-
 /// Pod MTU of a node: as asked for, else what the uplink leaves inside of the backend that adds the most. The
 /// asked-for value is bounded by that, and both by `least`: what pods' family takes.
 pub fn pod_mtu(
@@ -99,8 +89,6 @@ mod tests {
         assert_eq!(pod_mtu(1500, V4, [Backend::Udp], None), 1472);
         assert_eq!(pod_mtu(1500, V4, [Backend::Ipsec, Vxlan], None), 1435);
         assert_eq!(pod_mtu(1500, V6, [Backend::Ipsec, Vxlan], None), 1415);
-        assert_eq!([false, true].map(|user_space| wireguard(9001, V4, user_space)), [8941, 4000]);
-        assert_eq!(wireguard(1500, V6, true), 1420);
         assert_eq!(pod_mtu(1500, V4, [Backend::Alloc], None), 1500);
         assert_eq!(pod_mtu(500, V4, [Vxlan], None), LEAST);
         // Pods of IPv6 have it on their node at least, whatever was asked for and whatever the uplink leaves.

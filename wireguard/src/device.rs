@@ -16,7 +16,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{engine::Engine, socket::Sockets, tun::Tun, uapi};
+use crate::{
+    engine::Engine,
+    socket::Sockets,
+    tun::{self, Reader, Writer},
+    uapi,
+};
 
 /// Between looks whether the engine has given up.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,6 +65,8 @@ pub struct Served {
     mtu: watch::Sender<u16>,
     path: PathBuf,
     tasks: JoinSet<()>,
+    /// What the engine writes to the device, which it would miss.
+    written: JoinSet<()>,
 }
 
 impl Served {
@@ -77,14 +84,15 @@ impl Served {
         let failed = |source| StartError::Listen { path: path.clone(), source };
         let listener = uapi::listen(&aside).map_err(failed)?;
         let (mtu, watched) = watch::channel(bounded(wanted.mtu));
-        let tun = attach(wanted, watched).inspect_err(|_| {
+        let (writer, reader, writing) = attach(wanted, watched).inspect_err(|_| {
             let _ = std::fs::remove_file(&aside);
         })?;
         std::fs::rename(&aside, &path).map_err(failed)?;
-        let built = device::build().with_udp(Sockets::default()).with_ip(tun).build().await;
+        let built = device::build().with_udp(Sockets::default()).with_ip_pair(writer, reader).build().await;
         let device = built.map_err(|source| StartError::Start { name, source })?;
         let engine = Arc::new(Engine::new(device));
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut written) = (JoinSet::new(), JoinSet::new());
+        written.spawn(writing);
         let (answering, told) = (Arc::clone(&engine), ended.clone());
         tasks.spawn(async move {
             let outcome = uapi::serve(listener, answering).await;
@@ -99,13 +107,14 @@ impl Served {
             }
             let _ = ended.send((name, number));
         });
-        Ok(Self { index: wanted.index, number, engine, mtu, path, tasks })
+        Ok(Self { index: wanted.index, number, engine, mtu, path, tasks, written })
     }
 
     /// Ends it, before another takes its port and its place.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
         let _ = timeout(ENDING, self.engine.stop()).await;
+        self.written.shutdown().await;
     }
 
     pub fn set_mtu(&self, mtu: u32) {
@@ -121,9 +130,12 @@ impl Drop for Served {
     }
 }
 
-fn attach(wanted: &UserDevice, mtu: watch::Receiver<u16>) -> Result<Tun, StartError> {
+fn attach(
+    wanted: &UserDevice,
+    mtu: watch::Receiver<u16>,
+) -> Result<(Writer, Reader, impl Future<Output = ()> + Send + use<>), StartError> {
     let name = wanted.name;
-    let tun = Tun::attach(name, mtu).map_err(|source| StartError::Attach { name, source })?;
+    let tun = tun::attach(name, mtu).map_err(|source| StartError::Attach { name, source })?;
     // Attaching to a device that has gone makes one, which goes with us.
     if if_nametoindex(name).ok() == Some(wanted.index) { Ok(tun) } else { Err(StartError::Replaced { name }) }
 }

@@ -25,9 +25,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{socket::Sockets, tun::Tun};
+use crate::{
+    socket::Sockets,
+    tun::{Reader, Writer},
+};
 
-type Transports = (Sockets, Tun, Tun);
+type Transports = (Sockets, Writer, Reader);
 
 /// How long a peer that was just set up is asked for a handshake here; its timers ask again.
 const ASKING: Duration = Duration::from_secs(1);

@@ -20,6 +20,7 @@ mod device;
 mod engine;
 mod http;
 pub mod metrics;
+mod segments;
 mod socket;
 mod tun;
 mod uapi;

@@ -131,7 +131,7 @@ fn add_wireguard(intent: &Intent, own: WireguardEndpoint, elements: &mut Element
     let uplink = &intent.local.uplink;
     let Some(underlay) = uplink.addresses.first().map(Family::of) else { return false };
     let name = mark::wireguard(own.generation);
-    let mtu = mtu::wireguard(uplink.mtu, underlay, intent.wireguard.user_space);
+    let mtu = mtu::inside(uplink.mtu, Backend::Wireguard, underlay);
     let link = Link { kind: LinkKind::Wireguard, mac: None, mtu, up: true };
     elements.insert(Key::Link(name.into()), Value::Link(link));
     let device = WireguardDevice { key: own.key, port: own.port };

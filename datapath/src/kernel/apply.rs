@@ -190,14 +190,14 @@ impl Kernel {
             Action::Create => {
                 let failed = |source| ApplyError::Tun { link: name.clone(), source };
                 match encode::new_link(name, link, links)? {
-                    None => tun::create(name).map_err(failed)?,
+                    None => tun::create(name, true).map_err(failed)?,
                     Some(message) => match self.request(message, NLM_F_CREATE | NLM_F_EXCL).await {
                         Err(ApplyError::Netlink(error))
                             if link.kind == LinkKind::Wireguard
                                 && error.errno() == Some(errno::EOPNOTSUPP)
                                 && self.options.user_wireguard.is_some() =>
                         {
-                            tun::create_plain(name).map_err(failed)?;
+                            tun::create(name, false).map_err(failed)?;
                         }
                         result => result?,
                     },

@@ -297,18 +297,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_cannot_carry_is_no_pod_mtu_and_the_status_says_who_carries() {
+    fn a_process_carries_as_large_packets_as_the_kernel_and_the_status_says_who_carries() {
         use crate::publish::status::wireguard_place;
         let mut known = three(Some(0), &[0], &[0], &[0]);
         known.facts.links.iter_mut().for_each(|link| link.mtu = 9000);
-        let mut check = |user_space: bool, mtu: u32, place: &str| {
+        let mut check = |user_space: bool, place: &str| {
             known.wireguard.user_space = user_space;
             let intent = known.build().unwrap().intent;
-            assert_eq!((intent.local.mtu, intent.wireguard.user_space), (mtu, user_space));
+            assert_eq!((intent.local.mtu, intent.wireguard.user_space), (8940, user_space));
             assert_eq!(wireguard_place(&intent).map(tartan_crds::WireguardPlace::as_str), Some(place));
         };
-        check(false, 8940, "kernel");
-        check(true, 4000, "user-space");
+        check(false, "kernel");
+        check(true, "user-space");
         assert_eq!(wireguard_place(&crate::testing::intent()), None);
     }
 }

@@ -243,8 +243,6 @@ fn local(
     let wanted = wanted_mtu(own, network);
     let least = least_mtu(own);
     let mtu = underlay.map(|underlay| mtu::pod_mtu(uplink.mtu, underlay, used, wanted, least));
-    let bounded = receives(Backend::Wireguard) && sources.wireguard.user_space;
-    let mtu = mtu.map(|mtu| if bounded { mtu.min(mtu::USER_WIREGUARD) } else { mtu });
     let mut endpoints = Endpoints {
         vxlan: receives(Backend::Vxlan).then_some(vxlan_mac),
         ipip: receives(Backend::Ipip),

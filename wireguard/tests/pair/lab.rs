@@ -53,6 +53,15 @@ impl Lab {
         Self { folder: tempfile::tempdir().unwrap(), processes: vec![] }
     }
 
+    /// Of the link between the nodes.
+    pub fn set_mtu(&self, mtu: u32) {
+        for node in 1..=2 {
+            run(&format!(
+                "ip -n under link set to{node} mtu {mtu}; ip -n node{node} link set eth0 mtu {mtu}"
+            ));
+        }
+    }
+
     pub fn place(&self, node: u8) -> PathBuf {
         self.folder.path().join(format!("node{node}"))
     }
@@ -269,7 +278,12 @@ pub fn socket(node: u8, local: &str) -> UdpSocket {
 
 /// Sends this much by TCP from one node's pod address to the other's.
 pub fn stream(from: u8, to: u8, bytes: usize) -> anyhow::Result<()> {
-    tartan_lab::traffic::stream(&netns(from), &netns(to), inner(to).parse()?, bytes)
+    stream_to(from, to, &inner(to), bytes)
+}
+
+/// The same to another of the other's addresses.
+pub fn stream_to(from: u8, to: u8, address: &str, bytes: usize) -> anyhow::Result<()> {
+    tartan_lab::traffic::stream(&netns(from), &netns(to), address.parse()?, bytes)
 }
 
 fn netns(node: u8) -> PathBuf {

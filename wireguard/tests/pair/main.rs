@@ -5,6 +5,7 @@
 #[path = "../../../datapath/tests/common/mod.rs"]
 mod common;
 mod lab;
+mod sizes;
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ fn two_nodes_without_wireguard_in_the_kernel_reach_each_other_encrypted() {
         assert!(!seen.contains("10.244.") && !seen.contains("ICMP"), "{seen}");
         // Room for what comes while the process waits for a processor: on the device and at the socket, of which the
         // kernel says twice the bytes.
-        assert!(run("ip -n node1 link show tartan-wg0").contains("qlen 2048"));
+        assert!(run("ip -n node1 link show tartan-wg0").contains("qlen 1000"));
         let sockets = run("ip netns exec node1 ss -nlum");
         let (_, after) = sockets.split_once(":51820").unwrap_or_else(|| panic!("{sockets}"));
         assert!(after.lines().nth(1).is_some_and(|line| line.contains(",rb8388608,")), "{sockets}");
