@@ -3,6 +3,7 @@
 use std::{io, os::fd::AsFd as _, sync::Arc};
 
 use arc_swap::Cache;
+use nix::libc;
 use tun_rs::{VIRTIO_NET_HDR_LEN, VirtioNetHdr};
 
 use super::{Queue, answer::Answers};
@@ -12,6 +13,7 @@ use crate::{
     icmp::Complaint,
     join::Run,
     packet,
+    split::{Segments, WHOLE},
     table::Table,
 };
 
@@ -109,7 +111,27 @@ fn write(queue: &Queue, buffer: &mut [u8], run: &Run) {
         }
         None => Err(io::ErrorKind::InvalidInput.into()),
     };
-    if sent.is_err() {
-        queue.inward.dropped(Drop::Refused, 1);
+    let Err(error) = sent else { return };
+    let packet = buffer.get_mut(run.start..run.end).unwrap_or_default();
+    if error.raw_os_error() == Some(libc::EINVAL) && offload.gso_type != WHOLE {
+        return write_each(queue, packet, offload);
+    }
+    queue.inward.dropped(Drop::Refused, 1);
+}
+
+/// Writes a joined packet as those that it was joined of. Linux 6.6.44, and others of that summer, refuse what is joined
+/// unless all of it is of one length.
+fn write_each(queue: &Queue, packet: &mut [u8], offload: VirtioNetHdr) {
+    let segments = packet::header(packet).and_then(|ip| Segments::new(packet, ip, offload));
+    let Some(mut segments) = segments else { return queue.inward.dropped(Drop::Refused, 1) };
+    let mut alone = vec![];
+    while let Some(length) = segments.next_length() {
+        alone.clear();
+        // The header of zeros says that it is whole.
+        alone.resize(VIRTIO_NET_HDR_LEN + length, 0);
+        segments.write(alone.get_mut(VIRTIO_NET_HDR_LEN..).unwrap_or_default());
+        if queue.device.send(&alone).is_err() {
+            queue.inward.dropped(Drop::Refused, 1);
+        }
     }
 }

@@ -40,6 +40,10 @@ pub fn outward(queue: &Arc<Queue>) -> io::Result<()> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => more = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The kernel has no header for a packet, and has dropped it (tun_put_user in drivers/net/tun.c).
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    queue.outward.dropped(Drop::Malformed, 1);
+                }
                 Err(error) => return Err(error),
             }
         }
