@@ -48,7 +48,7 @@ use crate::{
     },
     lock,
     metrics::Metrics,
-    publish::{Writes, writer, writes},
+    publish::{Writes, told::Told, writer, writes},
     round::{Memory, Place, round},
     sources::Sources,
 };
@@ -91,7 +91,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         let _ = stopped.await;
     }));
     let (request, requests) = watch::channel(clients.request.clone());
-    let writer = writer::run(requests, node.clone(), to_write, metrics.clone());
+    let said = Told::default();
+    let writer = writer::run(requests, node.clone(), to_write, said.clone(), metrics.clone());
     tasks.spawn(async move {
         writer.await;
         Ok(())
@@ -120,6 +121,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         kernel,
         metrics,
         wanted,
+        said,
         tell,
         extension,
         refreshes,
@@ -192,6 +194,8 @@ struct Loop {
     memory: Memory,
     metrics: Metrics,
     wanted: watch::Sender<Writes>,
+    /// What became of them.
+    said: Told,
     /// To the task that tells the administrator's programs, and what came of it.
     tell: watch::Sender<Option<extension::Wanted>>,
     extension: watch::Receiver<extension::Report>,
@@ -281,7 +285,7 @@ impl Loop {
             extension: &extension,
         };
         let round = Box::pin(round(&place, snapshot, &mut self.kernel, &mut self.memory)).await;
-        let writes = writes(&round.published, &snapshot);
+        let writes = writes(&round.published, &snapshot, &self.said);
         self.wanted.send_if_modified(|held| {
             let differs = *held != writes;
             *held = writes;

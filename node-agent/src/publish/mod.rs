@@ -2,14 +2,16 @@
 //! people and the operator, one condition of its Node for the scheduler.
 //!
 //! [`status`] makes the values, purely. [`writes`] says which differ from what the API has, so that a
-//! restart writes nothing. [`writer`] sends them, in a task of its own.
+//! restart writes nothing, or from what it was [`told`] since. [`writer`] sends them, in a task of its own.
 
 pub mod status;
+pub mod told;
 pub mod writer;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tartan_crds::{NodeNetworkStatus, ObservedLease, SubnetLeaseStatus};
 
+use self::told::Told;
 use crate::{
     cni,
     inputs::Snapshot,
@@ -66,19 +68,21 @@ pub struct Published {
     pub availability: Option<Availability>,
 }
 
-/// The part of `wanted` that the API doesn't have.
-pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
+/// The part of `wanted` that the API doesn't have, as far as it is known.
+pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>, told: &Told) -> Writes {
     let Published { lease, primary_leases, further_leases, node_network, is_awaited, availability } = wanted;
     let further = further_leases.iter().filter_map(|(name, emptied)| {
         // What is there otherwise stays: it was the primary lease once.
         let there = snapshot.leases.get(name)?.status.clone().unwrap_or_default();
-        let differs = there.emptied != *emptied;
+        let differs = there.emptied != *emptied || told.may_differ(name, |said| said.emptied == *emptied);
         differs.then(|| (name.clone(), SubnetLeaseStatus { emptied: emptied.clone(), ..there }))
     });
     let leases = primary_leases
         .iter()
         .filter_map(|name| Some((name, lease.as_ref()?, snapshot.leases.get(name)?)))
-        .filter(|(_, status, there)| there.status.as_ref() != Some(*status))
+        .filter(|(name, status, there)| {
+            there.status.as_ref() != Some(*status) || told.may_differ(name, |said| said == *status)
+        })
         .map(|(name, status, _)| (name.clone(), status.clone()))
         .chain(further)
         .collect();
@@ -89,8 +93,10 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>) -> Writes {
         let mut status = node_network.clone();
         status::keep_transition_times(&mut status.conditions, &before.conditions);
         let is_news = *is_awaited && status.observed_lease != before.observed_lease;
-        let urgent = is_news || is_urgent(&status, &before);
-        (status != before).then_some(NodeNetworkWrite { urgent, status })
+        let urgent =
+            is_news || is_urgent(&status, &before) || told.of_node_network(|said| is_urgent(&status, said));
+        let differs = status != before || told.node_network_may_differ(&status);
+        differs.then_some(NodeNetworkWrite { urgent, status })
     });
     let said = snapshot.node.and_then(|node| node.network_unavailable.as_ref());
     let said = said.map(|(status, reason)| (status.as_str(), reason.as_str()));

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{BackendType, ObservedLease, PathCount};
 use tartan_datapath::desired::desired;
 
-use super::{status::NodeView, *};
+use super::{status::NodeView, told::Told, *};
 use crate::{
     intent::{NotReady, WireguardKey},
     testing::{Known, answered, known, lease},
@@ -62,7 +62,7 @@ fn take(known: &mut Known, writes: &Writes) {
 fn what_the_api_has_is_not_written_again() {
     let mut known = known();
     known.add(answered(2, "node2"));
-    let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    let first = writes(&published(&known, 1, &[]), &known.snapshot(), &Told::default());
     assert_eq!(first.leases.len(), 1);
     assert!(first.node_network.as_ref().unwrap().urgent && first.availability.is_some());
     take(&mut known, &first);
@@ -72,17 +72,17 @@ fn what_the_api_has_is_not_written_again() {
     leased.type_ = "Leased".into();
     conditions.insert(0, leased);
     // Later, as after a restart.
-    let second = writes(&published(&known, 100, &[]), &known.snapshot());
+    let second = writes(&published(&known, 100, &[]), &known.snapshot(), &Told::default());
     assert!(second.is_empty(), "{second:?}");
 }
 
 #[test]
 fn a_condition_keeps_its_time_until_its_status_changes() {
     let mut known = known();
-    let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    let first = writes(&published(&known, 1, &[]), &known.snapshot(), &Told::default());
     take(&mut known, &first);
     let trouble = NotReady::new("ForeignObject", "a foreign bridge tartan0 is in the way");
-    let second = writes(&published(&known, 100, &[trouble]), &known.snapshot());
+    let second = writes(&published(&known, 100, &[trouble]), &known.snapshot(), &Told::default());
     let write = second.node_network.unwrap();
     assert!(write.urgent);
     let times: Vec<_> = write
@@ -97,11 +97,11 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
 #[test]
 fn figures_may_wait_and_verdicts_may_not() {
     let mut known = known();
-    let first = writes(&published(&known, 1, &[]), &known.snapshot());
+    let first = writes(&published(&known, 1, &[]), &known.snapshot(), &Told::default());
     take(&mut known, &first);
     known.add(answered(2, "node2"));
     known.add(lease(3, "node3"));
-    let second = writes(&published(&known, 2, &[]), &known.snapshot());
+    let second = writes(&published(&known, 2, &[]), &known.snapshot(), &Told::default());
     let write = second.node_network.unwrap();
     assert!(!write.urgent);
     assert_eq!((write.status.peers, write.status.peers_without_path_count), (2, 1));
@@ -115,13 +115,14 @@ fn figures_may_wait_and_verdicts_may_not() {
 fn which_lease_it_goes_by_is_told_at_once_where_that_is_waited_for() {
     let mut known = known();
     let rewrite = |known: &mut Known, ending: &[&str]| {
-        let before = writes(&published(known, 1, &[]), &known.snapshot());
+        let before = writes(&published(known, 1, &[]), &known.snapshot(), &Told::default());
         take(known, &before);
         let own = known.leases.values_mut().find(|lease| lease.node == "node1").unwrap();
         own.generation += 1;
         own.backend.ending = ending.iter().map(|text| (*text).to_owned()).collect();
         let (uid, generation) = (own.uid.clone(), own.generation);
-        let write = writes(&published(known, 2, &[]), &known.snapshot()).node_network.unwrap();
+        let write =
+            writes(&published(known, 2, &[]), &known.snapshot(), &Told::default()).node_network.unwrap();
         assert_eq!(write.status.observed_lease, Some(ObservedLease { uid, generation }));
         write
     };
@@ -168,7 +169,7 @@ fn a_peer_that_is_reached_in_clear_by_two_backends_is_one_peer() {
 fn a_lease_is_answered_only_when_reception_is_up() {
     let known = known();
     let wanted = Published { lease: None, ..published(&known, 1, &[]) };
-    assert!(writes(&wanted, &known.snapshot()).leases.is_empty());
+    assert!(writes(&wanted, &known.snapshot(), &Told::default()).leases.is_empty());
 }
 
 #[test]
@@ -185,7 +186,7 @@ fn the_node_says_that_its_network_is_gone_once_and_that_it_is_back_once() {
     let mut known = known();
     let mut say = |availability: Option<Availability>| {
         let wanted = Published { availability, ..published(&known, 1, &[]) };
-        let said = writes(&wanted, &known.snapshot());
+        let said = writes(&wanted, &known.snapshot(), &Told::default());
         take(&mut known, &said);
         said.availability.is_some()
     };
@@ -235,17 +236,51 @@ fn a_node_that_receives_wireguard_publishes_its_key_and_one_without_a_key_says_w
 fn the_answer_to_a_request_for_a_block_is_written_once_and_taken_back() {
     let mut known = known();
     known.add(lease(9, "node1")).primary = false;
-    let start = writes(&published(&known, 1, &[]), &known.snapshot());
+    let start = writes(&published(&known, 1, &[]), &known.snapshot(), &Told::default());
     take(&mut known, &start);
     let name = "10.244.9.0-24".to_owned();
     let asked = Time("2026-01-01T00:00:00Z".parse().unwrap());
     for answer in [Some(asked), None] {
         let wanted =
             Published { further_leases: vec![(name.clone(), answer.clone())], ..published(&known, 1, &[]) };
-        let first = writes(&wanted, &known.snapshot());
+        let first = writes(&wanted, &known.snapshot(), &Told::default());
         assert_eq!(first.leases.len(), 1, "{answer:?}");
         assert_eq!(first.leases[0].1.emptied, answer);
         take(&mut known, &first);
-        assert!(writes(&wanted, &known.snapshot()).is_empty(), "{answer:?}");
+        assert!(writes(&wanted, &known.snapshot(), &Told::default()).is_empty(), "{answer:?}");
     }
+}
+
+/// A watch may be late, and the next round begins before it has brought what the last one said.
+#[test]
+fn what_was_taken_back_is_said_again_though_the_watch_has_brought_neither() {
+    let mut known = known();
+    let first = published(&known, 1, &[]);
+    let said = writes(&first, &known.snapshot(), &Told::default());
+    take(&mut known, &said);
+    let told = Told::default();
+    assert!(writes(&first, &known.snapshot(), &told).is_empty(), "who starts anew says nothing again");
+    // Reception by all but one is taken back, and the API is told, which the watch does not bring.
+    let mut less = first.clone();
+    less.lease.as_mut().unwrap().endpoints.pop();
+    less.node_network.receives.pop();
+    let said = writes(&less, &known.snapshot(), &told);
+    let (name, status) = said.leases.first().unwrap();
+    let network = &said.node_network.as_ref().unwrap().status;
+    for arrived in [false, true] {
+        told.lease(name, status, arrived);
+        told.node_network(network, arrived);
+        // It is as it was: what the watch has brought is what is wanted, and not what the API has.
+        let again = writes(&first, &known.snapshot(), &told);
+        assert_eq!(again.leases.len(), 1);
+        assert!(again.node_network.unwrap().urgent);
+        // The same once more is under way, or there.
+        let same = writes(&less, &known.snapshot(), &told);
+        assert_eq!(same, said, "what the watch has not brought yet is no reason to leave it out");
+    }
+    take(&mut known, &said);
+    assert!(writes(&less, &known.snapshot(), &told).is_empty());
+    // Whether it has arrived is not known: it is said until it has.
+    told.lease(name, status, false);
+    assert_eq!(writes(&less, &known.snapshot(), &told).leases, said.leases);
 }

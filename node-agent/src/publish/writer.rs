@@ -14,7 +14,7 @@ use tartan_crds::{NodeNetwork, SubnetLease, wellknown::field_manager};
 use tartan_daemon::connection::reason;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Availability, NODE_REASON, Writes, status};
+use super::{Availability, NODE_REASON, Writes, status, told::Told};
 use crate::metrics::Metrics;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -28,6 +28,7 @@ pub async fn run(
     mut clients: watch::Receiver<Client>,
     node: String,
     mut wanted: watch::Receiver<Writes>,
+    told: Told,
     metrics: Metrics,
 ) {
     let mut last_figures: Option<Instant> = None;
@@ -39,7 +40,7 @@ pub async fn run(
             let figures = wait.is_zero() && writes.node_network.is_some();
             let client = clients.borrow_and_update().clone();
             let done = tokio::select! {
-                done = write(&client, &node, &writes, figures, &metrics) => done,
+                done = write(&client, &node, &writes, figures, (&told, &metrics)) => done,
                 // Cut off, a write may have arrived or not: said again, it is the same.
                 Ok(()) = clients.changed() => {
                     retry = FIRST_RETRY;
@@ -89,7 +90,7 @@ async fn write(
     node: &str,
     writes: &Writes,
     figures: bool,
-    metrics: &Metrics,
+    (told, metrics): (&Told, &Metrics),
 ) -> Result<(), ()> {
     let Writes { leases, node_network, availability } = writes;
     let mut result = Ok(());
@@ -102,11 +103,19 @@ async fn write(
         }
     };
     for (name, status) in leases {
+        told.lease(name, status, false);
         let patch = apply::<SubnetLease>(client, name, status).await;
+        if patch.is_ok() {
+            told.lease(name, status, true);
+        }
         note("lease-status", name, patch);
     }
     if let (Some(write), true) = (node_network, figures) {
+        told.node_network(&write.status, false);
         let patch = apply::<NodeNetwork>(client, node, &write.status).await;
+        if patch.is_ok() {
+            told.node_network(&write.status, true);
+        }
         note("node-network-status", node, patch);
     }
     if let Some(availability) = availability {
@@ -176,7 +185,8 @@ mod tests {
         });
         let (client, clients) = watch::channel(Client::new(deaf, "none"));
         let (wanted, to_write) = watch::channel(Writes::default());
-        let writer = tokio::spawn(run(clients, "one".to_owned(), to_write, Metrics::default()));
+        let writer =
+            tokio::spawn(run(clients, "one".to_owned(), to_write, Told::default(), Metrics::default()));
         wanted.send_replace(Writes { availability: Some(Availability::Available), ..Writes::default() });
         tokio::task::yield_now().await;
         client.send_replace(Client::new(hears, "none"));

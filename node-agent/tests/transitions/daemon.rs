@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use tartan_crds::{
-    BackendType::{self, Ipsec, Vxlan, Wireguard},
+    BackendType::{self, Ipip, Ipsec, Vxlan, Wireguard},
     TransitionPhase::Moving,
 };
 
 use super::{
-    interrupted::{POOL, assert_held, hold, release},
+    interrupted::{POOL, assert_held, at_each_step, hold, release},
     ring::may_lose,
     scene::{self, Pool, Scene},
     sealed::assert_sealed,
@@ -24,6 +24,13 @@ const NODE: &str = "node2";
 
 /// Daemons talk, and are not heard: no pair has an association.
 const WALL: &str = "nft 'table inet wall { chain c { type filter hook prerouting priority -350; udp dport { 500, 4500 } drop; }; }'";
+
+/// The daemons go on while agents, operator and API server come and go.
+#[test]
+#[ignore = "needs a kernel with IPsec: machine.rs runs it in one"]
+fn a_change_to_ipsec_that_is_interrupted_at_each_step_loses_little_and_ends_as_asked() {
+    at_each_step((Ipip, Ipsec));
+}
 
 #[test]
 #[ignore = "needs a kernel with IPsec: machine.rs runs it in one"]

@@ -30,22 +30,32 @@ fn ends() -> (BackendType, BackendType) {
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
 fn a_change_that_is_interrupted_at_each_step_loses_nothing_and_ends_as_asked() {
-    let (from, to) = ends();
+    at_each_step(ends());
+}
+
+/// From, and to.
+pub fn at_each_step((from, to): (BackendType, BackendType)) {
     let mut scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: from }]);
-    let standing = Standing::start(&scene, &scene.names());
     let mut faults = vec![];
     for phase in PHASES {
+        let standing = Standing::start(&scene, &scene.names());
         faults.extend(interrupt(&mut scene, (from, to), phase));
         scene.change(POOL, to, from);
+        faults.extend(check(standing, (from, to)));
     }
     // The way out of what encrypts: no node may send in clear before the others take it.
+    let standing = Standing::start(&scene, &scene.names());
     scene.change(POOL, from, to);
     faults.extend(interrupt(&mut scene, (to, from), TransitionPhase::Moving));
+    faults.extend(check(standing, (from, to)));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// All of an interrupted change, and what is done before and after it, may lose as much as one that is not.
+fn check(standing: Standing, ends: (BackendType, BackendType)) -> Vec<String> {
     let outcome = standing.finish();
     print!("{outcome}");
-    faults.extend(outcome.faults(may_lose((from, to))));
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
-    println!("interrupted: nothing lost");
+    outcome.faults(may_lose(ends))
 }
 
 /// A change is interrupted there twice: taken back, and brought to its end. What is wrong on the wire afterwards.

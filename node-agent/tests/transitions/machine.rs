@@ -25,6 +25,8 @@ const MIXED: &str =
     "mixed::every_pair_of_a_mixed_cluster_has_the_path_of_the_table_or_is_refused_on_both_ends";
 const INTERRUPTED: &str =
     "interrupted::a_change_that_is_interrupted_at_each_step_loses_nothing_and_ends_as_asked";
+const INTERRUPTED_IPSEC: &str =
+    "daemon::a_change_to_ipsec_that_is_interrupted_at_each_step_loses_little_and_ends_as_asked";
 const NODE_OFF: &str = "interrupted::a_node_that_is_off_is_waited_for_and_the_others_lose_nothing";
 const OFF: [&str; 3] = [
     "off::a_change_waits_for_a_node_that_is_off_and_names_it_and_the_others_lose_nothing",
@@ -107,6 +109,12 @@ fn what_one_kernel_does_the_other_does_too() {
 fn a_change_to_an_encrypting_backend_is_interrupted_on_linux_6_12() {
     run(Kernel::V6_12, INTERRUPTED, LONG);
     run(Kernel::V6_12, NODE_OFF, LONG);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn a_change_to_ipsec_is_interrupted_on_linux_6_12() {
+    run(Kernel::V6_12, INTERRUPTED_IPSEC, LONG);
 }
 
 #[test]

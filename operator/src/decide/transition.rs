@@ -75,13 +75,18 @@ pub(super) struct Member<'a> {
     /// Of the lease that says so.
     pub(super) uid: &'a str,
     pub(super) generation: i64,
+    /// By what peers can send to it, as that lease says.
+    pub(super) endpoints: &'a BTreeSet<BackendType>,
     /// What its agent says, where it has said anything.
     pub(super) report: Option<&'a Report>,
 }
 
 impl Member<'_> {
+    /// Whether it is set up for packets by this, and peers know. It is told in two objects: peers go by its lease, and
+    /// who has read a lease that makes it send so has read what stood in all leases when that was written.
     pub(super) fn receives(&self, kind: BackendType) -> bool {
-        self.report.is_some_and(|report| report.receives.contains(&kind))
+        let is_known = !kind.has_paths() || self.endpoints.contains(&kind);
+        is_known && self.report.is_some_and(|report| report.receives.contains(&kind))
     }
 
     /// What it sends by, as programmed.
@@ -351,6 +356,7 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
                 ending: &spec.backend.ending,
                 uid: &lease.meta.uid,
                 generation: lease.generation.unwrap_or_default(),
+                endpoints: &lease.endpoints,
                 report: world.node_networks.get(&node.meta.name).map(|object| &object.report),
             })
         })

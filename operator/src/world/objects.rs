@@ -3,7 +3,10 @@
 //! An object that does not parse stays an object: a lease that nobody can read still holds its block, and one
 //! bad pool or entry says nothing about the others. Nothing here fails.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::{
     api::{
@@ -161,6 +164,8 @@ pub struct Lease {
     pub chosen: Option<Choice>,
     /// The node's agent has written what peers need: pods may have addresses of this block.
     pub in_use: bool,
+    /// Backends by which peers can send to the node, as its agent published.
+    pub endpoints: BTreeSet<BackendType>,
     /// The WireGuard public keys that the agent published, by generation.
     pub wireguard_keys: BTreeMap<i32, String>,
     /// Where peers send to, as the node's agent says.
@@ -222,6 +227,7 @@ impl Lease {
             in_use: traces.bad_status.is_some()
                 || !status.public_ips.is_empty()
                 || !status.endpoints.is_empty(),
+            endpoints: status.endpoints.iter().map(|endpoint| endpoint.kind).collect(),
             wireguard_keys: wireguard_keys(&status.endpoints),
             public_ips: status.public_ips,
             emptied: status.emptied,

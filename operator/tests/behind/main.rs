@@ -49,6 +49,8 @@ enum Step {
     Hear(usize, u8),
     /// What an agent found when it last did something comes to the API.
     Say(usize),
+    /// What it receives then comes to its lease, of which its peers hear.
+    Publish(usize),
     /// All are up to date, or all but the one that is behind in this history, and the operator goes on, so many times.
     Rounds(bool, u8),
 }
@@ -63,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (any::<bool>(), 1u8..6).prop_map(|(all, times)| Step::Rounds(all, times)),
         2 => (0usize..4, 1u8..4).prop_map(|(node, events)| Step::Hear(node, events)),
         1 => (0usize..4).prop_map(Step::Say),
+        1 => (0usize..4).prop_map(Step::Publish),
         1 => Just(Step::Learn),
         1 => any::<u8>().prop_map(Step::Decide),
     ]
@@ -150,6 +153,7 @@ impl Cluster {
             Step::Learn => self.known = self.store.node_networks.clone(),
             Step::Hear(node, events) => self.hear(node, events.into()),
             Step::Say(node) => self.say(node),
+            Step::Publish(node) => self.publish(node),
             Step::Rounds(all, times) => {
                 for _ in 0..times {
                     self.round(Some(behind).filter(|_| !all));
@@ -188,13 +192,8 @@ impl Cluster {
     fn hear(&mut self, place: usize, events: usize) {
         self.follow();
         for _ in 0..events {
-            let agent = &mut self.agents[place];
-            let before = agent.receives.clone();
-            if !agent.hear(&self.events) {
+            if !self.agents[place].hear(&self.events) {
                 break;
-            }
-            if agent.receives != before {
-                self.events.push(Event::Ready(agent.name.clone(), agent.receives.clone()));
             }
             self.shake_hands();
             self.assert_nothing_is_lost();
@@ -216,11 +215,24 @@ impl Cluster {
         }
     }
 
+    fn publish(&mut self, place: usize) {
+        self.follow();
+        let Agent { name, receives, .. } = &self.agents[place];
+        let own = self.store.leases.values().find(|lease| lease.node() == Some(name)).unwrap();
+        if own.endpoints == *receives {
+            return;
+        }
+        let lease = own.meta.name.clone();
+        self.store.change_lease(&lease, |lease| lease.endpoints.clone_from(receives));
+        self.events.push(Event::Ready(name.clone(), receives.clone()));
+    }
+
     /// Everybody but this one hears everything and says so. Whether anything happened.
     fn round(&mut self, but: Option<usize>) -> bool {
         let before = self.events.len();
         for place in (0..NODES.len()).filter(|place| Some(*place) != but) {
             self.hear(place, usize::MAX);
+            self.publish(place);
             self.say(place);
         }
         self.known = self.store.node_networks.clone();

@@ -21,6 +21,7 @@ mod keys;
 mod node_addresses;
 mod odd_objects;
 mod pod_cidrs;
+mod published;
 mod reclaim;
 mod reservations;
 mod restore;

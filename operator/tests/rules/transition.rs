@@ -51,6 +51,13 @@ pub(super) fn report(store: &mut Store, node: &str, sends_by: BackendType, recei
     let report = &mut store.node_networks.get_mut(node).unwrap().report;
     report.backend = Some(sends_by);
     report.receives = receives.iter().copied().collect();
+    publish(store, node, receives);
+}
+
+/// What peers of a node know that it receives.
+pub(super) fn publish(store: &mut Store, node: &str, endpoints: &[BackendType]) {
+    let own = store.leases.values_mut().filter(|lease| lease.node() == Some(node));
+    own.for_each(|lease| lease.endpoints = endpoints.iter().copied().collect());
 }
 
 pub(super) fn lease_of<'a>(store: &'a Store, node: &str) -> &'a Lease {

@@ -188,6 +188,7 @@ impl Store {
             labels,
             chosen,
             in_use: false,
+            endpoints: BTreeSet::new(),
             wireguard_keys: BTreeMap::new(),
             public_ips: vec![],
             emptied: None,

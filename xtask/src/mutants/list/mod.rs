@@ -2,6 +2,7 @@
 
 mod proofs;
 mod rules;
+mod told;
 
 use super::{Edit, End, Mutant};
 
@@ -45,5 +46,5 @@ const fn edit(file: &'static str, old: &'static str, new: &'static str) -> Edit 
 }
 
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    proofs::MUTANTS.iter().chain(rules::MUTANTS)
+    proofs::MUTANTS.iter().chain(rules::MUTANTS).chain(told::MUTANTS)
 }
