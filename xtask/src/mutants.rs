@@ -134,6 +134,10 @@ pub const MODEL_MORE: (&str, &str) = ("TARTAN_MODEL_MORE", "1");
 const PROOFS: [(&str, &str); 3] =
     [("tartan-operator", "model"), ("tartan-operator", "never_overlap"), ("tartan-operator", "regressions")];
 
+/// Those that search for long, which is worth the compiler's time. For the others it takes longer than they run.
+const SEARCHES: [&str; 2] = ["model", "never_overlap"];
+const NOT_OPTIMIZED: [&str; 2] = ["--config", "profile.dev.package.tartan-operator.opt-level=0"];
+
 /// Names of the test functions of a target, from its text.
 fn tests_of(package: &str, target: &str) -> Result<BTreeSet<String>> {
     let directory = workspace::root().join(package.trim_start_matches("tartan-"));
@@ -261,6 +265,9 @@ impl Copy {
             "--lib" => command.arg("--lib"),
             name => command.args(["--test", name]),
         };
+        if !SEARCHES.contains(&mutant.target) {
+            command.args(NOT_OPTIMIZED);
+        }
         let output = command
             .args(more)
             .current_dir(&self.root)
