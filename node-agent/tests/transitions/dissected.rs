@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tartan_crds::BackendType;
 use tartan_lab::{Capture, vm};
 
-use super::scene::{PODS, Scene};
+use super::scene::{PODS, PORT, Scene};
 
 /// A machine has no dissectors, and prints what its host is to read after this word.
 pub const WORD: &str = "captured: ";
@@ -85,10 +85,11 @@ impl Captured {
         let file = place.path().join("packets");
         fs::write(&file, STANDARD.decode(&self.packets).unwrap()).unwrap();
         let mut capture = Capture::of(file).unwrap();
-        let mut options = vec![];
+        // The other port is any, and may be one that a protocol has.
+        let mut options = vec!["-d".to_owned(), format!("udp.port=={PORT},data")];
         match self.kind {
-            BackendType::Vxlan => options = ["-d", "udp.port==8472,vxlan"].map(str::to_owned).to_vec(),
-            BackendType::Ipsec => options = decryption(&self.associations),
+            BackendType::Vxlan => options.extend(["-d", "udp.port==8472,vxlan"].map(str::to_owned)),
+            BackendType::Ipsec => options.extend(decryption(&self.associations)),
             // Of an IP packet that is all that a datagram holds no port tells.
             BackendType::Udp => {
                 let said = capture.read(&[], &["udp.dstport", "ip.hdr_len"]).unwrap();
