@@ -59,6 +59,8 @@ const COALESCE: Duration = Duration::from_millis(20);
 const LEAST_GAP: Duration = Duration::from_millis(100);
 const LARGEST_GAP: Duration = Duration::from_millis(900);
 const RESYNC: Duration = Duration::from_secs(60);
+/// What was written is written again when watches say for so long that the API has something else.
+const SAID_AGAIN: Duration = Duration::from_secs(20);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(1);
@@ -121,6 +123,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         kernel,
         metrics,
         wanted,
+        handed: Instant::now(),
         said,
         tell,
         extension,
@@ -194,6 +197,8 @@ struct Loop {
     memory: Memory,
     metrics: Metrics,
     wanted: watch::Sender<Writes>,
+    /// When it was last given any.
+    handed: Instant,
     /// What became of them.
     said: Told,
     /// To the task that tells the administrator's programs, and what came of it.
@@ -286,11 +291,16 @@ impl Loop {
         };
         let round = Box::pin(round(&place, snapshot, &mut self.kernel, &mut self.memory)).await;
         let writes = writes(&round.published, &snapshot, &self.said);
-        self.wanted.send_if_modified(|held| {
-            let differs = *held != writes;
+        // A write that was cut off may arrive after the next one.
+        let again = !writes.is_empty() && self.handed.elapsed() > SAID_AGAIN;
+        let handed = self.wanted.send_if_modified(|held| {
+            let differs = *held != writes || again;
             *held = writes;
             differs
         });
+        if handed {
+            self.handed = Instant::now();
+        }
         self.connect_anew(&round.addresses).await;
         if let Some(wanted) = round.extension {
             self.tell.send_if_modified(|held| {

@@ -74,14 +74,14 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>, told: &Told) -> Write
     let further = further_leases.iter().filter_map(|(name, emptied)| {
         // What is there otherwise stays: it was the primary lease once.
         let there = snapshot.leases.get(name)?.status.clone().unwrap_or_default();
-        let differs = there.emptied != *emptied || told.may_differ(name, |said| said.emptied == *emptied);
+        let differs = there.emptied != *emptied || told.of_lease(name, |said| said.emptied != *emptied);
         differs.then(|| (name.clone(), SubnetLeaseStatus { emptied: emptied.clone(), ..there }))
     });
     let leases = primary_leases
         .iter()
         .filter_map(|name| Some((name, lease.as_ref()?, snapshot.leases.get(name)?)))
         .filter(|(name, status, there)| {
-            there.status.as_ref() != Some(*status) || told.may_differ(name, |said| said == *status)
+            there.status.as_ref() != Some(*status) || told.lease_may_differ(name, status)
         })
         .map(|(name, status, _)| (name.clone(), status.clone()))
         .chain(further)
@@ -91,6 +91,13 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>, told: &Told) -> Write
         // The list of conditions has two writers, each with types of its own.
         before.conditions.retain(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()));
         let mut status = node_network.clone();
+        // Where what was said before stands, the watch may not have brought it yet.
+        status.observed_lease = match (told.observed_lease(), status.observed_lease) {
+            (Some(said), Some(seen)) if said.uid == seen.uid && said.generation > seen.generation => {
+                Some(said)
+            }
+            (_, seen) => seen,
+        };
         status::keep_transition_times(&mut status.conditions, &before.conditions);
         let is_news = *is_awaited && status.observed_lease != before.observed_lease;
         let urgent =

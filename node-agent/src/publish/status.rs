@@ -127,6 +127,8 @@ pub fn node_network(view: NodeView<'_>, now: Timestamp) -> NodeNetworkStatus {
         not_ready,
         troubles,
     } = view;
+    // As exact as the API keeps it: what was said compares with what is wanted.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     // By node: a peer of two families has two paths.
     let mut without: BTreeMap<&str, PeerWithoutPath> = BTreeMap::new();
     for path in paths.iter().filter(|path| path.pairing.is_refused()) {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tartan_crds::{NodeNetworkStatus, SubnetLeaseStatus};
+use tartan_crds::{NodeNetworkStatus, ObservedLease, SubnetLeaseStatus};
 
 /// What was said last of each object; of what was never said, nothing is known. A clone is the same.
 #[derive(Clone, Debug, Default)]
@@ -25,9 +25,9 @@ struct Saying<T> {
     arrived: bool,
 }
 
-impl<T> Saying<T> {
-    fn stands(&self, same: impl FnOnce(&T) -> bool) -> bool {
-        self.arrived && same(&self.status)
+impl<T: PartialEq> Saying<T> {
+    fn stands(&self, wanted: &T) -> bool {
+        self.arrived && self.status == *wanted
     }
 }
 
@@ -47,13 +47,23 @@ impl Told {
         self.statuses().node_network = Some(Saying { status: status.clone(), arrived });
     }
 
-    /// Whether the API may have been told something that is not the `same`.
-    pub(super) fn may_differ(&self, lease: &str, same: impl FnOnce(&SubnetLeaseStatus) -> bool) -> bool {
-        self.statuses().leases.get(lease).is_some_and(|saying| !saying.stands(same))
+    /// Whether the API may have been told something else of the lease.
+    pub(super) fn lease_may_differ(&self, name: &str, wanted: &SubnetLeaseStatus) -> bool {
+        self.statuses().leases.get(name).is_some_and(|saying| !saying.stands(wanted))
+    }
+
+    /// What was said of a lease last, whether it arrived or not, as `f` sees it.
+    pub(super) fn of_lease(&self, name: &str, f: impl FnOnce(&SubnetLeaseStatus) -> bool) -> bool {
+        self.statuses().leases.get(name).is_some_and(|saying| f(&saying.status))
+    }
+
+    /// Which lease we were said to go by.
+    pub(super) fn observed_lease(&self) -> Option<ObservedLease> {
+        self.statuses().node_network.as_ref()?.status.observed_lease.clone()
     }
 
     pub(super) fn node_network_may_differ(&self, wanted: &NodeNetworkStatus) -> bool {
-        self.statuses().node_network.as_ref().is_some_and(|saying| !saying.stands(|status| status == wanted))
+        self.statuses().node_network.as_ref().is_some_and(|saying| !saying.stands(wanted))
     }
 
     /// What was said of the NodeNetwork last, whether it arrived or not, as `f` sees it.

@@ -14,7 +14,7 @@ use tartan_crds::{NodeNetwork, SubnetLease, wellknown::field_manager};
 use tartan_daemon::connection::reason;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Availability, NODE_REASON, Writes, status, told::Told};
+use super::{Availability, NODE_REASON, NodeNetworkWrite, Writes, status, told::Told};
 use crate::metrics::Metrics;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -40,8 +40,8 @@ pub async fn run(
             let figures = wait.is_zero() && writes.node_network.is_some();
             let client = clients.borrow_and_update().clone();
             let done = tokio::select! {
-                done = write(&client, &node, &writes, figures, (&told, &metrics)) => done,
-                // Cut off, a write may have arrived or not: said again, it is the same.
+                done = write(&client, &node, (&writes, &wanted), figures, (&told, &metrics)) => done,
+                // Cut off, a write may have arrived or not.
                 Ok(()) = clients.changed() => {
                     retry = FIRST_RETRY;
                     continue;
@@ -84,11 +84,11 @@ fn figures_wait(writes: &Writes, last: Option<Instant>) -> Duration {
     }
 }
 
-/// All parts, whatever becomes of the others.
+/// All parts, whatever becomes of the others. What is not wanted any more when its turn comes is left out.
 async fn write(
     client: &Client,
     node: &str,
-    writes: &Writes,
+    (writes, wanted): (&Writes, &watch::Receiver<Writes>),
     figures: bool,
     (told, metrics): (&Told, &Metrics),
 ) -> Result<(), ()> {
@@ -103,6 +103,9 @@ async fn write(
         }
     };
     for (name, status) in leases {
+        if !wanted.borrow().leases.iter().any(|now| (&now.0, &now.1) == (name, status)) {
+            continue;
+        }
         told.lease(name, status, false);
         let patch = apply::<SubnetLease>(client, name, status).await;
         if patch.is_ok() {
@@ -110,7 +113,10 @@ async fn write(
         }
         note("lease-status", name, patch);
     }
-    if let (Some(write), true) = (node_network, figures) {
+    let stands = |write: &&NodeNetworkWrite| {
+        wanted.borrow().node_network.as_ref().is_some_and(|now| now.status == write.status)
+    };
+    if let Some(write) = node_network.as_ref().filter(|_| figures).filter(stands) {
         told.node_network(&write.status, false);
         let patch = apply::<NodeNetwork>(client, node, &write.status).await;
         if patch.is_ok() {

@@ -6,7 +6,7 @@
 //! again. Nothing of it is remembered: a lease that is sealed stays so as long as it encrypts and is asked to. A pool
 //! whose nodes have never sent is sealed at once.
 //!
-//! A node that doesn't receive the new backend has no path to lose, and is passed over when the change's deadline has
+//! A node that isn't set up for the new backend has no path to lose, and is passed over when the change's deadline has
 //! passed. One that does would lose what it still sends in clear: it has as long from when the last node was told to
 //! encrypt. Whether its Node is ready says nothing of its packets.
 
@@ -65,7 +65,7 @@ impl<'a> Sealing<'a> {
             let late = passed(deadline(layout, place, wanted.kind, now));
             let step = (&[TransitionPhase::Finishing][..], of_pool().count());
             let all_are_late = passed(step_deadline(layout, place, wanted.kind, step));
-            let passed_over = |member: &Member<'_>| all_are_late || (late && !member.receives(wanted.kind));
+            let passed_over = |member: &Member<'_>| all_are_late || (late && !member.is_set_up(wanted.kind));
             let follows = |member: &Member<'_>| reports_no_clear(member) || passed_over(member);
             // Once is enough: what reports say later is of nodes that come, go, or have not reported since.
             let encrypts = of_pool().all(|member| member.now.0.encrypts());

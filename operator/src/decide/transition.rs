@@ -75,8 +75,8 @@ pub(super) struct Member<'a> {
     /// Of the lease that says so.
     pub(super) uid: &'a str,
     pub(super) generation: i64,
-    /// By what peers can send to it, as that lease says.
-    pub(super) endpoints: &'a BTreeSet<BackendType>,
+    /// By what peers can send to it, as each of its primary leases says: peers go by the one of a family of theirs.
+    pub(super) endpoints: Vec<&'a BTreeSet<BackendType>>,
     /// What its agent says, where it has said anything.
     pub(super) report: Option<&'a Report>,
 }
@@ -85,8 +85,18 @@ impl Member<'_> {
     /// Whether it is set up for packets by this, and peers know. It is told in two objects: peers go by its lease, and
     /// who has read a lease that makes it send so has read what stood in all leases when that was written.
     pub(super) fn receives(&self, kind: BackendType) -> bool {
-        let is_known = !kind.has_paths() || self.endpoints.contains(&kind);
-        is_known && self.report.is_some_and(|report| report.receives.contains(&kind))
+        let is_known = !kind.has_paths() || self.endpoints.iter().all(|kinds| kinds.contains(&kind));
+        is_known && self.is_set_up(kind)
+    }
+
+    /// Whether its agent reports that it is set up for packets by this.
+    pub(super) fn is_set_up(&self, kind: BackendType) -> bool {
+        self.report.is_some_and(|report| report.receives.contains(&kind))
+    }
+
+    /// Nobody sends to a node of which its paths are another's business.
+    fn has_paths(&self) -> bool {
+        self.now.0.has_paths() || self.wanted.kind.has_paths()
     }
 
     /// What it sends by, as programmed.
@@ -205,7 +215,8 @@ impl<'a> Transitions<'a> {
         };
         let is_awaited = |member: &&Member<'_>| {
             !member.receives(wanted.kind)
-                && (member.place == place || (wanted.kind.is_overlay() && !cannot(member)))
+                && (member.place == place
+                    || (wanted.kind.is_overlay() && member.has_paths() && !cannot(member)))
         };
         let mut waiting: Vec<&str> = all.iter().filter(is_awaited).map(name).collect();
         let mut isolated = vec![];
@@ -330,21 +341,24 @@ fn after(since: Timestamp, policy: TransitionPolicy) -> Option<Timestamp> {
 
 /// Every node with a lease in use, in the order of names.
 fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
-    let mut leases: BTreeMap<&str, &Lease> = BTreeMap::new();
+    let mut leases: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
     for lease in world.leases.iter().filter(|lease| lease.in_use && lease.released_at().is_none()) {
         let Ok(spec) = &lease.spec else { continue };
-        // The primary lease says how the node sends; the older family is asked first.
-        let held = leases.entry(&spec.node_name).or_insert(lease);
+        let held = leases.entry(&spec.node_name).or_default();
+        // The primary leases, of each family one, say how the node sends. Those that there are, of a node without.
         let is_primary = |lease: &Lease| lease.spec.as_ref().is_ok_and(|spec| spec.primary);
-        if is_primary(lease) && !is_primary(held) {
-            *held = lease;
+        match held.first() {
+            Some(first) if is_primary(first) && !is_primary(lease) => {}
+            Some(first) if !is_primary(first) && is_primary(lease) => *held = vec![lease],
+            _ => held.push(lease),
         }
     }
     world
         .nodes
         .iter()
         .filter_map(|node| {
-            let lease = leases.get(node.meta.name.as_str())?;
+            let leases = leases.get(node.meta.name.as_str())?;
+            let lease = leases.first()?;
             let spec = lease.spec.as_ref().ok()?;
             let membership = layout.membership(node);
             Some(Member {
@@ -356,7 +370,7 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
                 ending: &spec.backend.ending,
                 uid: &lease.meta.uid,
                 generation: lease.generation.unwrap_or_default(),
-                endpoints: &lease.endpoints,
+                endpoints: leases.iter().map(|lease| &lease.endpoints).collect(),
                 report: world.node_networks.get(&node.meta.name).map(|object| &object.report),
             })
         })

@@ -1,9 +1,9 @@
 //! An agent tells its peers by its lease and the operator by its NodeNetwork, and one may come later than the other.
 
-use tartan_crds::BackendType::{Ipip, Vxlan};
+use tartan_crds::BackendType::{Alloc, Ipip, Vxlan};
 
 use super::*;
-use transition::{backend_of, pool_of_three, publish, report, set_backend};
+use transition::{backend_of, lease_of, pool_of_three, publish, report, set_backend, set_backend_of};
 
 const POOL: [&str; 3] = ["a", "b", "c"];
 
@@ -27,5 +27,47 @@ fn nobody_is_sent_to_by_what_only_the_operator_has_heard_of() {
         publish(&mut store, node, &both);
         store.settle();
     }
+    assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Ipip; 3]);
+}
+
+/// Peers of a node of two families go by the lease of a family of theirs.
+#[test]
+fn of_a_node_with_two_primary_leases_both_must_say_it() {
+    let mut store = pool_of_three("vxlan", json!({}));
+    let both = [Vxlan, Ipip];
+    for node in ["a", "b", "c", "d"] {
+        report(&mut store, node, Vxlan, &both);
+    }
+    let mut second = lease_of(&store, "b").spec.clone().unwrap();
+    second.subnet = "fd00::/64".parse().unwrap();
+    assert!(store.insert_lease(second, lease_of(&store, "b").labels.clone()));
+    let second = "fd00---64";
+    store.change_lease(second, |lease| lease.in_use = true);
+    set_backend(&mut store, "ipip", json!({ "maxInFlight": 50 }));
+    store.settle();
+    assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Vxlan; 3]);
+    store.change_lease(second, |lease| lease.endpoints = both.into());
+    store.settle();
+    assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Ipip; 3]);
+}
+
+#[test]
+fn a_node_of_another_pool_to_which_nobody_sends_is_not_waited_for() {
+    let mut store = pool_of_three("vxlan", json!({}));
+    for node in POOL {
+        report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
+    }
+    set_backend_of(&mut store, "q", "alloc", json!({}));
+    report(&mut store, "d", Vxlan, &[Vxlan, Alloc]);
+    store.change_node("d", |node| {
+        node.labels.insert("in".into(), "q".into());
+    });
+    store.settle();
+    report(&mut store, "d", Alloc, &[Alloc]);
+    publish(&mut store, "d", &[]);
+    store.settle();
+    assert_eq!(backend_of(&store, "d"), (Alloc, [Alloc].into()));
+    set_backend(&mut store, "ipip", json!({ "maxInFlight": 50 }));
+    store.settle();
     assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Ipip; 3]);
 }
