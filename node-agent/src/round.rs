@@ -366,9 +366,10 @@ fn publish(
     memory: &Memory,
 ) -> Published {
     let built = ground.built();
+    let followed = built.filter(|_| worked.follows());
     let view = status::NodeView {
         generation: snapshot.node_net.and_then(|own| own.generation),
-        observed_lease: observed_lease(built.filter(|_| worked.follows()), &snapshot),
+        observed_lease: observed_lease(followed, &snapshot),
         ending: built.map_or(&[], |built| &built.ending),
         kernel_version: &ground.facts().kernel_version,
         intent: built.map(|built| &built.intent),
@@ -386,13 +387,12 @@ fn publish(
             lease
         }),
         primary_leases: built.map(|built| built.primary_leases.clone()).unwrap_or_default(),
-        further_leases: built
-            .map(|built| {
-                let answer = |name: &String| (name.clone(), met.leases.get(name).cloned());
-                built.further_leases.iter().map(answer).collect()
-            })
-            .unwrap_or_default(),
+        further_leases: built.map_or_else(Vec::new, |built| {
+            let answer = |name: &String| (name.clone(), met.leases.get(name).cloned());
+            built.further_leases.iter().map(answer).collect()
+        }),
         is_awaited: !view.ending.is_empty(),
+        is_blind: followed.is_none(),
         node_network: status::node_network(view, Timestamp::now()),
         availability,
     }

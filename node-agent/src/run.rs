@@ -59,7 +59,8 @@ const COALESCE: Duration = Duration::from_millis(20);
 const LEAST_GAP: Duration = Duration::from_millis(100);
 const LARGEST_GAP: Duration = Duration::from_millis(900);
 const RESYNC: Duration = Duration::from_secs(60);
-/// What was written is written again when watches say for so long that the API has something else.
+/// What was handed to be written is so again when watches say for so long that the API has something else; and twice as
+/// long after that.
 const SAID_AGAIN: Duration = Duration::from_secs(20);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -124,6 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         metrics,
         wanted,
         handed: Instant::now(),
+        patience: SAID_AGAIN,
         said,
         tell,
         extension,
@@ -197,8 +199,9 @@ struct Loop {
     memory: Memory,
     metrics: Metrics,
     wanted: watch::Sender<Writes>,
-    /// When it was last given any.
+    /// When it was last given any, and when it is given the same again.
     handed: Instant,
+    patience: Duration,
     /// What became of them.
     said: Told,
     /// To the task that tells the administrator's programs, and what came of it.
@@ -292,11 +295,12 @@ impl Loop {
         let round = Box::pin(round(&place, snapshot, &mut self.kernel, &mut self.memory)).await;
         let writes = writes(&round.published, &snapshot, &self.said);
         // A write that was cut off may arrive after the next one.
-        let again = !writes.is_empty() && self.handed.elapsed() > SAID_AGAIN;
+        let again = !writes.is_empty() && self.handed.elapsed() > self.patience;
         let handed = self.wanted.send_if_modified(|held| {
-            let differs = *held != writes || again;
+            let differs = *held != writes;
             *held = writes;
-            differs
+            self.patience = if differs { SAID_AGAIN } else { self.patience * if again { 2 } else { 1 } };
+            differs || again
         });
         if handed {
             self.handed = Instant::now();

@@ -64,13 +64,16 @@ pub struct Published {
     pub node_network: NodeNetworkStatus,
     /// The operator waits to hear which lease that goes by.
     pub is_awaited: bool,
+    /// What the lease asks for may not be programmed: which one was said to be gone by stands.
+    pub is_blind: bool,
     /// `None`: the Node goes on saying what it says.
     pub availability: Option<Availability>,
 }
 
 /// The part of `wanted` that the API doesn't have, as far as it is known.
 pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>, told: &Told) -> Writes {
-    let Published { lease, primary_leases, further_leases, node_network, is_awaited, availability } = wanted;
+    let Published { lease, primary_leases, further_leases, node_network, is_awaited, is_blind, availability } =
+        wanted;
     let further = further_leases.iter().filter_map(|(name, emptied)| {
         // What is there otherwise stays: it was the primary lease once.
         let there = snapshot.leases.get(name)?.status.clone().unwrap_or_default();
@@ -91,13 +94,10 @@ pub fn writes(wanted: &Published, snapshot: &Snapshot<'_>, told: &Told) -> Write
         // The list of conditions has two writers, each with types of its own.
         before.conditions.retain(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()));
         let mut status = node_network.clone();
-        // Where what was said before stands, the watch may not have brought it yet.
-        status.observed_lease = match (told.observed_lease(), status.observed_lease) {
-            (Some(said), Some(seen)) if said.uid == seen.uid && said.generation > seen.generation => {
-                Some(said)
-            }
-            (_, seen) => seen,
-        };
+        if *is_blind {
+            // The watch may not have brought yet what was said before.
+            status.observed_lease = told.observed_lease().or(status.observed_lease);
+        }
         status::keep_transition_times(&mut status.conditions, &before.conditions);
         let is_news = *is_awaited && status.observed_lease != before.observed_lease;
         let urgent =

@@ -36,6 +36,7 @@ fn published(known: &Known, second: i64, troubles: &[NotReady]) -> Published {
         primary_leases: built.primary_leases,
         further_leases: vec![],
         is_awaited: !built.ending.is_empty(),
+        is_blind: false,
         node_network: status::node_network(view, at(second)),
         availability: Some(Availability::Available),
     }
@@ -279,7 +280,7 @@ fn what_was_taken_back_is_said_again_though_the_watch_has_brought_neither() {
         assert_eq!(same, said, "what the watch has not brought yet is no reason to leave it out");
     }
     // A round that could not look at the kernel leaves what was said of the lease, and that is what we said.
-    let mut blind = less.clone();
+    let mut blind = Published { is_blind: true, ..less.clone() };
     blind.node_network.observed_lease.as_mut().unwrap().generation -= 1;
     assert_eq!(writes(&blind, &known.snapshot(), &told), said);
     take(&mut known, &said);

@@ -40,16 +40,13 @@ pub async fn run(
             let figures = wait.is_zero() && writes.node_network.is_some();
             let client = clients.borrow_and_update().clone();
             let done = tokio::select! {
-                done = write(&client, &node, (&writes, &wanted), figures, (&told, &metrics)) => done,
+                done = write(&client, &node, (&writes, &wanted), figures.then_some(&mut last_figures), (&told, &metrics)) => done,
                 // Cut off, a write may have arrived or not.
                 Ok(()) = clients.changed() => {
                     retry = FIRST_RETRY;
                     continue;
                 }
             };
-            if figures {
-                last_figures = Some(Instant::now());
-            }
             let pause = match done {
                 Ok(()) => {
                     retry = FIRST_RETRY;
@@ -84,12 +81,13 @@ fn figures_wait(writes: &Writes, last: Option<Instant>) -> Duration {
     }
 }
 
-/// All parts, whatever becomes of the others. What is not wanted any more when its turn comes is left out.
+/// All parts, whatever becomes of the others. What is not wanted any more when its turn comes is left out. Without
+/// `figures` the NodeNetwork waits; with it, it becomes the time at which that was tried.
 async fn write(
     client: &Client,
     node: &str,
     (writes, wanted): (&Writes, &watch::Receiver<Writes>),
-    figures: bool,
+    figures: Option<&mut Option<Instant>>,
     (told, metrics): (&Told, &Metrics),
 ) -> Result<(), ()> {
     let Writes { leases, node_network, availability } = writes;
@@ -116,7 +114,8 @@ async fn write(
     let stands = |write: &&NodeNetworkWrite| {
         wanted.borrow().node_network.as_ref().is_some_and(|now| now.status == write.status)
     };
-    if let Some(write) = node_network.as_ref().filter(|_| figures).filter(stands) {
+    if let (Some(write), Some(last)) = (node_network.as_ref().filter(stands), figures) {
+        *last = Some(Instant::now());
         told.node_network(&write.status, false);
         let patch = apply::<NodeNetwork>(client, node, &write.status).await;
         if patch.is_ok() {
@@ -124,7 +123,8 @@ async fn write(
         }
         note("node-network-status", node, patch);
     }
-    if let Some(availability) = availability {
+    let stands = |said: &&Availability| wanted.borrow().availability.as_ref() == Some(*said);
+    if let Some(availability) = availability.as_ref().filter(stands) {
         let patch = say(client, node, availability).await;
         note("node-condition", node, patch);
     }

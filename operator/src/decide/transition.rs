@@ -358,7 +358,13 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
         .iter()
         .filter_map(|node| {
             let leases = leases.get(node.meta.name.as_str())?;
-            let lease = leases.first()?;
+            // Of a Node of that name that is gone, its agent says nothing.
+            let is_own =
+                |lease: &&Lease| lease.spec.as_ref().is_ok_and(|spec| spec.node_uid == node.meta.uid);
+            let own: Vec<&Lease> = leases.iter().copied().filter(is_own).collect();
+            let leases = if own.is_empty() { leases } else { &own };
+            let lease = *leases.first()?;
+            let is_readable = |lease: &&&Lease| lease.traces.bad_status.is_none();
             let spec = lease.spec.as_ref().ok()?;
             let membership = layout.membership(node);
             Some(Member {
@@ -370,7 +376,7 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
                 ending: &spec.backend.ending,
                 uid: &lease.meta.uid,
                 generation: lease.generation.unwrap_or_default(),
-                endpoints: leases.iter().map(|lease| &lease.endpoints).collect(),
+                endpoints: leases.iter().filter(is_readable).map(|lease| &lease.endpoints).collect(),
                 report: world.node_networks.get(&node.meta.name).map(|object| &object.report),
             })
         })

@@ -7,13 +7,18 @@ use transition::{backend_of, lease_of, pool_of_three, publish, report, set_backe
 
 const POOL: [&str; 3] = ["a", "b", "c"];
 
+/// All send by vxlan, and receive ipip too.
+fn all_receive() -> Store {
+    let mut store = pool_of_three("vxlan", json!({}));
+    for node in ["a", "b", "c", "d"] {
+        report(&mut store, node, Vxlan, &[Vxlan, Ipip]);
+    }
+    store
+}
+
 #[test]
 fn nobody_is_sent_to_by_what_only_the_operator_has_heard_of() {
-    let mut store = pool_of_three("vxlan", json!({}));
-    let both = [Vxlan, Ipip];
-    for node in ["a", "b", "c", "d"] {
-        report(&mut store, node, Vxlan, &both);
-    }
+    let mut store = all_receive();
     publish(&mut store, "b", &[Vxlan]);
     // Of another pool, which must receive an overlay too.
     publish(&mut store, "d", &[Vxlan]);
@@ -24,29 +29,43 @@ fn nobody_is_sent_to_by_what_only_the_operator_has_heard_of() {
     assert_eq!((transition.receiving, transition.waiting_for), (2, vec!["b".to_owned(), "d".to_owned()]));
     for node in ["b", "d"] {
         assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Vxlan; 3]);
-        publish(&mut store, node, &both);
+        publish(&mut store, node, &[Vxlan, Ipip]);
         store.settle();
     }
     assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Ipip; 3]);
 }
 
+/// A primary lease of b beside its own, of the other family. Its name.
+fn second_lease(store: &mut Store, node_uid: Option<&str>) -> &'static str {
+    let mut spec = lease_of(store, "b").spec.clone().unwrap();
+    spec.subnet = "fd00::/64".parse().unwrap();
+    spec.node_uid = node_uid.map_or(spec.node_uid, str::to_owned);
+    let labels = lease_of(store, "b").labels.clone();
+    assert!(store.insert_lease(spec, labels));
+    store.change_lease("fd00---64", |lease| lease.in_use = true);
+    "fd00---64"
+}
+
 /// Peers of a node of two families go by the lease of a family of theirs.
 #[test]
 fn of_a_node_with_two_primary_leases_both_must_say_it() {
-    let mut store = pool_of_three("vxlan", json!({}));
-    let both = [Vxlan, Ipip];
-    for node in ["a", "b", "c", "d"] {
-        report(&mut store, node, Vxlan, &both);
-    }
-    let mut second = lease_of(&store, "b").spec.clone().unwrap();
-    second.subnet = "fd00::/64".parse().unwrap();
-    assert!(store.insert_lease(second, lease_of(&store, "b").labels.clone()));
-    let second = "fd00---64";
-    store.change_lease(second, |lease| lease.in_use = true);
+    let mut store = all_receive();
+    let second = second_lease(&mut store, None);
     set_backend(&mut store, "ipip", json!({ "maxInFlight": 50 }));
     store.settle();
     assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Vxlan; 3]);
-    store.change_lease(second, |lease| lease.endpoints = both.into());
+    store.change_lease(second, |lease| lease.endpoints = [Vxlan, Ipip].into());
+    store.settle();
+    assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Ipip; 3]);
+}
+
+/// A finalizer may hold it, and its agent says nothing in it.
+#[test]
+fn the_lease_of_a_node_that_had_the_name_before_says_nothing_of_the_next_one() {
+    let mut store = all_receive();
+    let left = second_lease(&mut store, Some("of the Node before"));
+    store.change_lease(left, |lease| lease.deleting = true);
+    set_backend(&mut store, "ipip", json!({ "maxInFlight": 50 }));
     store.settle();
     assert_eq!(POOL.map(|node| backend_of(&store, node).0), [Ipip; 3]);
 }
