@@ -22,8 +22,8 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use tartan_crds::{
-    BackendSelection, BackendType, LeaseBackend, TransitionPhase, TransitionPolicy, TransitionStatus,
-    ending_reception,
+    BackendSelection, BackendType, LeaseBackend, SubnetLeaseSpec, TransitionPhase, TransitionPolicy,
+    TransitionStatus, ending_reception,
 };
 
 use problem::{Late, problem};
@@ -341,31 +341,23 @@ fn after(since: Timestamp, policy: TransitionPolicy) -> Option<Timestamp> {
 
 /// Every node with a lease in use, in the order of names.
 fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
-    let mut leases: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
+    let mut held: BTreeMap<&str, Vec<(&Lease, &SubnetLeaseSpec)>> = BTreeMap::new();
     for lease in world.leases.iter().filter(|lease| lease.in_use && lease.released_at().is_none()) {
-        let Ok(spec) = &lease.spec else { continue };
-        let held = leases.entry(&spec.node_name).or_default();
-        // The primary leases, of each family one, say how the node sends. Those that there are, of a node without.
-        let is_primary = |lease: &Lease| lease.spec.as_ref().is_ok_and(|spec| spec.primary);
-        match held.first() {
-            Some(first) if is_primary(first) && !is_primary(lease) => {}
-            Some(first) if !is_primary(first) && is_primary(lease) => *held = vec![lease],
-            _ => held.push(lease),
+        if let Ok(spec) = &lease.spec {
+            held.entry(&spec.node_name).or_default().push((lease, spec));
         }
     }
     world
         .nodes
         .iter()
         .filter_map(|node| {
-            let leases = leases.get(node.meta.name.as_str())?;
-            // Of a Node of that name that is gone, its agent says nothing.
-            let is_own =
-                |lease: &&Lease| lease.spec.as_ref().is_ok_and(|spec| spec.node_uid == node.meta.uid);
-            let own: Vec<&Lease> = leases.iter().copied().filter(is_own).collect();
-            let leases = if own.is_empty() { leases } else { &own };
-            let lease = *leases.first()?;
-            let is_readable = |lease: &&&Lease| lease.traces.bad_status.is_none();
-            let spec = lease.spec.as_ref().ok()?;
+            // The primary leases, of each family one, say how the node sends. Of a Node of that name that is gone, its
+            // agent says nothing.
+            let leases = held.remove(node.meta.name.as_str())?;
+            let leases = prefer(leases, |(_, spec)| spec.primary);
+            let leases = prefer(leases, |(_, spec)| spec.node_uid == node.meta.uid);
+            let (lease, spec) = *leases.first()?;
+            let readable = leases.iter().filter(|(lease, _)| lease.traces.bad_status.is_none());
             let membership = layout.membership(node);
             Some(Member {
                 node,
@@ -376,11 +368,19 @@ fn members<'a>(world: &'a World, layout: &Layout<'_>) -> Vec<Member<'a>> {
                 ending: &spec.backend.ending,
                 uid: &lease.meta.uid,
                 generation: lease.generation.unwrap_or_default(),
-                endpoints: leases.iter().filter(is_readable).map(|lease| &lease.endpoints).collect(),
+                endpoints: readable.map(|(lease, _)| &lease.endpoints).collect(),
                 report: world.node_networks.get(&node.meta.name).map(|object| &object.report),
             })
         })
         .collect()
+}
+
+/// Those of which it is so, if there are any; else all.
+fn prefer<T>(mut all: Vec<T>, is_so: impl Fn(&T) -> bool) -> Vec<T> {
+    if all.iter().any(&is_so) {
+        all.retain(is_so);
+    }
+    all
 }
 
 pub(super) fn name<'a>(member: &Member<'a>) -> &'a str {
