@@ -8,6 +8,7 @@
 //! The program may itself use this crate: [`crate::Fabric`] works there as it does here.
 
 mod backports;
+mod boot;
 mod initramfs;
 mod inside;
 mod kernel;
@@ -30,6 +31,7 @@ use crate::namespace::PACKAGED_PLUGINS;
 use crate::prerequisites::{Program, Tool, require};
 use crate::process::Process;
 use crate::wait::eventually;
+use boot::{BEGUN, booted};
 use initramfs::Initramfs;
 use inside::{INSIDE, PROGRAMS};
 
@@ -151,7 +153,7 @@ impl Machine {
     }
 
     /// Boots, runs the program to its end and stops. Each line of the console goes to `line` as it comes.
-    /// An error where the machine doesn't boot, or isn't through after `limit`.
+    /// An error where the machine doesn't boot, or isn't through within `limit` of that.
     pub fn run(&self, limit: Duration, mut line: impl FnMut(&str)) -> Result<Report> {
         require(&[Tool::Machines])?;
         let start = Instant::now();
@@ -191,7 +193,7 @@ impl Machine {
         }
         command.arg("-kernel").arg(kernel.image).arg("-initrd").arg(&image);
         command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {}", self.kernel_options)]);
-        let qemu = Process::start("qemu", &command, &console, false)?;
+        let qemu = booted(boot::PATIENCE, || Process::start("qemu", &command, &console, false))?;
         let mut shown = 0;
         let mut show = |text: &str| {
             let whole = text.rfind('\n').map_or(0, |end| end + 1);
@@ -224,6 +226,9 @@ impl Machine {
             "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root {INSIDE}=1
+# After the line that the firmware left open.
+echo
+echo \"{BEGUN}\"
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -238,8 +243,6 @@ while read module; do insmod \"/modules/$module\" || echo \"insmod $module faile
 ip link set lo up
 # An emulated processor may not get its turn for long: packets that wait for it must find room.
 echo 100000 > /proc/sys/net/core/netdev_max_backlog
-# Ends the line that the firmware left open.
-echo
 {environment}cd /root
 {PROGRAMS}/{program} {}
 echo \"{ENDED}$?\"
