@@ -5,6 +5,7 @@
 //! and the kernel's associations go on meanwhile. A second one lies idle, and tells of the daemon's end.
 
 mod answers;
+mod associations;
 mod certificate;
 mod credentials;
 mod key;
@@ -28,7 +29,10 @@ use self::answers::Answers;
 pub use self::answers::Unanswered;
 pub(super) use self::credentials::Files;
 pub use self::key::IkeKeyError;
-use self::message::{Answer, connection, surplus, unanswered};
+use self::{
+    associations::{SeenAssociation, surplus, unanswered},
+    message::{Answer, connection},
+};
 use crate::{
     mark,
     model::{Action, Elements, IkeConnection, IkeCredentials, Key, Observed, Step, Value},
@@ -198,7 +202,7 @@ impl Ike {
                 seen.insert(key, Value::IkeConnection(value));
             }
         }
-        let associations: Vec<BTreeMap<String, message::SeenAssociation>> =
+        let associations: Vec<BTreeMap<String, SeenAssociation>> =
             session.list("list-sas", "list-sa").await?;
         let associations: Vec<_> = associations.into_iter().flatten().collect();
         for number in surplus(&associations, desired) {

@@ -12,6 +12,7 @@
 )]
 
 mod network;
+mod node;
 mod rotation;
 mod traffic;
 

@@ -62,7 +62,7 @@ impl Network {
             let link = format!("tartan-wg{}", generation % 2);
             let wg = |what: &str| said(&format!("ip netns exec {} wg show {what}", node.name));
             assert_eq!(wg("interfaces").trim(), link, "{}", node.name);
-            let key = |node: &crate::network::Node| node.wireguard_end(generation).key.to_string();
+            let key = |node: &crate::node::Node| node.wireguard_end(generation).key.to_string();
             assert_eq!(wg(&format!("{link} public-key")).trim(), key(node));
             let mut peers: Vec<String> =
                 self.nodes.iter().filter(|other| other.name != node.name).map(key).collect();

@@ -40,7 +40,7 @@ impl Traffic {
             command.args(["netns", "exec", namespace]).arg(&program).args(words);
             Running::start(command)
         };
-        let pods: Vec<_> = network.nodes.iter().map(super::network::Node::pod).collect();
+        let pods: Vec<_> = network.nodes.iter().map(crate::node::Node::pod).collect();
         let mut echoes: Vec<Running> =
             pods.iter().map(|(pod, _)| run(pod, &["serve", "--port", PORT])).collect();
         echoes.iter_mut().for_each(|echo| echo.wait_for("listening"));

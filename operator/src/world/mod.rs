@@ -3,6 +3,7 @@
 //! The allocator task owns it and feeds it with what the watches and its own writes tell. Deciding reads it
 //! and nothing else.
 
+mod chart;
 mod choice;
 mod node_net;
 mod objects;
@@ -14,9 +15,10 @@ use std::{collections::BTreeMap, time::Instant};
 use k8s_openapi::jiff::Timestamp;
 use tartan_crds::{Cidr, Family, wellknown};
 
+pub use chart::{ChartValues, PoolValues};
 pub use choice::Choice;
 pub use node_net::{NodeNet, Report, UsedAddresses};
-pub use objects::{ChartValues, Lease, Network, Node, Pool, PoolValues, ServiceRange, Traces, Unreadable};
+pub use objects::{Lease, Network, Node, Pool, ServiceRange, Traces, Unreadable};
 pub use table::{Change, Meta, Record, Table};
 pub use vanished::Vanished;
 

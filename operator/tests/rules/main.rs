@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod backup;
 mod edits;
 mod explain;
 mod explain_blocks;

@@ -1,20 +1,13 @@
 //! Messages of VICI (strongSwan, src/libcharon/plugins/vici/README.md), as far as we speak it. No IO.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     mark,
-    model::{Elements, IkeAuthentication, IkeConnection, IkeSettings, Key, Value},
+    model::{IkeAuthentication, IkeConnection, IkeSettings, Value},
 };
-
-/// A second association of a pair is taken away when the newest one is this old, in seconds: by then both ends
-/// send by it.
-const SETTLED: u64 = 3;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
@@ -253,75 +246,12 @@ pub(super) fn unlike_any() -> IkeConnection {
     }
 }
 
-/// Of `list-sas`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct SeenAssociation {
-    uniqueid: String,
-    state: String,
-    /// In seconds.
-    #[serde(default)]
-    established: Option<String>,
-    #[serde(default)]
-    child_sas: BTreeMap<String, SeenChildAssociation>,
-}
-
-#[derive(Debug, Deserialize)]
-struct SeenChildAssociation {
-    state: String,
-}
-
-impl SeenAssociation {
-    /// Seconds since it carries packets.
-    fn age(&self) -> Option<u64> {
-        let carries = self.state == "ESTABLISHED"
-            && self.child_sas.values().any(|child| matches!(child.state.as_str(), "INSTALLED" | "REKEYED"));
-        carries.then(|| self.established.as_deref()?.parse().ok()).flatten()
-    }
-}
-
-/// Associations that should end: those of connections that are not wanted, and of several that carry packets of
-/// one pair, all but the newest; that is for the node with the lower address to decide.
-pub(super) fn surplus(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<u32> {
-    let mut ended = BTreeSet::new();
-    let mut pairs: BTreeMap<String, Vec<(u64, u32)>> = BTreeMap::new();
-    for (name, association) in seen.iter().filter(|(name, _)| name.starts_with(mark::IKE_PREFIX)) {
-        let Ok(number) = association.uniqueid.parse() else { continue };
-        match desired.get(&Key::IkeConnection(name.clone())) {
-            Some(Value::IkeConnection(wanted)) if wanted.local < wanted.remote => {
-                if let Some(age) = association.age() {
-                    pairs.entry(name.clone()).or_default().push((age, number));
-                }
-            }
-            Some(_) => {}
-            None => _ = ended.insert(number),
-        }
-    }
-    for mut associations in pairs.into_values() {
-        // The newest first; of two of one age, the one that has the greater number.
-        associations.sort_by_key(|(age, number)| (*age, std::cmp::Reverse(*number)));
-        if associations.first().is_some_and(|(age, _)| *age >= SETTLED) {
-            ended.extend(associations.iter().skip(1).map(|(_, number)| *number));
-        }
-    }
-    ended
-}
-
-/// Peers of wanted connections with which there is no association that carries packets.
-pub(super) fn unanswered(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<IpAddr> {
-    let answered = |name: &str| seen.iter().any(|(other, found)| other == name && found.age().is_some());
-    let wanted = desired.iter().filter_map(|(key, value)| match (key, value) {
-        (Key::IkeConnection(name), Value::IkeConnection(wanted)) => Some((name, wanted)),
-        _ => None,
-    });
-    wanted.filter(|(name, _)| !answered(name)).map(|(_, wanted)| wanted.remote).collect()
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::model::Key;
 
-    fn wanted(local: &str, remote: &str) -> (Key, Value) {
+    pub(in super::super) fn wanted(local: &str, remote: &str) -> (Key, Value) {
         let settings = IkeSettings {
             authentication: IkeAuthentication::PresharedKey,
             esp_proposal: "aes128gcm16".to_owned(),
@@ -339,18 +269,6 @@ mod tests {
         (Key::IkeConnection(format!("tartan-{remote}")), Value::IkeConnection(connection))
     }
 
-    fn association(number: u32, established: Option<u64>, child: &str) -> SeenAssociation {
-        SeenAssociation {
-            uniqueid: number.to_string(),
-            state: if established.is_some() { "ESTABLISHED" } else { "CONNECTING" }.to_owned(),
-            established: established.map(|age| age.to_string()),
-            child_sas: BTreeMap::from([(
-                "pods-1".to_owned(),
-                SeenChildAssociation { state: child.to_owned() },
-            )]),
-        }
-    }
-
     #[test]
     fn a_changed_setting_is_another_child() {
         let (_, Value::IkeConnection(first)) = wanted("192.0.2.1", "192.0.2.2") else { panic!() };
@@ -363,43 +281,5 @@ mod tests {
         for other in [second, third] {
             assert_ne!(seen.value(Some(&Value::IkeConnection(other.clone()))), other);
         }
-    }
-
-    #[test]
-    fn of_two_associations_the_lower_node_ends_the_older_when_the_newer_is_settled() {
-        let lower = Elements::from([wanted("192.0.2.1", "192.0.2.2")]);
-        let upper = Elements::from([wanted("192.0.2.2", "192.0.2.1")]);
-        let ended = |desired: &Elements, name: &str, ages: &[(u32, Option<u64>, &str)]| {
-            let seen: Vec<_> = ages
-                .iter()
-                .map(|(number, age, child)| (name.to_owned(), association(*number, *age, child)))
-                .collect();
-            surplus(&seen, desired).into_iter().collect::<Vec<_>>()
-        };
-        let two = [(1, Some(9), "INSTALLED"), (2, Some(5), "INSTALLED")];
-        assert_eq!(ended(&lower, "tartan-192.0.2.2", &two), [1]);
-        assert!(ended(&upper, "tartan-192.0.2.1", &two).is_empty());
-        let fresh = [(1, Some(9), "INSTALLED"), (2, Some(1), "INSTALLED")];
-        assert!(ended(&lower, "tartan-192.0.2.2", &fresh).is_empty());
-        let beginning = [(1, Some(9), "INSTALLED"), (2, None, ""), (3, Some(9), "CREATED")];
-        assert!(ended(&lower, "tartan-192.0.2.2", &beginning).is_empty());
-        let same_age = [(2, Some(4), "INSTALLED"), (1, Some(4), "INSTALLED")];
-        assert_eq!(ended(&lower, "tartan-192.0.2.2", &same_age), [1]);
-        // Of a connection that is not wanted, all of them; another program's are its own.
-        assert_eq!(ended(&lower, "tartan-192.0.2.9", &beginning), [1, 2, 3]);
-        assert!(ended(&lower, "office", &two).is_empty());
-    }
-
-    #[test]
-    fn a_peer_has_answered_when_something_carries_packets_to_it() {
-        let desired = Elements::from([wanted("192.0.2.1", "192.0.2.2")]);
-        let of =
-            |name: &str, age, child| unanswered(&[(name.to_owned(), association(1, age, child))], &desired);
-        let silent = BTreeSet::from(["192.0.2.2".parse().unwrap()]);
-        assert!(of("tartan-192.0.2.2", Some(0), "INSTALLED").is_empty());
-        assert_eq!(of("tartan-192.0.2.2", None, ""), silent);
-        assert_eq!(of("tartan-192.0.2.2", Some(9), "CREATED"), silent);
-        assert_eq!(of("tartan-192.0.2.3", Some(9), "INSTALLED"), silent);
-        assert!(unanswered(&[], &Elements::new()).is_empty());
     }
 }

@@ -154,19 +154,19 @@ pub const MUTANTS: &[Mutant] = &[
         "what a restored store knows nothing of is given to the next node",
         &[edit(DRAFT, "layout.kept_back().chain(world.vanished.blocks())", "layout.kept_back()")],
         "rules",
-        &["restore::what_nodes_had_that_a_restored_store_knows_nothing_of_is_kept_for_them"],
+        &["backup::what_nodes_had_that_a_restored_store_knows_nothing_of_is_kept_for_them"],
     ),
     mutant(
         "what a restored store knows nothing of goes to the node that it is reserved for",
         &[edit(DRAFT, "is_some_and(|keeper| keeper != node)", "is_some_and(|_| false)")],
         "rules",
-        &["restore::a_reservation_does_not_take_what_a_restored_store_knows_nothing_of"],
+        &["backup::a_reservation_does_not_take_what_a_restored_store_knows_nothing_of"],
     ),
     mutant(
         "what a backup has as released long ago is deleted at once",
         &[edit(RECLAIM, "kept.map_or(due, |kept| kept.max(due))", "kept.map_or(due, |_| due)")],
         "rules",
-        &["restore::a_lease_that_was_released_in_the_backup_is_not_given_up_before_its_node_could_come_back"],
+        &["backup::a_lease_that_was_released_in_the_backup_is_not_given_up_before_its_node_could_come_back"],
     ),
     mutant(
         "a further block is granted before another node has its first",
