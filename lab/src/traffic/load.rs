@@ -1,7 +1,8 @@
 //! The sender: numbered messages, one thread for each flow, one account for each.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::Write as _;
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -10,32 +11,32 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::report::{Account, Flow, Report};
-use super::{FULL_EVERY, LoadOptions, make_room, refuse_to_cut};
+use super::{FULL_EVERY, LoadOptions, make_room, refuse_to_cut, tcp};
 use crate::wait::pause;
 
 /// The number of a packet that only asks whether somebody answers.
 const GREETING: u64 = u64::MAX;
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// How long the last echoes may take.
-const DRAIN: Duration = Duration::from_secs(2);
-/// After this long without an answer a TCP connection counts as lost: the kernel would go on for many minutes.
-const TCP_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 pub(super) fn run(to: SocketAddr, options: &LoadOptions, time: Option<Duration>) -> Result<()> {
-    let LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval } = *options;
+    let LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval, tcp_bulk } = *options;
     let full = udp_mtu.map(|mtu| usize::from(mtu).saturating_sub(headers(to)));
     let stopped = stop_on_signal()?;
     let stop = Arc::new(AtomicBool::new(false));
     let udp_flows = usize::from(udp_rate > 0);
-    let ready = Arc::new(Barrier::new(udp_flows + tcp_flows + 1));
+    let bulk_flows = usize::from(tcp_bulk > 0);
+    let questions = iter::repeat_n(size_of::<u64>(), tcp_flows).chain(iter::repeat_n(tcp_bulk, bulk_flows));
+    let ready = Arc::new(Barrier::new(udp_flows + tcp_flows + bulk_flows + 1));
     let mut flows = Vec::new();
     if udp_rate > 0 {
         let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
         flows.push(std::thread::spawn(move || udp_flow(to, (udp_rate, full), &ready, &stop)));
     }
-    for _ in 0..tcp_flows {
+    for length in questions {
         let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
-        flows.push(std::thread::spawn(move || tcp_flow(to, tcp_interval, &ready, &stop)));
+        flows.push(std::thread::spawn(move || tcp::flow(to, (length, tcp_interval), &ready, &stop)));
     }
     ready.wait();
     let start = Instant::now();
@@ -159,62 +160,4 @@ fn receive(socket: &UdpSocket, full: Option<usize>) -> Option<u64> {
     bytes.truncate(length);
     let number = u64::from_be_bytes(*bytes.first_chunk()?);
     (bytes == message(number, full)).then_some(number)
-}
-
-fn tcp_flow(to: SocketAddr, interval: Duration, ready: &Barrier, stop: &AtomicBool) -> Result<Flow> {
-    let mut stream = connect(to, stop);
-    ready.wait();
-    let mut account = Account::new("tcp", Instant::now());
-    let mut number = 0;
-    while let (Some(open), false) = (&mut stream, stop.load(Ordering::Relaxed)) {
-        let begin = Instant::now();
-        account.sent(number, Instant::now());
-        match ask(open, number, stop) {
-            Ok(true) => account.received(number, Instant::now()),
-            Ok(false) => break,
-            Err(_) => {
-                account.connection_lost();
-                stream = connect(to, stop);
-            }
-        }
-        number += 1;
-        pause(interval.saturating_sub(begin.elapsed()));
-    }
-    Ok(account.close(Instant::now()))
-}
-
-/// Sends a number and waits for its echo. `false`: it did not come back before the end of the load.
-fn ask(stream: &mut TcpStream, number: u64, stop: &AtomicBool) -> std::io::Result<bool> {
-    stream.write_all(&number.to_be_bytes())?;
-    let mut echo = [0; 8];
-    let mut have = 0;
-    let (start, mut end) = (Instant::now(), None);
-    while have < echo.len() {
-        match stream.read(echo.get_mut(have..).unwrap_or_default()) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(length) => have += length,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if start.elapsed() > TCP_PATIENCE {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                if stop.load(Ordering::Relaxed) && end.get_or_insert_with(Instant::now).elapsed() > DRAIN {
-                    return Ok(false);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if u64::from_be_bytes(echo) == number { Ok(true) } else { Err(ErrorKind::InvalidData.into()) }
-}
-
-fn connect(to: SocketAddr, stop: &AtomicBool) -> Option<TcpStream> {
-    while !stop.load(Ordering::Relaxed) {
-        if let Ok(stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
-            stream.set_nodelay(true).ok()?;
-            stream.set_read_timeout(Some(POLL)).ok()?;
-            return Some(stream);
-        }
-        pause(POLL);
-    }
-    None
 }

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! One program, `tartan-lab-traffic`, is both ends: `serve` echoes UDP and TCP, `load` sends numbered messages and
-//! counts what comes back, `latency` measures single round trips. Messages are of eight bytes; on request some fill the
-//! packets that the path should carry, and neither end lets anybody cut a packet. A packet counts as lost when its echo
+//! counts what comes back, `latency` measures single round trips. Messages are of eight bytes; on request some UDP packets
+//! are as large as the path should carry, and neither end lets anybody cut a packet; and one TCP flow is of many bytes. A packet counts as lost when its echo
 //! does not arrive, whichever way it was lost. Counting starts when every flow has been answered once, so that the first
 //! packet's address resolution is no loss.
 
@@ -28,6 +28,7 @@ mod load;
 mod report;
 mod serve;
 mod stream;
+mod tcp;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -85,6 +86,9 @@ enum Role {
         /// Milliseconds between the questions of a TCP flow
         #[arg(long, default_value_t = 10)]
         tcp_interval: u64,
+        /// Bytes of each question of one more TCP flow; without, there is none
+        #[arg(long, default_value_t = 0)]
+        tcp_bulk: usize,
         #[arg(long)]
         seconds: Option<u64>,
     },
@@ -108,9 +112,9 @@ pub fn main() -> Result<()> {
             }
             serve::run(bind, port)
         }
-        Role::Load { to, udp_rate, udp_mtu, tcp_flows, tcp_interval, seconds } => {
+        Role::Load { to, udp_rate, udp_mtu, tcp_flows, tcp_interval, tcp_bulk, seconds } => {
             let tcp_interval = Duration::from_millis(tcp_interval);
-            let options = LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval };
+            let options = LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval, tcp_bulk };
             load::run(to, &options, seconds.map(Duration::from_secs))
         }
         Role::Latency { to, udp, count } => latency::run(to, udp, count),
@@ -166,11 +170,19 @@ pub struct LoadOptions {
     pub tcp_flows: usize,
     /// A TCP flow is one question and its answer, this often.
     pub tcp_interval: Duration,
+    /// Bytes of each question of one more TCP flow, which fills segments; none where that is 0.
+    pub tcp_bulk: usize,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { udp_rate: 1000, udp_mtu: None, tcp_flows: 8, tcp_interval: Duration::from_millis(10) }
+        Self {
+            udp_rate: 1000,
+            udp_mtu: None,
+            tcp_flows: 8,
+            tcp_interval: Duration::from_millis(10),
+            tcp_bulk: 0,
+        }
     }
 }
 
@@ -188,12 +200,13 @@ impl Load {
         to: impl Into<SocketAddr>,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval } = options;
+        let LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval, tcp_bulk } = options;
         let mut command = place.command(&program()?.display().to_string());
         command.args(["load", "--to", &to.into().to_string()]);
         command.args(["--udp-rate", &udp_rate.to_string(), "--tcp-flows", &tcp_flows.to_string()]);
         command.args(udp_mtu.map(|mtu| format!("--udp-mtu={mtu}")));
         command.args(["--tcp-interval", &tcp_interval.as_millis().to_string()]);
+        command.args(["--tcp-bulk", &tcp_bulk.to_string()]);
         let process = place.start(&format!("load-{name}"), &command)?;
         wait_for_line(&process, "flowing")?;
         Ok(Self { process })

@@ -31,6 +31,8 @@ pub struct Flow {
     pub refused: u64,
     /// TCP connections that ended before we ended them.
     pub connections_lost: u64,
+    /// TCP segments that were lost on their way to the echo: sent again, and had by it but once.
+    pub repeated: u64,
     /// The longest time without an echo.
     pub max_gap_ms: u64,
     /// The longest time from a send to its echo: seconds are packets that wait in front of a program that has no
@@ -50,6 +52,10 @@ impl Report {
 
     pub fn connections_lost(&self) -> u64 {
         self.flows.iter().map(|flow| flow.connections_lost).sum()
+    }
+
+    pub fn repeated(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.repeated).sum()
     }
 
     pub fn max_gap_ms(&self) -> u64 {
@@ -75,6 +81,7 @@ impl fmt::Display for Report {
                 reordered,
                 refused,
                 connections_lost,
+                repeated,
                 max_gap_ms,
                 max_delay_ms,
             } = flow;
@@ -84,7 +91,7 @@ impl fmt::Display for Report {
                 f,
                 "  {protocol}: {sent} sent, {received} received, {lost} lost ({refused} refused{first}), \
                  {duplicated} twice, {reordered} late, longest gap {max_gap_ms} ms, \
-                 longest delay {max_delay_ms} ms, {connections_lost} connections lost"
+                 longest delay {max_delay_ms} ms, {connections_lost} connections lost, {repeated} segments repeated"
             )?;
         }
         Ok(())
@@ -136,6 +143,10 @@ impl Account {
 
     pub(super) fn connection_lost(&mut self) {
         self.flow.connections_lost += 1;
+    }
+
+    pub(super) fn repeated(&mut self, segments: u64) {
+        self.flow.repeated += segments;
     }
 
     pub(super) fn is_complete(&self) -> bool {

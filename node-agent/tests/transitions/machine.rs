@@ -175,6 +175,7 @@ fn every_change_is_measured_on_both_kernels() {
         hardware support, with real agents and the real operator; one pool, whose backend is edited. Each way: {} from \
         pod to pod, and {} by each other class; one in {FULL_EVERY} of the UDP packets has the {MTU} bytes of the pods' \
         MTU, and none may be cut. \"Seconds\" is from the edit until no node receives by the old backend any more; \
+        \"segments repeated\" counts what TCP sent again because it was lost, and \
         \"delay\" is the longest time from a message to its answer, in milliseconds. The machine's processors are emulated, ten to \
         twenty times slower than the host's: the times are no figures of a real node.\n",
         matrix::NODES.len(),
@@ -191,8 +192,8 @@ fn every_change_is_measured_on_both_kernels() {
             text,
             "\n## Linux {}\n\nOn {}. Load average of the host (two processors, shared with other work): {before} at the \
              beginning, {} at the end.\n\n\
-             | from | to | seconds | messages sent | {classes} | connections lost | delay |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+             | from | to | seconds | messages sent | {classes} | segments repeated | connections lost | delay |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
             kernel.series(),
             output(&["date", "--utc", "+%Y-%m-%d"]),
             load(),
@@ -213,10 +214,12 @@ fn every_change_is_measured_on_both_kernels() {
 
 /// What flows by the class in the matrix, in words.
 fn amount(class: Class) -> String {
-    let LoadOptions { udp_rate, tcp_flows, .. } =
+    let LoadOptions { udp_rate, tcp_flows, tcp_bulk, .. } =
         class.load_where(true, standing::pairs(matrix::NODES.len()));
     let flows = if tcp_flows == 1 { "flow" } else { "flows" };
-    format!("{tcp_flows} TCP {flows} and {udp_rate} UDP packets a second")
+    let bulk =
+        if tcp_bulk > 0 { format!(", one of {} KiB a message,", tcp_bulk >> 10) } else { String::new() };
+    format!("{} TCP {flows}{bulk} and {udp_rate} UDP packets a second", tcp_flows + usize::from(tcp_bulk > 0))
 }
 
 fn load() -> String {

@@ -9,7 +9,7 @@ use super::{
     beside::nodes_have,
     ring::may_lose,
     scene::{Pool, Scene},
-    standing::{CLASSES, Standing, let_flow},
+    standing::{CLASSES, Standing, Sum, let_flow},
 };
 
 const POOL: &str = "all";
@@ -44,11 +44,13 @@ fn every_change_is_measured() {
         let outcome = standing.finish();
         let sums = outcome.sums();
         let lost: Vec<String> = CLASSES.map(|class| sums[&class].packets.to_string()).into();
-        let (sent, connections, delay) = sums.values().fold((0, 0, 0), |(sent, connections, delay), sum| {
-            (sent + sum.sent, connections + sum.connections, delay.max(sum.delay))
-        });
+        let of = |count: fn(&Sum) -> u64| sums.values().map(count);
+        let sent: u64 = of(|sum| sum.sent).sum();
+        let repeated: u64 = of(|sum| sum.repeated).sum();
+        let connections: u64 = of(|sum| sum.connections).sum();
+        let delay = of(|sum| sum.delay).max().unwrap_or_default();
         println!(
-            "{MARK}| {from} | {to} | {:.1} | {sent} | {} | {connections} | {delay} |",
+            "{MARK}| {from} | {to} | {:.1} | {sent} | {} | {repeated} | {connections} | {delay} |",
             changed.took.as_secs_f64(),
             lost.join(" | ")
         );

@@ -85,17 +85,29 @@ impl Class {
     }
 }
 
-/// Between two pods. Its full packets fit exactly, whatever backend carries them.
-const MUCH: LoadOptions =
-    LoadOptions { udp_rate: 1000, udp_mtu: Some(MTU), tcp_flows: 8, tcp_interval: Duration::from_millis(50) };
+/// Between two pods. Its full packets fit exactly, whatever backend carries them, and its TCP flow of many bytes meets
+/// what joins and cuts segments.
+const MUCH: LoadOptions = LoadOptions {
+    udp_rate: 1000,
+    udp_mtu: Some(MTU),
+    tcp_flows: 8,
+    tcp_interval: Duration::from_millis(50),
+    tcp_bulk: 64 << 10,
+};
 /// A fifth by each other class: all of it shares two processors, and what an overloaded machine drops by itself is no
 /// finding.
-const SOME: LoadOptions =
-    LoadOptions { udp_rate: 200, tcp_flows: 2, tcp_interval: Duration::from_millis(100), ..MUCH };
+const SOME: LoadOptions = LoadOptions {
+    udp_rate: 200,
+    tcp_flows: 2,
+    tcp_interval: Duration::from_millis(100),
+    tcp_bulk: 0,
+    ..MUCH
+};
 /// In a virtual machine, which is more than ten times slower, all ordered pairs of nodes share this.
 const MUCH_OF_A_MACHINE: LoadOptions =
     LoadOptions { udp_rate: 100, tcp_interval: Duration::from_secs(1), ..MUCH };
-const SOME_OF_A_MACHINE: LoadOptions = LoadOptions { udp_rate: 10, tcp_flows: 1, ..MUCH_OF_A_MACHINE };
+const SOME_OF_A_MACHINE: LoadOptions =
+    LoadOptions { udp_rate: 10, tcp_flows: 1, tcp_bulk: 0, ..MUCH_OF_A_MACHINE };
 
 /// Ordered ones of so many nodes.
 pub fn pairs(nodes: usize) -> u32 {
@@ -220,6 +232,8 @@ fn connections(report: &Report) -> u64 {
 pub struct Sum {
     pub sent: u64,
     pub packets: u64,
+    /// TCP segments.
+    pub repeated: u64,
     pub connections: u64,
     /// Milliseconds from a message to its echo, of any that came.
     pub delay: u64,
@@ -229,6 +243,7 @@ impl Sum {
     fn add(&mut self, report: &Report) {
         self.sent += report.sent();
         self.packets += packets(report);
+        self.repeated += report.repeated();
         self.connections += connections(report);
         self.delay = self.delay.max(report.max_delay_ms());
     }
@@ -236,10 +251,11 @@ impl Sum {
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, packets, connections, delay } = self;
+        let Self { sent, packets, repeated, connections, delay } = self;
         write!(
             f,
-            "{sent:7} sent, {packets} packets lost, {connections} connections lost, longest delay {delay} ms"
+            "{sent:7} sent, {packets} packets lost, {repeated} segments repeated, {connections} connections lost, \
+             longest delay {delay} ms"
         )
     }
 }

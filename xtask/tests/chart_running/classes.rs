@@ -19,12 +19,17 @@ const ANY_NODE: u16 = 30100;
 const OWN_NODE: u16 = 30200;
 
 /// 8 TCP flows and 1,000 UDP packets a second between pods.
-const MUCH: LoadOptions =
-    LoadOptions { udp_rate: 1000, udp_mtu: None, tcp_flows: 8, tcp_interval: Duration::from_millis(50) };
+const MUCH: LoadOptions = LoadOptions {
+    udp_rate: 1000,
+    udp_mtu: None,
+    tcp_flows: 8,
+    tcp_interval: Duration::from_millis(50),
+    tcp_bulk: 0,
+};
 /// A fifth by each other class: both ends of all thirty loads, their kernel and Kubernetes share two cores, and what
 /// an overloaded machine drops by itself is no finding. A loss of 5 ms is still seen.
 const SOME: LoadOptions =
-    LoadOptions { udp_rate: 200, udp_mtu: None, tcp_flows: 2, tcp_interval: Duration::from_millis(100) };
+    LoadOptions { udp_rate: 200, tcp_flows: 2, tcp_interval: Duration::from_millis(100), ..MUCH };
 /// An echo that takes longer has waited for a processor: nothing here is a hundred milliseconds away.
 const PROMPT: u64 = 500;
 
@@ -157,11 +162,15 @@ impl Class {
     }
 
     fn load(self, slower: u32) -> LoadOptions {
-        let LoadOptions { udp_rate, udp_mtu, tcp_flows, tcp_interval } = match self {
+        let options = match self {
             Self::PodToPod => MUCH,
             Self::NodeToPod | Self::ClusterIp | Self::NodePortCluster | Self::NodePortLocal => SOME,
         };
-        LoadOptions { udp_rate: udp_rate / slower, udp_mtu, tcp_flows, tcp_interval: tcp_interval * slower }
+        LoadOptions {
+            udp_rate: options.udp_rate / slower,
+            tcp_interval: options.tcp_interval * slower,
+            ..options
+        }
     }
 }
 
