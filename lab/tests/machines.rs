@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use tartan_lab::vm::{Kernel, Machine};
+use tartan_lab::{
+    traffic::{self, Report},
+    vm::{Kernel, Machine},
+};
 
 /// Many times what a machine takes on a quiet host.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -47,7 +50,7 @@ fn both_kernels_have_what_pod_networks_need() {
 fn what_goes_wrong_in_a_machine_is_told() {
     let failed = shell(Kernel::V6_12, "echo some words; exit 7").run(LIMIT, |_| {}).unwrap();
     assert_eq!(failed.status, 7);
-    // Time enough to start and to print a line, on a host as busy as this one is.
+    // Time enough to load modules and to print a line, on a host as busy as this one is.
     let limit = Duration::from_secs(20 + failed.took.as_secs());
     let error = failed.ok().unwrap_err().to_string();
     assert!(error.contains("ended with 7") && error.contains("some words"), "{error}");
@@ -61,4 +64,40 @@ fn what_goes_wrong_in_a_machine_is_told() {
 
     let died = shell(Kernel::V6_12, "poweroff -f").run(LIMIT, |_| {}).unwrap_err();
     assert!(died.to_string().contains("before its program ended"), "{died}");
+}
+
+/// Here and not beside the other loads, since the host may have no qdisc that delays packets or drops them.
+const LATE_AND_LOST: &str = "
+ip link set lo mtu 1500
+tc qdisc add dev lo root netem
+tartan-lab-traffic serve --port 7000 &
+sleep 1
+for disturbance in 'delay 700ms' 'loss 20%'; do
+    tartan-lab-traffic load --to 127.0.0.1:7000 --udp-rate 0 --tcp-flows 4 --tcp-bulk 20000 --seconds 8 &
+    load=$!
+    sleep 3
+    tc qdisc change dev lo root netem $disturbance
+    sleep 3
+    # Without the qdisc what waits in it would be lost.
+    tc qdisc change dev lo root netem
+    wait $load
+done
+";
+
+#[test]
+fn a_segment_that_is_late_does_not_count_as_lost() {
+    let machine = shell(Kernel::V6_12, LATE_AND_LOST);
+    let machine = machine.program(traffic::program().unwrap(), "/usr/sbin/tartan-lab-traffic");
+
+    let report = machine.run(LIMIT, |_| {}).unwrap().ok().unwrap();
+
+    let reports = report.console.lines().filter(|line| line.starts_with('{'));
+    let reports: Vec<Report> = reports.map(|line| serde_json::from_str(line.trim_end()).unwrap()).collect();
+    let [late, lost] = &reports[..] else { panic!("{}", report.console) };
+    for report in [late, lost] {
+        assert_eq!((report.lost(), report.connections_lost()), (0, 0), "{report}");
+    }
+    assert!(late.max_delay_ms() > 1000, "both ways: {late}");
+    assert_eq!(late.segments_lost(), 0, "{late}");
+    assert!(lost.segments_lost() > 3, "{lost}");
 }

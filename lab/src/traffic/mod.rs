@@ -17,10 +17,10 @@
 //! ```
 //!
 //! One program, `tartan-lab-traffic`, is both ends: `serve` echoes UDP and TCP, `load` sends numbered messages and
-//! counts what comes back, `latency` measures single round trips. Messages are of eight bytes; on request some UDP packets
-//! are as large as the path should carry, and neither end lets anybody cut a packet; and one TCP flow is of many bytes. A packet counts as lost when its echo
-//! does not arrive, whichever way it was lost. Counting starts when every flow has been answered once, so that the first
-//! packet's address resolution is no loss.
+//! counts what comes back, `latency` measures single round trips. Messages are of eight bytes. On request some UDP
+//! packets are as large as the path should carry, and neither end lets anybody cut a packet. On request one more TCP
+//! flow asks with many bytes. A packet counts as lost when its echo does not arrive, whichever way it was lost. Counting
+//! starts when every flow has been answered once, so that the first packet's address resolution is no loss.
 
 mod cost;
 mod latency;
@@ -170,7 +170,7 @@ pub struct LoadOptions {
     pub tcp_flows: usize,
     /// A TCP flow is one question and its answer, this often.
     pub tcp_interval: Duration,
-    /// Bytes of each question of one more TCP flow, which fills segments; none where that is 0.
+    /// Bytes of each question of a TCP flow that comes on top of those, and fills segments; none where that is 0.
     pub tcp_bulk: usize,
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub(super) const BULK: &str = "bulk";
+
 /// All flows of one load.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -17,7 +19,7 @@ pub struct Report {
 /// One flow. Messages are UDP packets, or numbered messages of a TCP connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
-    /// `udp` or `tcp`.
+    /// `udp`, `tcp`, or `bulk`: TCP with many bytes in each message.
     pub protocol: String,
     pub sent: u64,
     /// Different messages that came back.
@@ -31,8 +33,8 @@ pub struct Flow {
     pub refused: u64,
     /// TCP connections that ended before we ended them.
     pub connections_lost: u64,
-    /// TCP segments that were lost on their way to the echo: sent again, and had by it but once.
-    pub repeated: u64,
+    /// TCP segments of messages that were lost, as far as the sender's kernel knows; those of echoes are not counted.
+    pub segments_lost: u64,
     /// The longest time without an echo.
     pub max_gap_ms: u64,
     /// The longest time from a send to its echo: seconds are packets that wait in front of a program that has no
@@ -54,16 +56,18 @@ impl Report {
         self.flows.iter().map(|flow| flow.connections_lost).sum()
     }
 
-    pub fn repeated(&self) -> u64 {
-        self.flows.iter().map(|flow| flow.repeated).sum()
+    pub fn segments_lost(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.segments_lost).sum()
     }
 
     pub fn max_gap_ms(&self) -> u64 {
         self.flows.iter().map(|flow| flow.max_gap_ms).max().unwrap_or(0)
     }
 
+    /// Without that of many bytes, which take a time of their own.
     pub fn max_delay_ms(&self) -> u64 {
-        self.flows.iter().map(|flow| flow.max_delay_ms).max().unwrap_or(0)
+        let small = self.flows.iter().filter(|flow| flow.protocol != BULK);
+        small.map(|flow| flow.max_delay_ms).max().unwrap_or(0)
     }
 }
 
@@ -81,7 +85,7 @@ impl fmt::Display for Report {
                 reordered,
                 refused,
                 connections_lost,
-                repeated,
+                segments_lost,
                 max_gap_ms,
                 max_delay_ms,
             } = flow;
@@ -91,7 +95,7 @@ impl fmt::Display for Report {
                 f,
                 "  {protocol}: {sent} sent, {received} received, {lost} lost ({refused} refused{first}), \
                  {duplicated} twice, {reordered} late, longest gap {max_gap_ms} ms, \
-                 longest delay {max_delay_ms} ms, {connections_lost} connections lost, {repeated} segments repeated"
+                 longest delay {max_delay_ms} ms, {connections_lost} connections lost, {segments_lost} segments lost"
             )?;
         }
         Ok(())
@@ -145,8 +149,8 @@ impl Account {
         self.flow.connections_lost += 1;
     }
 
-    pub(super) fn repeated(&mut self, segments: u64) {
-        self.flow.repeated += segments;
+    pub(super) fn segments_lost(&mut self, segments: u64) {
+        self.flow.segments_lost += segments;
     }
 
     pub(super) fn is_complete(&self) -> bool {

@@ -61,6 +61,7 @@ pub struct Report {
     pub status: i32,
     /// Everything on the console.
     pub console: String,
+    /// All boots included.
     pub took: Duration,
 }
 
@@ -152,7 +153,8 @@ impl Machine {
         self
     }
 
-    /// Boots, runs the program to its end and stops. Each line of the console goes to `line` as it comes.
+    /// Boots, runs the program to its end and stops. From user space on, each line of the console goes to `line` as it
+    /// comes.
     /// An error where the machine doesn't boot, or isn't through within `limit` of that.
     pub fn run(&self, limit: Duration, mut line: impl FnMut(&str)) -> Result<Report> {
         require(&[Tool::Machines])?;
