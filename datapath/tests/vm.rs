@@ -2,13 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
 use tartan_lab::{
+    certificates::Certificate,
     program, test_program,
     vm::{Kernel, Machine},
 };
@@ -144,44 +143,24 @@ fn ipsec_is_made_and_repaired_and_never_leaks_on_linux_6_1() {
     make_ipsec(Kernel::V6_1, &["--skip", "certificates::"], "2 passed");
 }
 
+/// As tests/kernel_ipsec/certificates.rs has them.
+const CERTIFICATES: [Certificate; 5] = [
+    Certificate::new("here", "here", "one"),
+    Certificate::new("renewed", "here", "one"),
+    Certificate::new("other", "remote00001", "one"),
+    Certificate::new("third", "third", "one"),
+    Certificate::new("false", "remote00001", "two"),
+];
+
 fn make_ipsec(kernel: Kernel, more: &[&str], passed: &str) {
     let certificates = tempfile::tempdir().unwrap();
-    let mut machine = Machine::new(kernel, test_program("kernel_ipsec").unwrap())
+    let machine = Machine::new(kernel, test_program("kernel_ipsec").unwrap())
         .strongswan()
         .arguments(&[&["--include-ignored", "--test-threads", "1"], more].concat())
-        .environment("TARTAN_CERTIFICATES", "/certificates");
-    for (name, files) in make_certificates(certificates.path()) {
-        for file in ["ca.crt", "tls.crt", "tls.key"] {
-            machine = machine.file(files.join(file), format!("/certificates/{name}/{file}"));
-        }
-    }
+        .certificates(certificates.path(), &CERTIFICATES)
+        .unwrap();
     let console = run(&machine);
     assert!(console.contains(passed), "{console}");
-}
-
-/// Directories with an authority's certificate, one that it signed, and the key of that: as docs and
-/// tests/kernel_ipsec/certificates.rs have them.
-fn make_certificates(folder: &Path) -> Vec<(&'static str, PathBuf)> {
-    let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    let mut made = vec![];
-    for (name, node, authority) in [
-        ("here", "here", "one"),
-        ("renewed", "here", "one"),
-        ("other", "remote00001", "one"),
-        ("third", "third", "one"),
-        ("false", "remote00001", "two"),
-    ] {
-        let script = format!(
-            "mkdir -p {name} && cd {name}
-             test -e ../{authority}.crt || openssl req -x509 -days 2 -subj /CN={authority} {new} -keyout ../{authority}.key -out ../{authority}.crt
-             cp ../{authority}.crt ca.crt
-             openssl req -x509 -days 2 -subj /CN={node} {new} -CA ca.crt -CAkey ../{authority}.key -addext subjectAltName=DNS:{node} -addext basicConstraints=critical,CA:FALSE -keyout tls.key -out tls.crt"
-        );
-        let output = Command::new("sh").args(["-euc", &script]).current_dir(folder).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        made.push((name, folder.join(name)));
-    }
-    made
 }
 
 /// `ipv6.disable=1`, as hardening guides ask for: no socket of the family, no setting below `/proc/sys/net/ipv6`, and a

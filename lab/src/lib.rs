@@ -17,6 +17,7 @@
 
 mod apiserver;
 mod built;
+pub mod certificates;
 mod cluster;
 mod dissect;
 mod fabric;

@@ -256,6 +256,11 @@ impl Ike {
                 session.order("unload-conn", message::Name { name }).await
             }
             (Key::IkeConnection(name), Value::IkeConnection(wanted), _) => {
+                if self.answers.begins_anew(wanted.remote) {
+                    // One that is loaded as it is stays as it is: nothing would begin (strongSwan, `merge_config` in
+                    // src/libcharon/plugins/vici/vici_config.c).
+                    session.order("unload-conn", message::Name { name }).await?;
+                }
                 session.order("load-conn", load(name, wanted)).await
             }
             (Key::IkeAssociation(number), ..) => {

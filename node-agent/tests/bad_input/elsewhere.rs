@@ -68,6 +68,27 @@ pub const KEYS_DIFFER: Told = Told {
     remedy: "give both the same preshared key (Secret tartan-ipsec)",
 };
 
+pub const CERTIFICATE_ABSENT: Told = Told {
+    input: "certificates are asked for where the node has none",
+    reason: "BackendUnavailable",
+    names: "/ca.crt is not there",
+    remedy: "let the chart's ipsec.certificatesFrom name the nodes' directory of certificates",
+};
+
+pub const CERTIFICATE_OF_ANOTHER: Told = Told {
+    input: "a certificate that is for another node",
+    reason: "BackendUnavailable",
+    names: "/tls.crt must be for this node",
+    remedy: "DNS:node2 among its subject alternative names, of which it has node3",
+};
+
+pub const AUTHORITIES_DIFFER: Told = Told {
+    input: "a certificate of an authority that the other nodes don't believe",
+    reason: "IkeUnanswered",
+    names: "no IPsec association with node",
+    remedy: "certificates of one authority",
+};
+
 pub const PORTS_TAKEN: Told = Told {
     input: "another program has the UDP ports of IKE",
     reason: "IkeUnanswered",
@@ -83,8 +104,11 @@ pub const MTU_TOO_SMALL: Told = Told {
 };
 
 /// With the file that provokes each.
-pub const ALL: [(&str, &[&Told]); 2] =
-    [("families.rs", &[&MTU_TOO_SMALL]), ("transitions/unfit.rs", &IN_A_MACHINE)];
+pub const ALL: [(&str, &[&Told]); 3] = [
+    ("families.rs", &[&MTU_TOO_SMALL]),
+    ("transitions/unfit.rs", &IN_A_MACHINE),
+    ("transitions/certified.rs", &[&CERTIFICATE_ABSENT, &CERTIFICATE_OF_ANOTHER, &AUTHORITIES_DIFFER]),
+];
 
 const IN_A_MACHINE: [&Told; 9] = [
     &NO_MODULE,

@@ -15,6 +15,7 @@ const DAEMON: &str = "charon-systemd";
 const CONFIGURATION: &str = include_str!("../../../charts/tartan/files/strongswan.conf");
 /// Where the chart mounts the Secret is no directory of the node's own.
 pub const KEY_FILE: &str = "/run/secrets/presharedKey";
+pub const CERTIFICATES: &str = "/run/secrets/ipsec";
 pub const WIREGUARD_KEY_FILE: &str = "/run/secrets/wireguard";
 pub const KEY: &str = "a key that is long enough for this test, and the same on all nodes";
 

@@ -9,7 +9,7 @@ use tartan_lab::{
 };
 
 use super::{
-    dissected, figures, matrix, ring,
+    certified, dissected, figures, matrix, ring,
     scene::MTU,
     standing::{self, CLASSES, Class},
 };
@@ -36,6 +36,7 @@ const OFF: [&str; 3] = [
 const UNFIT: &str = "unfit::what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on";
 const DAEMON: &str =
     "daemon::an_ike_daemon_that_is_killed_in_the_middle_of_a_change_costs_no_path_and_nothing_goes_in_clear";
+const CERTIFIED: &str = "certified::nodes_are_believed_by_their_certificates_and_by_them_alone";
 const ROTATION: &str = "rotation::keys_are_rotated_by_an_edit_and_no_packet_is_lost";
 const MATRIX: &str = "matrix::every_change_is_measured";
 const SHRUNK: &str = "shrunk::a_connection_in_full_packets_outlives_changes_that_leave_it_less_room";
@@ -52,7 +53,10 @@ fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
     for program in ["tartan-node-agent", "tartan-operator", "tartan-forwarder"] {
         machine = machine.program(shipped(program).unwrap(), vm::program(program));
     }
+    let folder = tempfile::tempdir().unwrap();
     let machine = machine
+        .certificates(folder.path(), &certified::ALL)
+        .unwrap()
         .program("/usr/bin/iperf3", "/usr/sbin/iperf3")
         .strongswan()
         .arguments(&["--exact", test, "--include-ignored", "--nocapture"])
@@ -125,6 +129,12 @@ fn an_ike_daemon_is_killed_in_the_middle_of_changes_on_linux_6_12() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
+fn nodes_prove_who_they_are_by_certificates_on_linux_6_12() {
+    run(Kernel::V6_12, CERTIFIED, LIMIT);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
 fn a_connection_outlives_a_smaller_mtu_on_linux_6_12() {
     run(Kernel::V6_12, SHRUNK, LIMIT);
 }
@@ -175,7 +185,7 @@ fn every_change_is_measured_on_both_kernels() {
         hardware support, with real agents and the real operator; one pool, whose backend is edited. Each way: {} from \
         pod to pod, and {} by each other class; one in {FULL_EVERY} of the UDP packets has the {MTU} bytes of the pods' \
         MTU, and none may be cut. \"Seconds\" is from the edit until no node receives by the old backend any more; \
-        \"segments repeated\" counts what TCP sent again because it was lost, and \
+        \"segments lost\" are those of TCP on their way from the one that asks, and \
         \"delay\" is the longest time from a message to its answer, in milliseconds. The machine's processors are emulated, ten to \
         twenty times slower than the host's: the times are no figures of a real node.\n",
         matrix::NODES.len(),
@@ -192,7 +202,7 @@ fn every_change_is_measured_on_both_kernels() {
             text,
             "\n## Linux {}\n\nOn {}. Load average of the host (two processors, shared with other work): {before} at the \
              beginning, {} at the end.\n\n\
-             | from | to | seconds | messages sent | {classes} | segments repeated | connections lost | delay |\n\
+             | from | to | seconds | messages sent | {classes} | segments lost | connections lost | delay |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
             kernel.series(),
             output(&["date", "--utc", "+%Y-%m-%d"]),
@@ -216,10 +226,11 @@ fn every_change_is_measured_on_both_kernels() {
 fn amount(class: Class) -> String {
     let LoadOptions { udp_rate, tcp_flows, tcp_bulk, .. } =
         class.load_where(true, standing::pairs(matrix::NODES.len()));
-    let flows = if tcp_flows == 1 { "flow" } else { "flows" };
+    let all = tcp_flows + usize::from(tcp_bulk > 0);
+    let flows = if all == 1 { "flow" } else { "flows" };
     let bulk =
         if tcp_bulk > 0 { format!(", one of {} KiB a message,", tcp_bulk >> 10) } else { String::new() };
-    format!("{} TCP {flows}{bulk} and {udp_rate} UDP packets a second", tcp_flows + usize::from(tcp_bulk > 0))
+    format!("{all} TCP {flows}{bulk} and {udp_rate} UDP packets a second")
 }
 
 fn load() -> String {

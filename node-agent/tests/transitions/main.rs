@@ -16,6 +16,7 @@
 
 mod api;
 mod beside;
+mod certified;
 mod change;
 mod daemon;
 mod direct;

@@ -275,6 +275,7 @@ impl Scene {
         let mut command = self.fabric.node(node).command(&program);
         command.env("NODE_NAME", node).env("KUBECONFIG", &self.api.kubeconfig);
         command.env("TARTAN_IPSEC_KEY", beside::KEY_FILE);
+        command.env("TARTAN_IPSEC_CERTIFICATES", beside::CERTIFICATES);
         command.env("TARTAN_PRESHARED_KEY", beside::WIREGUARD_KEY_FILE);
         if beside::wireguard_is_a_process() {
             command.env("TARTAN_USER_WIREGUARD", "auto");

@@ -19,7 +19,7 @@ use super::{
 };
 
 const POOL: &str = "all";
-const NODE: &str = "node2";
+pub const NODE: &str = "node2";
 
 #[test]
 #[ignore = "needs a kernel with IPsec: machine.rs runs it in one"]
@@ -147,7 +147,7 @@ impl Scene {
     }
 
     /// Does something to the node, of which its condition must tell.
-    fn says(&self, row: &Told, script: &str) {
+    pub fn says(&self, row: &Told, script: &str) {
         self.do_and_be_noticed(script);
         wait_for(row.input, || {
             let (status, reason, message) = self.degraded(NODE);
@@ -159,7 +159,7 @@ impl Scene {
         self.tell(row.input);
     }
 
-    fn says_no_more(&self, row: &Told, script: &str) {
+    pub fn says_no_more(&self, row: &Told, script: &str) {
         self.do_and_be_noticed(script);
         wait_for(&format!("{}, mended", row.input), || {
             let (_, reason, message) = self.degraded(NODE);
@@ -168,11 +168,16 @@ impl Scene {
         });
     }
 
+    fn do_and_be_noticed(&self, script: &str) {
+        self.on_node(script);
+        self.notice(NODE);
+    }
+
     /// No one tells the agent of a file that a Secret is mounted as: it looks at it once a minute, or when something
     /// else happens.
-    fn do_and_be_noticed(&self, script: &str) {
+    pub fn notice(&self, node: &str) {
         let happens = "ip link add happens type dummy; ip link del happens";
-        self.on_node(&format!("{script}\n{happens}"));
+        self.fabric.node(node).script(happens).unwrap();
     }
 
     /// Status, reason and message of the node's condition.

@@ -28,6 +28,8 @@ pub(in crate::kernel) struct Answers {
     unanswered: BTreeMap<IpAddr, Instant>,
     /// When the connection of such a peer was last told to the daemon again.
     told_again: BTreeMap<IpAddr, Instant>,
+    /// Those of this look.
+    telling: BTreeSet<IpAddr>,
 }
 
 impl Answers {
@@ -38,6 +40,7 @@ impl Answers {
         self.unanswered = silent.into_iter().map(since).collect();
         let late = self.unanswered().late;
         self.told_again.retain(|peer, _| late.contains(peer));
+        self.telling.clear();
     }
 
     /// Peers that don't answer, though they have been asked for so long that any that could would have.
@@ -50,7 +53,7 @@ impl Answers {
         Unanswered { late: late.into_keys().collect(), more: !young.is_empty() }
     }
 
-    /// Makes connections of late peers look unlike what is wanted, so that they are loaded anew, which begins them anew.
+    /// Makes connections of late peers look unlike what is wanted, so that they are told to the daemon anew.
     ///
     /// A daemon that was refused once does not begin again by itself, and the kernel asks it to only where no association
     /// is left, also none of a daemon that was killed.
@@ -63,9 +66,15 @@ impl Answers {
             let told = self.told_again.get(&peer);
             if late.contains(&peer) && told.is_none_or(|told| now.duration_since(*told) >= SILENCE) {
                 self.told_again.insert(peer, now);
+                self.telling.insert(peer);
                 *connection = unlike_any();
             }
         }
+    }
+
+    /// Whether the peer's connection is to begin anew, though it is as it was.
+    pub(super) fn begins_anew(&self, peer: IpAddr) -> bool {
+        self.telling.contains(&peer)
     }
 }
 
@@ -91,8 +100,9 @@ mod tests {
         assert_eq!(answers.unanswered(), Unanswered { late: BTreeSet::new(), more: true });
         answers.unanswered.insert(peer, Instant::now() - SILENCE);
         answers.learn(silent.clone());
-        assert!(asked(&mut answers));
-        assert!(!asked(&mut answers), "in every round");
+        assert!(asked(&mut answers) && answers.begins_anew(peer));
+        answers.learn(silent.clone());
+        assert!(!asked(&mut answers) && !answers.begins_anew(peer), "in every round");
         assert_eq!(answers.unanswered(), Unanswered { late: silent.clone(), more: false });
         answers.told_again.insert(peer, Instant::now() - SILENCE);
         answers.learn(silent);
