@@ -30,7 +30,7 @@ pub use self::answers::Unanswered;
 pub(super) use self::credentials::Files;
 pub use self::key::IkeKeyError;
 use self::{
-    associations::{SeenAssociation, surplus, unanswered},
+    associations::{SeenAssociation, surplus, unanswered, under_way},
     message::{Answer, connection},
 };
 use crate::{
@@ -163,11 +163,11 @@ impl Ike {
         }
         // All of it or nothing: of what was not seen, nothing is removed.
         match self.look(desired, wanted).await {
-            Ok((mut seen, silent)) => {
+            Ok((mut seen, silent, under_way)) => {
                 self.reached = true;
                 answers.learn(silent);
                 self.idle = UnixStream::connect(&self.socket).await.ok();
-                answers.ask_again(&mut seen);
+                answers.ask_again(&mut seen, &under_way);
                 observed.ours.extend(seen);
                 self.answers = answers;
             }
@@ -179,12 +179,12 @@ impl Ike {
         }
     }
 
-    /// What is ours, and the peers that have not answered.
+    /// What is ours, the peers that have not answered, and those that are being asked.
     async fn look(
         &self,
         desired: &Elements,
         wanted: Option<&IkeCredentials>,
-    ) -> Result<(Elements, BTreeSet<IpAddr>), IkeError> {
+    ) -> Result<(Elements, BTreeSet<IpAddr>, BTreeSet<IpAddr>), IkeError> {
         let mut seen = Elements::new();
         let mut session = Session::open(&self.socket).await?;
         let loaded = session.loaded().await?;
@@ -208,7 +208,7 @@ impl Ike {
         for number in surplus(&associations, desired) {
             seen.insert(Key::IkeAssociation(number), Value::IkeAssociation);
         }
-        Ok((seen, unanswered(&associations, desired)))
+        Ok((seen, unanswered(&associations, desired), under_way(&associations, desired)))
     }
 
     /// The results of these steps, in their order.
@@ -258,8 +258,11 @@ impl Ike {
             (Key::IkeConnection(name), Value::IkeConnection(wanted), _) => {
                 if self.answers.begins_anew(wanted.remote) {
                     // One that is loaded as it is stays as it is: nothing would begin (strongSwan, `merge_config` in
-                    // src/libcharon/plugins/vici/vici_config.c).
-                    session.order("unload-conn", message::Name { name }).await?;
+                    // src/libcharon/plugins/vici/vici_config.c). A daemon that is new meanwhile hasn't got it.
+                    match session.order("unload-conn", message::Name { name }).await {
+                        Ok(()) | Err(IkeError::Refused { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 session.order("load-conn", load(name, wanted)).await
             }

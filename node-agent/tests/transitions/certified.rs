@@ -82,6 +82,7 @@ fn nodes_are_believed_by_their_certificates_and_by_them_alone() {
     let others: Vec<String> = ["node1", "node3"].map(str::to_owned).into();
     let standing = Standing::start(&scene, &others);
     scene.fabric.tap(scene.pods).unwrap();
+    let before = scene.serial();
     scene.install(NODE, "foreign");
     wait_for("the daemon to have the foreign certificate", || {
         let now = scene.serial();
@@ -105,6 +106,11 @@ fn nodes_are_believed_by_their_certificates_and_by_them_alone() {
     scene.install(NODE, NODE);
     // No packet is on its way that would ask for it: the agents do.
     scene.says_no_more(&AUTHORITIES_DIFFER, "true");
+    wait_for("associations with both others", || {
+        let all = scene.swanctl("--list-sas");
+        anyhow::ensure!(all.matches("INSTALLED").count() >= 2, "{all}");
+        Ok(())
+    });
     scene.wait_for_answers(true);
     let standing = Standing::start(&scene, &scene.names());
     faults.extend(scene.wire_faults(Ipsec));
@@ -130,19 +136,22 @@ impl Scene {
         self.notice(node);
     }
 
-    /// Of the certificate that the daemon has for [`NODE`], as swanctl tells it.
+    /// Of the certificate that the daemon has for [`NODE`].
     fn serial(&self) -> String {
-        let place = self.fabric.node(NODE);
-        place.write("/run/swanctl.conf", "swanctl { load = nonce openssl pem x509 pkcs1 pkcs8 }\n").unwrap();
-        let list = format!(
-            "STRONGSWAN_CONF=/run/swanctl.conf swanctl --list-certs --type x509 --subject {NODE} \
-             --uri unix:///run/tartan/ipsec/charon.vici"
-        );
-        let told = place.script(&list).unwrap().stdout;
+        let told = self.swanctl(&format!("--list-certs --type x509 --subject {NODE}"));
         told.lines()
             .filter(|line| line.contains("serial:"))
             .map(|line| format!("{}\n", line.trim()))
             .collect()
+    }
+
+    /// What swanctl tells of the daemon of [`NODE`].
+    fn swanctl(&self, words: &str) -> String {
+        let place = self.fabric.node(NODE);
+        place.write("/run/swanctl.conf", "swanctl { load = nonce openssl pem x509 pkcs1 pkcs8 }\n").unwrap();
+        let socket = "unix:///run/tartan/ipsec/charon.vici";
+        let ask = format!("STRONGSWAN_CONF=/run/swanctl.conf swanctl {words} --uri {socket}");
+        place.script(&ask).unwrap().stdout
     }
 
     /// Nothing is left of what the node had negotiated, as after a reboot.

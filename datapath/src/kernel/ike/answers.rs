@@ -56,15 +56,19 @@ impl Answers {
     /// Makes connections of late peers look unlike what is wanted, so that they are told to the daemon anew.
     ///
     /// A daemon that was refused once does not begin again by itself, and the kernel asks it to only where no association
-    /// is left, also none of a daemon that was killed.
-    pub(super) fn ask_again(&mut self, seen: &mut Elements) {
+    /// is left, also none of a daemon that was killed. With those that are `under_way` it goes on by itself: begun anew,
+    /// each time would leave it one thing more to do when they answer.
+    pub(super) fn ask_again(&mut self, seen: &mut Elements, under_way: &BTreeSet<IpAddr>) {
         let now = Instant::now();
         let late = self.unanswered().late;
         for value in seen.values_mut() {
             let Value::IkeConnection(connection) = value else { continue };
             let peer = connection.remote;
             let told = self.told_again.get(&peer);
-            if late.contains(&peer) && told.is_none_or(|told| now.duration_since(*told) >= SILENCE) {
+            if late.contains(&peer)
+                && !under_way.contains(&peer)
+                && told.is_none_or(|told| now.duration_since(*told) >= SILENCE)
+            {
                 self.told_again.insert(peer, now);
                 self.telling.insert(peer);
                 *connection = unlike_any();
@@ -87,19 +91,21 @@ mod tests {
     fn a_peer_that_is_late_is_asked_again_from_time_to_time() {
         let peer: IpAddr = "192.0.2.2".parse().unwrap();
         let silent = BTreeSet::from([peer]);
-        let asked = |answers: &mut Answers| {
+        let asked_but = |answers: &mut Answers, under_way: &BTreeSet<IpAddr>| {
             let connection = IkeConnection { remote: peer, ..unlike_any() };
             let key = Key::IkeConnection("tartan-192-0-2-2".to_owned());
             let mut seen = Elements::from([(key, Value::IkeConnection(connection.clone()))]);
-            answers.ask_again(&mut seen);
+            answers.ask_again(&mut seen, under_way);
             seen.into_values().next() != Some(Value::IkeConnection(connection))
         };
+        let asked = |answers: &mut Answers| asked_but(answers, &BTreeSet::new());
         let mut answers = Answers::default();
         answers.learn(silent.clone());
         assert!(!asked(&mut answers), "at once");
         assert_eq!(answers.unanswered(), Unanswered { late: BTreeSet::new(), more: true });
         answers.unanswered.insert(peer, Instant::now() - SILENCE);
         answers.learn(silent.clone());
+        assert!(!asked_but(&mut answers, &silent) && !answers.begins_anew(peer), "that is being asked");
         assert!(asked(&mut answers) && answers.begins_anew(peer));
         answers.learn(silent.clone());
         assert!(!asked(&mut answers) && !answers.begins_anew(peer), "in every round");

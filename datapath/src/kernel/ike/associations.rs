@@ -80,6 +80,16 @@ pub(super) fn unanswered(seen: &[(String, SeenAssociation)], desired: &Elements)
     wanted.filter(|(name, _)| !answered(name)).map(|(_, wanted)| wanted.remote).collect()
 }
 
+/// Peers of wanted connections with which the daemon negotiates at this time: it goes on until they answer.
+pub(super) fn under_way(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<IpAddr> {
+    let begun = seen.iter().filter(|(_, found)| matches!(found.state.as_str(), "CREATED" | "CONNECTING"));
+    let wanted = begun.filter_map(|(name, _)| match desired.get(&Key::IkeConnection(name.clone())) {
+        Some(Value::IkeConnection(wanted)) => Some(wanted.remote),
+        _ => None,
+    });
+    wanted.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::message::tests::wanted, *};
@@ -132,5 +142,8 @@ mod tests {
         assert_eq!(of("tartan-192.0.2.2", Some(9), "CREATED"), silent);
         assert_eq!(of("tartan-192.0.2.3", Some(9), "INSTALLED"), silent);
         assert!(unanswered(&[], &Elements::new()).is_empty());
+        let begun = |name: &str, age| under_way(&[(name.to_owned(), association(1, age, ""))], &desired);
+        assert_eq!(begun("tartan-192.0.2.2", None), silent);
+        assert!(begun("tartan-192.0.2.2", Some(9)).is_empty() && begun("tartan-192.0.2.3", None).is_empty());
     }
 }
