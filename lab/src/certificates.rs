@@ -1,4 +1,4 @@
-//! Certificates of nodes, in directories as the backend ipsec reads them, on a host and in a machine of its.
+//! Certificates of nodes, in directories as the backend ipsec reads them, in a virtual machine.
 
 use std::fs;
 use std::path::Path;
@@ -20,11 +20,11 @@ const PLACE: &str = "/certificates";
 #[derive(Debug, Clone, Copy)]
 pub struct Certificate {
     /// Of its directory.
-    pub directory: &'static str,
+    directory: &'static str,
     /// The Node that it is for, by a DNS name among its subject alternative names.
-    pub node: &'static str,
+    node: &'static str,
     /// Who signs it. Two authorities of different names are called the same in what they sign, and have different keys.
-    pub authority: &'static str,
+    authority: &'static str,
 }
 
 impl Certificate {
@@ -34,7 +34,7 @@ impl Certificate {
 }
 
 /// Makes them below `folder`, by openssl.
-pub fn make(folder: &Path, all: &[Certificate]) -> Result<()> {
+fn make(folder: &Path, all: &[Certificate]) -> Result<()> {
     for Certificate { directory, node, authority } in all {
         let place = folder.join(format!("authority-{authority}"));
         let authority = if place.exists() { Authority::open(&place) } else { Authority::create(&place)? };

@@ -119,7 +119,9 @@ fn agents(cluster: &Cluster) {
             ["bridge", "host-local", "loopback", "portmap"]
         );
     }
-    in_agent(cluster, "if echo 1 > /proc/sys/net/ipv4/ip_forward; then exit 1; fi 2> /dev/null");
+    for forbidden in ["touch /usr/x", "echo 1 > /proc/sys/net/ipv4/ip_forward"] {
+        in_agent(cluster, &format!("if {forbidden}; then exit 1; fi 2> /dev/null"));
+    }
     in_agent(cluster, "echo 1 > /host/proc/sys/net/ipv4/ip_forward");
     // Exit code 0: the kernel is as it should be.
     in_agent(cluster, "tartan-node-agent diff");

@@ -46,6 +46,11 @@ const FIGURES: &str = "figures::every_backend_beside_the_path_between_nodes";
 
 /// Runs one test of this program in a machine.
 fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
+    run_with(kernel, test, limit, |machine| machine)
+}
+
+/// The same in a machine that has `more`.
+fn run_with(kernel: Kernel, test: &str, limit: Duration, more: impl FnOnce(Machine) -> Machine) -> Report {
     let api = ApiServer::start(ApiServerOptions::default()).unwrap();
     let mut machine =
         Machine::new(kernel, std::env::current_exe().unwrap()).with_lab().unwrap().reaching(&api).unwrap();
@@ -53,10 +58,7 @@ fn run(kernel: Kernel, test: &str, limit: Duration) -> Report {
     for program in ["tartan-node-agent", "tartan-operator", "tartan-forwarder"] {
         machine = machine.program(shipped(program).unwrap(), vm::program(program));
     }
-    let folder = tempfile::tempdir().unwrap();
-    let machine = machine
-        .certificates(folder.path(), &certified::ALL)
-        .unwrap()
+    let machine = more(machine)
         .program("/usr/bin/iperf3", "/usr/sbin/iperf3")
         .strongswan()
         .arguments(&["--exact", test, "--include-ignored", "--nocapture"])
@@ -130,7 +132,10 @@ fn an_ike_daemon_is_killed_in_the_middle_of_changes_on_linux_6_12() {
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
 fn nodes_prove_who_they_are_by_certificates_on_linux_6_12() {
-    run(Kernel::V6_12, CERTIFIED, LIMIT);
+    let folder = tempfile::tempdir().unwrap();
+    run_with(Kernel::V6_12, CERTIFIED, LIMIT, |machine| {
+        machine.certificates(folder.path(), &certified::ALL).unwrap()
+    });
 }
 
 #[test]

@@ -44,11 +44,7 @@ fn every_change_is_measured() {
         let outcome = standing.finish();
         let sums = outcome.sums();
         let lost: Vec<String> = CLASSES.map(|class| sums[&class].packets.to_string()).into();
-        let of = |count: fn(&Sum) -> u64| sums.values().map(count);
-        let sent: u64 = of(|sum| sum.sent).sum();
-        let segments: u64 = of(|sum| sum.segments).sum();
-        let connections: u64 = of(|sum| sum.connections).sum();
-        let delay = of(|sum| sum.delay).max().unwrap_or_default();
+        let Sum { sent, segments, connections, delay, .. } = outcome.total();
         println!(
             "{MARK}| {from} | {to} | {:.1} | {sent} | {} | {segments} | {connections} | {delay} |",
             changed.took.as_secs_f64(),

@@ -65,7 +65,7 @@ fn a_node_whose_address_changes_is_reached_at_the_new_one_by_every_backend() {
         let_flow(begin.elapsed());
         let outcome = standing.finish();
         print!("{outcome}");
-        let lost = outcome.connections_lost();
+        let lost = outcome.total().connections;
         if lost > 0 {
             faults.push(format!("{kind}: {lost} connections lost"));
         }

@@ -82,7 +82,7 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
 
         let outcome = standing.finish();
         print!("{outcome}");
-        let lost = outcome.connections_lost();
+        let lost = outcome.total().connections;
         assert_eq!(lost, 0, "connections: {outcome}");
         scene.change(POOL, kind, BackendType::Vxlan);
         println!("sealed: no clear packet by {kind}");

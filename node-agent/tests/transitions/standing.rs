@@ -94,8 +94,8 @@ const MUCH: LoadOptions = LoadOptions {
     tcp_interval: Duration::from_millis(50),
     tcp_bulk: 64 << 10,
 };
-/// A fifth by each other class, and no flow of many bytes: all of it shares two processors, and what an overloaded machine drops by itself is no
-/// finding.
+/// A fifth by each other class, and no flow of many bytes: all of it shares two processors, and what an overloaded
+/// machine drops by itself is no finding.
 const SOME: LoadOptions = LoadOptions {
     udp_rate: 200,
     tcp_flows: 2,
@@ -203,8 +203,10 @@ impl Outcome {
     }
 
     /// Of all classes.
-    pub fn connections_lost(&self) -> u64 {
-        self.reports.values().map(connections).sum()
+    pub fn total(&self) -> Sum {
+        let mut total = Sum::default();
+        self.reports.values().for_each(|report| total.add(report));
+        total
     }
 
     pub fn sums(&self) -> BTreeMap<Class, Sum> {
