@@ -10,28 +10,27 @@ mod certificate;
 mod credentials;
 mod key;
 mod message;
+mod session;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use futures::StreamExt as _;
-use rsvici::Client;
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::net::UnixStream;
 
 use self::answers::Answers;
 pub use self::answers::Unanswered;
 pub(super) use self::credentials::Files;
 pub use self::key::IkeKeyError;
 use self::{
-    associations::{SeenAssociation, surplus, unanswered, under_way},
-    message::{Answer, connection},
+    associations::{surplus, unanswered, under_way},
+    message::connection,
+    session::Session,
 };
 use crate::{
     mark,
@@ -167,7 +166,9 @@ impl Ike {
                 self.reached = true;
                 answers.learn(silent);
                 self.idle = UnixStream::connect(&self.socket).await.ok();
-                answers.ask_again(&mut seen, &under_way);
+                // By those that are loaded first, a peer may answer that refused those of before.
+                let renews = wanted.is_some() && !seen.contains_key(&Key::IkeCredentials);
+                answers.ask_again(&mut seen, &under_way, renews);
                 observed.ours.extend(seen);
                 self.answers = answers;
             }
@@ -194,7 +195,7 @@ impl Ike {
         };
         seen.extend(held.map(|held| (Key::IkeCredentials, Value::IkeCredentials(held))));
         let connections: Vec<BTreeMap<String, message::SeenConnection>> =
-            session.list("list-conns", "list-conn").await?;
+            session.list("list-conns", "list-conn", ()).await?;
         for (name, found) in connections.into_iter().flatten() {
             if name.starts_with(mark::IKE_PREFIX) {
                 let key = Key::IkeConnection(name);
@@ -202,9 +203,7 @@ impl Ike {
                 seen.insert(key, Value::IkeConnection(value));
             }
         }
-        let associations: Vec<BTreeMap<String, SeenAssociation>> =
-            session.list("list-sas", "list-sa").await?;
-        let associations: Vec<_> = associations.into_iter().flatten().collect();
+        let associations = session.associations(()).await?;
         for number in surplus(&associations, desired) {
             seen.insert(Key::IkeAssociation(number), Value::IkeAssociation);
         }
@@ -256,13 +255,8 @@ impl Ike {
                 session.order("unload-conn", message::Name { name }).await
             }
             (Key::IkeConnection(name), Value::IkeConnection(wanted), _) => {
-                if self.answers.begins_anew(wanted.remote) {
-                    // One that is loaded as it is stays as it is: nothing would begin (strongSwan, `merge_config` in
-                    // src/libcharon/plugins/vici/vici_config.c). A daemon that is new meanwhile hasn't got it.
-                    match session.order("unload-conn", message::Name { name }).await {
-                        Ok(()) | Err(IkeError::Refused { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
+                if self.answers.begins_anew(wanted.remote) && !session.begin_anew(name).await? {
+                    return Ok(());
                 }
                 session.order("load-conn", load(name, wanted)).await
             }
@@ -278,64 +272,11 @@ fn load<'a>(name: &'a str, wanted: &IkeConnection) -> BTreeMap<&'a str, message:
     BTreeMap::from([(name, connection(wanted))])
 }
 
-/// One conversation.
-struct Session(Client);
-
-impl Session {
-    async fn open(path: &Path) -> Result<Self, IkeError> {
-        let stream = UnixStream::connect(path).await;
-        let stream = stream.map_err(|source| IkeError::Connect { path: path.to_owned(), source })?;
-        Ok(Self(Client::new(stream)))
-    }
-
-    async fn ask<T: Serialize, U: DeserializeOwned>(
-        &mut self,
-        command: &'static str,
-        message: T,
-    ) -> Result<U, IkeError> {
-        match timeout(PATIENCE, self.0.request(command, message)).await {
-            Ok(answer) => answer.map_err(|source| IkeError::request(command, source)),
-            Err(_) => Err(IkeError::Timeout { command }),
-        }
-    }
-
-    /// A request that is answered by success or failure.
-    async fn order<T: Serialize>(&mut self, command: &'static str, message: T) -> Result<(), IkeError> {
-        self.demand(command, message).await.map(drop)
-    }
-
-    /// The same, and what else the answer says.
-    async fn demand<T: Serialize>(&mut self, command: &'static str, message: T) -> Result<Answer, IkeError> {
-        let answer: Answer = self.ask(command, message).await?;
-        if answer.success || command == "terminate" {
-            // One that has ended by itself has ended.
-            return Ok(answer);
-        }
-        Err(IkeError::Refused { command, message: answer.errmsg })
-    }
-
-    async fn list<U: DeserializeOwned>(
-        &mut self,
-        command: &'static str,
-        event: &'static str,
-    ) -> Result<Vec<U>, IkeError> {
-        let stream = self.0.stream_request::<(), U>(command, event, ());
-        let mut stream = std::pin::pin!(stream);
-        let mut found = vec![];
-        loop {
-            match timeout(PATIENCE, stream.next()).await {
-                Ok(Some(Ok(item))) => found.push(item),
-                Ok(Some(Err(source))) => return Err(IkeError::request(command, source)),
-                Ok(None) => return Ok(found),
-                Err(_) => return Err(IkeError::Timeout { command }),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{path::Path, time::Instant};
+
+    use tokio::time::timeout;
 
     use super::*;
 

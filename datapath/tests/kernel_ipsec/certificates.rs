@@ -28,7 +28,7 @@ use tartan_datapath::{
 const OTHER: &str = "remote00001";
 
 fn made(name: &str) -> PathBuf {
-    let all = std::env::var("TARTAN_CERTIFICATES").expect("TARTAN_CERTIFICATES: tests/vm.rs makes them");
+    let all = std::env::var(tartan_lab::certificates::VARIABLE).expect("tests/vm.rs makes certificates");
     Path::new(&all).join(name)
 }
 

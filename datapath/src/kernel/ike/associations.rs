@@ -35,6 +35,15 @@ struct SeenChildAssociation {
 }
 
 impl SeenAssociation {
+    pub(super) fn carries(&self) -> bool {
+        self.age().is_some()
+    }
+
+    /// It is being negotiated: the daemon goes on until the peer answers.
+    pub(super) fn begins(&self) -> bool {
+        matches!(self.state.as_str(), "CREATED" | "CONNECTING")
+    }
+
     /// Seconds since it carries packets.
     fn age(&self) -> Option<u64> {
         let carries = self.state == "ESTABLISHED"
@@ -72,7 +81,7 @@ pub(super) fn surplus(seen: &[(String, SeenAssociation)], desired: &Elements) ->
 
 /// Peers of wanted connections with which there is no association that carries packets.
 pub(super) fn unanswered(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<IpAddr> {
-    let answered = |name: &str| seen.iter().any(|(other, found)| other == name && found.age().is_some());
+    let answered = |name: &str| seen.iter().any(|(other, found)| other == name && found.carries());
     let wanted = desired.iter().filter_map(|(key, value)| match (key, value) {
         (Key::IkeConnection(name), Value::IkeConnection(wanted)) => Some((name, wanted)),
         _ => None,
@@ -80,9 +89,9 @@ pub(super) fn unanswered(seen: &[(String, SeenAssociation)], desired: &Elements)
     wanted.filter(|(name, _)| !answered(name)).map(|(_, wanted)| wanted.remote).collect()
 }
 
-/// Peers of wanted connections with which the daemon negotiates at this time: it goes on until they answer.
+/// Peers of wanted connections with which the daemon negotiates at this time.
 pub(super) fn under_way(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<IpAddr> {
-    let begun = seen.iter().filter(|(_, found)| matches!(found.state.as_str(), "CREATED" | "CONNECTING"));
+    let begun = seen.iter().filter(|(_, found)| found.begins());
     let wanted = begun.filter_map(|(name, _)| match desired.get(&Key::IkeConnection(name.clone())) {
         Some(Value::IkeConnection(wanted)) => Some(wanted.remote),
         _ => None,

@@ -34,6 +34,12 @@ pub(super) struct Name<'a> {
     pub(super) name: &'a str,
 }
 
+/// Of `list-sas`: those of one connection.
+#[derive(Debug, Serialize)]
+pub(super) struct Association<'a> {
+    pub(super) ike: &'a str,
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Shared {
     #[serde(default)]
