@@ -58,7 +58,8 @@ fn go(way: &[BackendType], cannot: &[BackendType]) {
     // Traffic stands from before the first of several steps that may lose nothing to after the last.
     let loses_nothing = |step: &(BackendType, BackendType)| may_lose(*step).is_zero();
     for steps in steps.chunk_by(|one, other| loses_nothing(one) && loses_nothing(other)) {
-        let standing = Standing::start(&scene, &scene.names());
+        let kinds: Vec<_> = steps.iter().flat_map(|(from, to)| [*from, *to]).collect();
+        let standing = Standing::by(&kinds, &scene);
         faults.extend(scene.wire_faults(steps[0].0));
         for (from, to) in steps.iter().copied() {
             let changed = scene.change(POOL, from, to);
@@ -77,7 +78,7 @@ fn go(way: &[BackendType], cannot: &[BackendType]) {
         faults.extend(outcome.faults(may_lose(steps[0])));
     }
     let last = *way.last().unwrap();
-    let standing = (!cannot.is_empty()).then(|| Standing::start(&scene, &scene.names()));
+    let standing = (!cannot.is_empty()).then(|| Standing::by(&[last], &scene));
     for kind in cannot.iter().copied() {
         println!(
             "-- NODES HERE HAVE NO {kind}: the ring goes without, and asking for it must change nothing"

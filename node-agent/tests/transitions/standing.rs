@@ -4,10 +4,10 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::IpAddr,
-    sync::LazyLock,
     time::{Duration, Instant},
 };
 
+use tartan_crds::BackendType;
 use tartan_lab::{
     Namespace, eventually,
     traffic::{Load, LoadOptions, Report},
@@ -63,20 +63,14 @@ impl Class {
         (place, target)
     }
 
-    /// One load of so many ordered `pairs` of nodes, here.
-    fn load(self, pairs: u32) -> LoadOptions {
-        self.load_where(vm::is_inside(), pairs)
-    }
-
-    /// The same in a virtual machine, or on a host.
-    pub fn load_where(self, in_a_machine: bool, pairs: u32) -> LoadOptions {
+    /// One load of so many ordered `pairs` of nodes in a virtual machine, or on a host, so many times `slower`.
+    pub fn load(self, in_a_machine: bool, pairs: u32, slower: u32) -> LoadOptions {
         let (amount, share) = match (self, in_a_machine) {
             (Self::PodToPod, false) => (MUCH, 1),
             (_, false) => (SOME, 1),
             (Self::PodToPod, true) => (MUCH_OF_A_MACHINE, pairs),
             (_, true) => (SOME_OF_A_MACHINE, pairs),
         };
-        let slower = slower(in_a_machine);
         LoadOptions {
             udp_rate: (amount.udp_rate / share / slower).max(1),
             tcp_interval: amount.tcp_interval * share * slower,
@@ -117,23 +111,44 @@ pub fn pairs(nodes: usize) -> u32 {
 /// By how much all traffic is slowed down, on request: for a host that is busy with other things.
 pub const SLOWER: &str = "TARTAN_SLOWER";
 
-/// Where processes do what kernels do elsewhere: each packet costs several times as much of the same processors. With
-/// half as much less they have nothing left, packets wait for seconds, and go on after the change that is looked at.
-fn of_processes() -> u32 {
-    static FACTOR: LazyLock<u32> = LazyLock::new(|| if beside::wireguard_is_a_process() { 4 } else { 1 });
-    *FACTOR
+/// The factor of this run, where nodes may come to send by these.
+fn slower(kinds: &[BackendType]) -> u32 {
+    asked_slower() * if vm::is_inside() { 1 } else { of_processes(kinds) }
 }
 
-fn slower(in_a_machine: bool) -> u32 {
-    let asked: u32 = std::env::var(SLOWER).map_or(1, |text| text.parse().unwrap());
-    asked * if in_a_machine { 1 } else { of_processes() }
+pub fn asked_slower() -> u32 {
+    std::env::var(SLOWER).map_or(1, |text| text.parse().unwrap())
+}
+
+/// Where processes do what kernels do elsewhere, each packet costs several times as much of the same processors. By
+/// WireGuard, half as much less leaves them nothing: packets wait for seconds, and go on after the change that is looked
+/// at.
+fn of_processes(kinds: &[BackendType]) -> u32 {
+    match (beside::wireguard_is_a_process(), kinds.contains(&BackendType::Wireguard)) {
+        (true, true) => 4,
+        (true, false) => 2,
+        (false, _) => 1,
+    }
 }
 
 /// Loads that flow.
 pub struct Standing {
+    amount: Amount,
+    loads: Vec<(Key, Load)>,
+}
+
+/// What each load depends on.
+#[derive(Clone, Copy)]
+struct Amount {
     /// Ordered pairs of nodes.
     pairs: u32,
-    loads: Vec<(Key, Load)>,
+    slower: u32,
+}
+
+impl Amount {
+    fn of(self, class: Class) -> LoadOptions {
+        class.load(vm::is_inside(), self.pairs, self.slower)
+    }
 }
 
 /// Class, from which node, to which.
@@ -141,7 +156,7 @@ pub type Key = (Class, String, String);
 
 /// What came of each load.
 pub struct Outcome {
-    pairs: u32,
+    amount: Amount,
     reports: BTreeMap<Key, Report>,
 }
 
@@ -153,7 +168,16 @@ impl Standing {
 
     /// The same of these classes alone.
     pub fn of(classes: &[Class], scene: &Scene, nodes: &[String]) -> Self {
-        let pairs = pairs(nodes.len());
+        Self::with(classes, scene, nodes, slower(&[BackendType::Wireguard]))
+    }
+
+    /// Between all nodes, which send by no others than these backends.
+    pub fn by(kinds: &[BackendType], scene: &Scene) -> Self {
+        Self::with(&CLASSES, scene, &scene.names(), slower(kinds))
+    }
+
+    fn with(classes: &[Class], scene: &Scene, nodes: &[String], slower: u32) -> Self {
+        let amount = Amount { pairs: pairs(nodes.len()), slower };
         let mut keys: Vec<Key> = vec![];
         for from in nodes {
             for to in nodes.iter().filter(|to| *to != from) {
@@ -163,7 +187,7 @@ impl Standing {
         let start = |key: &Key| {
             let (class, from, to) = key;
             let (place, target) = class.ends(scene, from, to);
-            let load = Load::start(place, &format!("{class:?}-{from}-{to}"), target, &class.load(pairs));
+            let load = Load::start(place, &format!("{class:?}-{from}-{to}"), target, &amount.of(*class));
             (key.clone(), load.unwrap_or_else(|error| panic!("{class:?} from {from} to {to}: {error:#}")))
         };
         // Side by side: most of the time is waiting for answers.
@@ -171,8 +195,8 @@ impl Standing {
             let threads: Vec<_> = keys.iter().map(|key| scope.spawn(move || start(key))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        scene.tell(&format!("traffic flows, slowed down by {}", slower(vm::is_inside())));
-        Self { pairs, loads }
+        scene.tell(&format!("traffic flows, slowed down by {slower}"));
+        Self { amount, loads }
     }
 
     /// Ends the loads that begin or end at this node, without a look at them.
@@ -185,7 +209,7 @@ impl Standing {
             load.stop();
         }
         let reports = self.loads.into_iter().map(|(key, load)| (key, load.finish().unwrap())).collect();
-        Outcome { pairs: self.pairs, reports }
+        Outcome { amount: self.amount, reports }
     }
 }
 
@@ -193,7 +217,7 @@ impl Outcome {
     /// Every load that lost a connection or that nothing came back of, or packets for longer than is allowed.
     pub fn faults(&self, allowed: Duration) -> Vec<String> {
         let faulty = |class: Class, report: &Report| {
-            let rate = u128::from(class.load(self.pairs).udp_rate);
+            let rate = u128::from(self.amount.of(class).udp_rate);
             let dead = report.flows.iter().any(|flow| flow.received == 0);
             let packets = u128::from(packets(report));
             dead || connections(report) > 0 || packets > (rate * allowed.as_millis()).div_ceil(1000)
