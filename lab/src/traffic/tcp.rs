@@ -158,7 +158,8 @@ impl Connection {
 }
 
 /// What this end sent again, without what the other end says that it then had twice (RFC 2883): that was late, not
-/// lost. One more where the other end's word is lost, one less where the network doubled a segment.
+/// lost. One more where the other end's word is lost or it refuses by its time stamp what was overtaken (PAWS), one less
+/// where the network doubled a segment.
 fn segments_lost(stream: &TcpStream) -> Result<u64> {
     let info = getsockopt(stream, Info).context("read TCP_INFO")?;
     let at = |place: usize| {
