@@ -16,7 +16,8 @@
 
 pub mod batch;
 pub mod cli;
-pub mod control;
+pub mod command;
+mod control;
 pub mod counters;
 mod http;
 pub mod icmp;

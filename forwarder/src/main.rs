@@ -2,12 +2,11 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::Parser as _;
-use tartan_forwarder::{cli::Options, control::run};
+use tartan_forwarder::{cli::Options, command::execute};
 
 fn main() -> ExitCode {
-    match start() {
+    match execute(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Logging may be what failed.
@@ -15,12 +14,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn start() -> anyhow::Result<()> {
-    let options = Options::parse();
-    tartan_daemon::logging::start(options.log_format, &options.log).context("--log")?;
-    // One thread for all but the packets, which have their own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(options))
 }

@@ -14,6 +14,7 @@ pub mod brakes;
 pub mod cleanup;
 pub mod cli;
 pub mod cni;
+pub mod command;
 pub mod companions;
 pub mod diff;
 pub mod extension;

@@ -17,6 +17,7 @@ pub mod allocator;
 pub mod chart_values;
 pub mod cli;
 pub mod client;
+pub mod command;
 pub mod decide;
 pub mod election;
 pub mod events;

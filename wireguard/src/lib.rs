@@ -15,7 +15,8 @@
 //! It never knows of leases or Kubernetes, and writes no key anywhere.
 
 pub mod cli;
-pub mod control;
+pub mod command;
+mod control;
 mod device;
 mod engine;
 mod http;
