@@ -1,19 +1,17 @@
 //! One round: from the inputs to a kernel that agrees with them. Every wake-up runs this and only this.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::IpAddr,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::jiff::Timestamp;
 use tartan_crds::conditions::reason;
 use tartan_daemon::chain;
 use tartan_datapath::{
-    desired::{Desired, desired},
-    kernel::{Kernel, Unanswered, WIREGUARD_PROCESS_ABSENT},
-    model::{Action, Backend, Deletions, Observed, Plan, Step},
-    plan::plan,
+    kernel::Kernel,
+    model::{Backend, Deletions},
 };
 
 use crate::{
@@ -38,17 +36,16 @@ mod findings;
 mod follow;
 mod handshakes;
 mod tell;
+mod worked;
 
 use findings::{findings, wireguard_links};
 pub use handshakes::Answered;
 use handshakes::Handshakes;
 use tell::{record, say};
+use worked::{Worked, program};
 
 /// A node that is broken for this long says so to the scheduler. What the next rounds repair is no news.
 const BREAKDOWN: Duration = Duration::from_secs(10);
-
-/// Until when it is known whether a peer answers the IKE daemon.
-const ANSWER: Duration = Duration::from_secs(21);
 
 /// The surroundings of a round.
 #[derive(Debug)]
@@ -82,6 +79,8 @@ pub struct Memory {
     pub answered: Option<Answered>,
     /// Who is to answer WireGuard before packets go by it.
     pub handshakes: Handshakes,
+    /// When any peer was last asked by the IKE daemon.
+    asked: Option<Instant>,
     /// What the CNI configuration on disk leaves out.
     pub vacating: Vacating,
     pub companions: Companions,
@@ -170,6 +169,7 @@ pub async fn round(
     let extension = told(snapshot, &ground, &worked);
     let addresses = ground.facts().addresses().collect();
     let unconfirmed = remember(ground, memory);
+    let answers = worked.answers(&mut memory.asked, started);
     Round {
         published,
         addresses,
@@ -177,10 +177,7 @@ pub async fn round(
         unconfirmed,
         extension,
         worked: !worked.applied.is_empty(),
-        again: [met.again, worked.unanswered.more.then_some(ANSWER), memory.handshakes.again(started)]
-            .into_iter()
-            .flatten()
-            .min(),
+        again: [met.again, answers, memory.handshakes.again(started)].into_iter().flatten().min(),
     }
 }
 
@@ -228,78 +225,6 @@ fn remember(ground: Ground, memory: &mut Memory) -> BTreeSet<String> {
             BTreeSet::new()
         }
     }
-}
-
-/// What programming found and did.
-#[derive(Debug, Default)]
-struct Worked {
-    desired: Desired,
-    plan: Plan,
-    applied: BTreeMap<(&'static str, Action), usize>,
-    failed: Vec<(Step, Failed)>,
-    /// What is there of ours now, by kind.
-    owned: BTreeMap<&'static str, u64>,
-    /// Parts of the kernel that could not be read.
-    unseen: Vec<(&'static str, String)>,
-    outdated_preshared: usize,
-    daemon_awaited: bool,
-    process_awaited: bool,
-    unanswered: Unanswered,
-    certificate_expiry: Option<SystemTime>,
-}
-
-impl Worked {
-    /// Where the kernel does it, nobody can be away.
-    fn finds_wireguard(&self) -> bool {
-        !self.failed.iter().any(|(_, failed)| failed.reason == WIREGUARD_PROCESS_ABSENT)
-    }
-
-    fn settled(&self) -> bool {
-        self.failed.is_empty() && self.unseen.is_empty()
-    }
-}
-
-async fn program(ground: &Ground, kernel: &mut Kernel) -> Worked {
-    let Some(built) = ground.built() else { return Worked::default() };
-    let desired = desired(&built.intent);
-    let seen = kernel.observe(&desired.elements).await;
-    let plan = plan(&desired.elements, &seen.observed, ground.deletions());
-    let outcome = kernel.apply(&plan).await;
-    let owned = owned(&seen.observed, &outcome.applied);
-    let failed = outcome.failures.into_iter().map(|failure| {
-        let (reason, message) = (failure.error.reason(), chain(&failure.error));
-        (failure.step.clone(), Failed { key: failure.step.key, reason, message })
-    });
-    Worked {
-        applied: outcome.applied,
-        failed: failed.collect(),
-        owned,
-        outdated_preshared: seen.outdated_preshared,
-        unanswered: seen.unanswered,
-        certificate_expiry: seen.certificate_expiry,
-        unseen: seen.failures.iter().map(|error| (error.reason(), chain(error))).collect(),
-        desired,
-        plan,
-        daemon_awaited: false,
-        process_awaited: false,
-    }
-}
-
-/// What was seen, with what was made and without what was removed since.
-fn owned(seen: &Observed, applied: &BTreeMap<(&'static str, Action), usize>) -> BTreeMap<&'static str, u64> {
-    let mut owned: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for key in seen.ours.keys() {
-        *owned.entry(key.kind()).or_default() += 1;
-    }
-    for ((kind, action), count) in applied {
-        let owned = owned.entry(kind).or_default();
-        match action {
-            Action::Create => *owned += *count as u64,
-            Action::Replace => {}
-            Action::Delete => *owned = owned.saturating_sub(*count as u64),
-        }
-    }
-    owned
 }
 
 /// How it stands with the files that are ours.

@@ -115,6 +115,8 @@ pub(super) struct Ike {
     /// It did not answer when it was looked at: it isn't asked again in the same round.
     silent: Option<IkeError>,
     pub(super) answers: Answers,
+    /// Connections that it holds as they are wanted, and that have no association.
+    waiting: Vec<(String, IkeConnection)>,
     /// Until when this node's certificate is valid, at the last look.
     pub(super) expiry: Option<SystemTime>,
 }
@@ -128,6 +130,7 @@ impl Ike {
             idle: None,
             silent: None,
             answers: Answers::default(),
+            waiting: vec![],
             expiry: None,
         }
     }
@@ -150,6 +153,7 @@ impl Ike {
     pub(super) async fn observe(&mut self, desired: &Elements, observed: &mut Observed) {
         self.idle = None;
         self.silent = None;
+        self.waiting.clear();
         // Of a daemon that can't be asked, nothing is known.
         let mut answers = std::mem::take(&mut self.answers);
         let wanted = match desired.get(&Key::IkeCredentials) {
@@ -166,9 +170,8 @@ impl Ike {
                 self.reached = true;
                 answers.learn(silent);
                 self.idle = UnixStream::connect(&self.socket).await.ok();
-                // By those that are loaded first, a peer may answer that refused those of before.
-                let renews = wanted.is_some() && !seen.contains_key(&Key::IkeCredentials);
-                answers.ask_again(&mut seen, &under_way, renews);
+                answers.ask_again(&mut seen, &under_way);
+                self.waiting = waiting(&seen, desired, &answers);
                 observed.ours.extend(seen);
                 self.answers = answers;
             }
@@ -249,14 +252,20 @@ impl Ike {
         match (&step.key, &step.value, step.action) {
             (Key::IkeCredentials, _, Action::Delete) => session.unload_credentials().await,
             (Key::IkeCredentials, Value::IkeCredentials(wanted), _) => {
-                session.load_credentials(&self.files, wanted).await
+                session.load_credentials(&self.files, wanted).await?;
+                // By these, a peer may answer that refused those of before.
+                for (name, wanted) in std::mem::take(&mut self.waiting) {
+                    session.begin_anew(&name).await?;
+                    session.order("load-conn", load(&name, &wanted)).await?;
+                }
+                Ok(())
             }
             (Key::IkeConnection(name), _, Action::Delete) => {
                 session.order("unload-conn", message::Name { name }).await
             }
             (Key::IkeConnection(name), Value::IkeConnection(wanted), _) => {
-                if self.answers.begins_anew(wanted.remote) && !session.begin_anew(name).await? {
-                    return Ok(());
+                if self.answers.begins_anew(wanted.remote) {
+                    session.begin_anew(name).await?;
                 }
                 session.order("load-conn", load(name, wanted)).await
             }
@@ -266,6 +275,17 @@ impl Ike {
             _ => Ok(()),
         }
     }
+}
+
+fn waiting(seen: &Elements, desired: &Elements, answers: &Answers) -> Vec<(String, IkeConnection)> {
+    let connections = desired.iter().filter_map(|(key, value)| match (key, value) {
+        (Key::IkeConnection(name), Value::IkeConnection(wanted)) => {
+            let waits = seen.get(key) == Some(value) && answers.waits_for(wanted.remote);
+            waits.then(|| (name.clone(), wanted.clone()))
+        }
+        _ => None,
+    });
+    connections.collect()
 }
 
 fn load<'a>(name: &'a str, wanted: &IkeConnection) -> BTreeMap<&'a str, message::Connection> {

@@ -1,6 +1,6 @@
 //! A pair whose ends prove who they are by certificates, with swanctl at its other end.
 //!
-//! `TARTAN_CERTIFICATES` names a directory of directories with `ca.crt`, `tls.crt` and `tls.key`: `here` and `renewed` for
+//! [`VARIABLE`] names a directory of directories with `ca.crt`, `tls.crt` and `tls.key`: `here` and `renewed` for
 //! this node, `other` for the other end and `third` for neither, all of one authority; `false` for the other end's name,
 //! of another authority.
 
@@ -23,12 +23,13 @@ use tartan_datapath::{
     kernel::Kernel,
     model::{Deletions, IkeAuthentication, Intent},
 };
+use tartan_lab::certificates::VARIABLE;
 
 /// The Node's name of the other end.
 const OTHER: &str = "remote00001";
 
 fn made(name: &str) -> PathBuf {
-    let all = std::env::var(tartan_lab::certificates::VARIABLE).expect("tests/vm.rs makes certificates");
+    let all = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE}: tests/vm.rs makes them"));
     Path::new(&all).join(name)
 }
 

@@ -23,7 +23,7 @@ const FAR: usize = 3;
 #[test]
 fn plain_routes_of_an_overlay_come_and_go_and_no_packet_is_lost() {
     let scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &NODES, backend: Vxlan }]);
-    let standing = Standing::start(&scene, &scene.names());
+    let standing = Standing::by(&[Vxlan], &scene);
     let mut faults = scene.wire_faults(Vxlan);
     // What the wire shows is what nodes of host-gw put on it, or of vxlan alone.
     for (direct, alike) in [(true, HostGw), (false, Vxlan), (true, HostGw)] {

@@ -120,9 +120,9 @@ pub fn asked_slower() -> u32 {
     std::env::var(SLOWER).map_or(1, |text| text.parse().unwrap())
 }
 
-/// Where processes do what kernels do elsewhere, each packet costs several times as much of the same processors. By
-/// WireGuard, half as much less leaves them nothing: packets wait for seconds, and go on after the change that is looked
-/// at.
+/// Where processes do what kernels do elsewhere, each packet costs several times as much of the same processors. Half of
+/// what a kernel bears leaves them idle for half of the time, but by WireGuard never: packets wait for seconds then, and
+/// are sent when the change is over.
 fn of_processes(kinds: &[BackendType]) -> u32 {
     match (beside::wireguard_is_a_process(), kinds.contains(&BackendType::Wireguard)) {
         (true, true) => 4,
@@ -161,7 +161,8 @@ pub struct Outcome {
 }
 
 impl Standing {
-    /// Returns when every flow of every class and ordered pair of these nodes has been answered.
+    /// Returns when every flow of every class and ordered pair of these nodes has been answered. So much as nodes here bear
+    /// whatever backend they come to send by.
     pub fn start(scene: &Scene, nodes: &[String]) -> Self {
         Self::of(&CLASSES, scene, nodes)
     }

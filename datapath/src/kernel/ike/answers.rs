@@ -58,8 +58,7 @@ impl Answers {
     /// A daemon that was refused once does not begin again by itself, and the kernel asks it to only where no association
     /// is left, also none of a daemon that was killed. With those that are `under_way` it goes on by itself: begun anew,
     /// each time would leave it one thing more to do when they answer.
-    /// `renews`: credentials are to be loaded first, so it is not too early.
-    pub(super) fn ask_again(&mut self, seen: &mut Elements, under_way: &BTreeSet<IpAddr>, renews: bool) {
+    pub(super) fn ask_again(&mut self, seen: &mut Elements, under_way: &BTreeSet<IpAddr>) {
         let now = Instant::now();
         let late = self.unanswered().late;
         for value in seen.values_mut() {
@@ -68,13 +67,18 @@ impl Answers {
             let told = self.told_again.get(&peer);
             if late.contains(&peer)
                 && !under_way.contains(&peer)
-                && (renews || told.is_none_or(|told| now.duration_since(*told) >= SILENCE))
+                && told.is_none_or(|told| now.duration_since(*told) >= SILENCE)
             {
                 self.told_again.insert(peer, now);
                 self.telling.insert(peer);
                 *connection = unlike_any();
             }
         }
+    }
+
+    /// Whether the peer has no association.
+    pub(super) fn waits_for(&self, peer: IpAddr) -> bool {
+        self.unanswered.contains_key(&peer)
     }
 
     /// Whether the peer's connection is to begin anew, though it is as it was.
@@ -92,36 +96,30 @@ mod tests {
     fn a_peer_that_is_late_is_asked_again_from_time_to_time() {
         let peer: IpAddr = "192.0.2.2".parse().unwrap();
         let silent = BTreeSet::from([peer]);
-        let asked_but = |answers: &mut Answers, under_way: &BTreeSet<IpAddr>, renews: bool| {
+        let asked_but = |answers: &mut Answers, under_way: &BTreeSet<IpAddr>| {
             let connection = IkeConnection { remote: peer, ..unlike_any() };
             let key = Key::IkeConnection("tartan-192-0-2-2".to_owned());
             let mut seen = Elements::from([(key, Value::IkeConnection(connection.clone()))]);
-            answers.ask_again(&mut seen, under_way, renews);
+            answers.ask_again(&mut seen, under_way);
             seen.into_values().next() != Some(Value::IkeConnection(connection))
         };
-        let asked = |answers: &mut Answers| asked_but(answers, &BTreeSet::new(), false);
+        let asked = |answers: &mut Answers| asked_but(answers, &BTreeSet::new());
         let mut answers = Answers::default();
         answers.learn(silent.clone());
         assert!(!asked(&mut answers), "at once");
+        assert!(answers.waits_for(peer));
         assert_eq!(answers.unanswered(), Unanswered { late: BTreeSet::new(), more: true });
         answers.unanswered.insert(peer, Instant::now() - SILENCE);
         answers.learn(silent.clone());
-        assert!(
-            !asked_but(&mut answers, &silent, false) && !answers.begins_anew(peer),
-            "that is being asked"
-        );
+        assert!(!asked_but(&mut answers, &silent) && !answers.begins_anew(peer), "that is being asked");
         assert!(asked(&mut answers) && answers.begins_anew(peer));
         answers.learn(silent.clone());
         assert!(!asked(&mut answers) && !answers.begins_anew(peer), "in every round");
         assert_eq!(answers.unanswered(), Unanswered { late: silent.clone(), more: false });
-        assert!(!asked_but(&mut answers, &silent, true), "that is being asked by credentials of before");
-        assert!(asked_but(&mut answers, &BTreeSet::new(), true) && answers.begins_anew(peer));
-        answers.learn(silent.clone());
-        assert!(!asked(&mut answers), "by the same credentials");
         answers.told_again.insert(peer, Instant::now() - SILENCE);
         answers.learn(silent);
         assert!(asked(&mut answers));
         answers.learn(BTreeSet::new());
-        assert!(!asked(&mut answers), "that has answered");
+        assert!(!asked(&mut answers) && !answers.waits_for(peer), "that has answered");
     }
 }

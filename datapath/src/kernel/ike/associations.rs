@@ -35,8 +35,12 @@ struct SeenChildAssociation {
 }
 
 impl SeenAssociation {
+    /// Whether it carries packets, also while it is negotiated anew.
     pub(super) fn carries(&self) -> bool {
-        self.age().is_some()
+        let carries = |child: &SeenChildAssociation| {
+            matches!(child.state.as_str(), "INSTALLED" | "REKEYING" | "REKEYED")
+        };
+        matches!(self.state.as_str(), "ESTABLISHED" | "REKEYING") && self.child_sas.values().any(carries)
     }
 
     /// It is being negotiated: the daemon goes on until the peer answers.
@@ -44,11 +48,9 @@ impl SeenAssociation {
         matches!(self.state.as_str(), "CREATED" | "CONNECTING")
     }
 
-    /// Seconds since it carries packets.
+    /// Seconds since it carries packets; told of what is not being negotiated anew.
     fn age(&self) -> Option<u64> {
-        let carries = self.state == "ESTABLISHED"
-            && self.child_sas.values().any(|child| matches!(child.state.as_str(), "INSTALLED" | "REKEYED"));
-        carries.then(|| self.established.as_deref()?.parse().ok()).flatten()
+        self.carries().then(|| self.established.as_deref()?.parse().ok()).flatten()
     }
 }
 
@@ -147,6 +149,7 @@ mod tests {
             |name: &str, age, child| unanswered(&[(name.to_owned(), association(1, age, child))], &desired);
         let silent = BTreeSet::from(["192.0.2.2".parse().unwrap()]);
         assert!(of("tartan-192.0.2.2", Some(0), "INSTALLED").is_empty());
+        assert!(of("tartan-192.0.2.2", Some(3600), "REKEYING").is_empty(), "by the keys of before");
         assert_eq!(of("tartan-192.0.2.2", None, ""), silent);
         assert_eq!(of("tartan-192.0.2.2", Some(9), "CREATED"), silent);
         assert_eq!(of("tartan-192.0.2.3", Some(9), "INSTALLED"), silent);

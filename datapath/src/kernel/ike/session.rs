@@ -58,16 +58,17 @@ impl Session {
     }
 
     /// Takes a connection away that is to be loaded as it is: where it stays, nothing would begin (strongSwan,
-    /// `merge_config` in src/libcharon/plugins/vici/vici_config.c). `false`: since the last look the peer has answered or
-    /// begun by itself, and what is negotiated would end with the connection.
-    pub(super) async fn begin_anew(&mut self, name: &str) -> Result<bool, IkeError> {
+    /// `merge_config` in src/libcharon/plugins/vici/vici_config.c). It stays where the peer has answered since the last
+    /// look, or the daemon has begun by itself, since what is negotiated would end with it. What the peer has begun has
+    /// no name before it proves who it is, and is not seen; it begins again.
+    pub(super) async fn begin_anew(&mut self, name: &str) -> Result<(), IkeError> {
         let found = self.associations(message::Association { ike: name }).await?;
         if found.iter().any(|(_, found)| found.carries() || found.begins()) {
-            return Ok(false);
+            return Ok(());
         }
         match self.order("unload-conn", message::Name { name }).await {
             // A daemon that is new meanwhile hasn't got it.
-            Ok(()) | Err(IkeError::Refused { .. }) => Ok(true),
+            Ok(()) | Err(IkeError::Refused { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
