@@ -191,7 +191,8 @@ fn every_change_is_measured_on_both_kernels() {
         pod to pod, and {} by each other class; one in {FULL_EVERY} of the UDP packets has the {MTU} bytes of the pods' \
         MTU, and none may be cut. \"Seconds\" is from the edit until no node receives by the old backend any more; \
         \"segments lost\" are those of TCP, from the one that asks, that were sent again and did not come twice: also what a \
-        segment sent later overtook by a faster path, and TCP then refused by its time stamp (RFC 7323, section 5); \
+        segment sent later overtook by a faster path, and TCP then refused by its time stamp (RFC 7323, section 5; \
+        tcp_paws_discard in net/ipv4/tcp_input.c); \
         \"delay\" is the longest time from a message to its answer, in milliseconds. The machine's processors are emulated, \
         ten to twenty times slower than the host's: the times are no figures of a real node.\n",
         matrix::NODES.len(),
