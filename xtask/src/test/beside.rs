@@ -45,9 +45,12 @@ pub struct Beside(Vec<(Task, Child)>);
 impl Beside {
     pub fn begin(&mut self, task: Task) -> Result<()> {
         let log = fs::File::create(task.log()).with_context(|| format!("create {}", task.log().display()))?;
-        let mut command = task.command()?;
-        // One of the two processors at most, each: tests have time limits.
-        command.env("CARGO_BUILD_JOBS", "1").stdout(log.try_clone()?).stderr(log);
+        let mut command = last(&task.command()?);
+        command.stdout(log.try_clone()?).stderr(log);
+        if task == Task::Lints {
+            // The programs are waited for.
+            command.env("CARGO_BUILD_JOBS", "1");
+        }
         self.0.push((task, command.spawn().context("start cargo")?));
         Ok(())
     }
@@ -65,6 +68,22 @@ impl Beside {
     }
 }
 
+/// The same command, which gets the processors that nobody else wants: tests have time limits.
+fn last(command: &Command) -> Command {
+    let mut last = Command::new("nice");
+    last.args(["-n", "19"]).arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        last.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => last.env(name, value),
+            None => last.env_remove(name),
+        };
+    }
+    last
+}
+
 impl Drop for Beside {
     fn drop(&mut self) {
         for (_, child) in &mut self.0 {
@@ -72,5 +91,19 @@ impl Drop for Beside {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_beside_is_the_same_and_gives_way() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "nice; pwd; echo ${BESIDE-none} ${HOME-none}"]);
+        command.current_dir("/").env("BESIDE", "told").env_remove("HOME");
+        let output = last(&command).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "19\n/\ntold none\n");
     }
 }
