@@ -28,7 +28,7 @@ pub use self::answers::Unanswered;
 pub(super) use self::credentials::Files;
 pub use self::key::IkeKeyError;
 use self::{
-    associations::{surplus, unanswered, under_way},
+    associations::{connections, surplus, unanswered, under_way},
     message::connection,
     session::Session,
 };
@@ -278,14 +278,11 @@ impl Ike {
 }
 
 fn waiting(seen: &Elements, desired: &Elements, answers: &Answers) -> Vec<(String, IkeConnection)> {
-    let connections = desired.iter().filter_map(|(key, value)| match (key, value) {
-        (Key::IkeConnection(name), Value::IkeConnection(wanted)) => {
-            let waits = seen.get(key) == Some(value) && answers.waits_for(wanted.remote);
-            waits.then(|| (name.clone(), wanted.clone()))
-        }
-        _ => None,
-    });
-    connections.collect()
+    let held: BTreeMap<_, _> = connections(seen).collect();
+    let waits = |(name, wanted): &(&String, &IkeConnection)| {
+        held.get(name) == Some(wanted) && answers.waits_for(wanted.remote)
+    };
+    connections(desired).filter(waits).map(|(name, wanted)| (name.clone(), wanted.clone())).collect()
 }
 
 fn load<'a>(name: &'a str, wanted: &IkeConnection) -> BTreeMap<&'a str, message::Connection> {

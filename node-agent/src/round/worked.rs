@@ -102,13 +102,17 @@ fn owned(seen: &Observed, applied: &BTreeMap<(&'static str, Action), usize>) -> 
 
 #[cfg(test)]
 mod tests {
+    use tartan_datapath::model::Key;
+
     use super::*;
 
     #[test]
     fn what_comes_of_asking_is_looked_at_though_other_rounds_come_between() {
         let (mut asked, begin) = (None, Instant::now());
-        let asks =
-            Worked { applied: [(("ike-credentials", Action::Replace), 1)].into(), ..Worked::default() };
+        let asks = Worked {
+            applied: [((Key::IkeCredentials.kind(), Action::Replace), 1)].into(),
+            ..Worked::default()
+        };
         let other = Worked { applied: [(("route", Action::Create), 1)].into(), ..Worked::default() };
         let second = Duration::from_secs(1);
         assert_eq!(other.answers(&mut asked, begin), None);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     mark,
-    model::{Elements, Key, Value},
+    model::{Elements, IkeConnection, Key, Value},
 };
 
 /// A second association of a pair is taken away when the newest one is this old, in seconds: by then both ends
@@ -84,11 +84,15 @@ pub(super) fn surplus(seen: &[(String, SeenAssociation)], desired: &Elements) ->
 /// Peers of wanted connections with which there is no association that carries packets.
 pub(super) fn unanswered(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<IpAddr> {
     let answered = |name: &str| seen.iter().any(|(other, found)| other == name && found.carries());
-    let wanted = desired.iter().filter_map(|(key, value)| match (key, value) {
-        (Key::IkeConnection(name), Value::IkeConnection(wanted)) => Some((name, wanted)),
+    connections(desired).filter(|(name, _)| !answered(name)).map(|(_, wanted)| wanted.remote).collect()
+}
+
+/// With their names.
+pub(super) fn connections(elements: &Elements) -> impl Iterator<Item = (&String, &IkeConnection)> {
+    elements.iter().filter_map(|(key, value)| match (key, value) {
+        (Key::IkeConnection(name), Value::IkeConnection(connection)) => Some((name, connection)),
         _ => None,
-    });
-    wanted.filter(|(name, _)| !answered(name)).map(|(_, wanted)| wanted.remote).collect()
+    })
 }
 
 /// Peers of wanted connections with which the daemon negotiates at this time.
