@@ -2,7 +2,7 @@
 //! of pods; of ipsec with the keys that the kernel holds, of WireGuard only that it is WireGuard, since its keys are
 //! the kernel's own.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ struct Captured {
     kind: BackendType,
     /// A pcap file in base64.
     packets: String,
-    /// What `ip xfrm state` says.
+    /// What `ip xfrm state` says before and after the packets.
     associations: String,
 }
 
@@ -59,12 +59,14 @@ impl Scene {
             "timeout 60 tcpdump -Z root -ni eth0 -c {PACKETS} -w {file} '{which} and {SMALL}' && base64 -w 0 {file} && rm {file}"
         );
         let node = self.fabric.node("node1");
-        let packets = node.script(&script).unwrap().stdout;
-        let associations = match kind {
+        let associations = || match kind {
             BackendType::Ipsec => node.exec(&["ip", "xfrm", "state"]).unwrap().ok().unwrap().stdout,
             _ => String::new(),
         };
-        Captured { kind, packets: packets.trim().to_owned(), associations }
+        // Where both ends began, one of two associations is taken away soon after: perhaps between two packets.
+        let before = associations();
+        let packets = node.script(&script).unwrap().stdout;
+        Captured { kind, packets: packets.trim().to_owned(), associations: before + &associations() }
     }
 }
 
@@ -150,6 +152,7 @@ fn is_of_pods(address: &str) -> bool {
 /// tshark's options for what `ip xfrm state` says: `src A dst B`, `proto esp spi 0xN …`, `aead rfc4106(gcm(aes)) 0xKEY BITS`.
 fn decryption(associations: &str) -> Vec<String> {
     let mut options = vec!["-o".to_owned(), "esp.enable_encryption_decode:TRUE".to_owned()];
+    let mut known = BTreeSet::new();
     let (mut ends, mut spi) = (None, None);
     for line in associations.lines() {
         match *line.split_whitespace().collect::<Vec<_>>() {
@@ -157,10 +160,12 @@ fn decryption(associations: &str) -> Vec<String> {
             ["proto", "esp", "spi", number, ..] => spi = Some(number),
             ["aead", "rfc4106(gcm(aes))", key, "128"] => {
                 let ((from, to), spi) = (ends.unwrap(), spi.unwrap());
-                options.push("-o".to_owned());
-                options.push(format!(
-                    r#"uat:esp_sa:"IPv4","{from}","{to}","{spi}","AES-GCM with 16 octet ICV [RFC4106]","{key}","NULL","""#
-                ));
+                if known.insert((to, spi)) {
+                    options.push("-o".to_owned());
+                    options.push(format!(
+                        r#"uat:esp_sa:"IPv4","{from}","{to}","{spi}","AES-GCM with 16 octet ICV [RFC4106]","{key}","NULL","""#
+                    ));
+                }
             }
             _ => {}
         }
