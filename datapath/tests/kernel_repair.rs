@@ -193,6 +193,8 @@ fn cleaning_up_leaves_the_host_as_it_was() {
         let seen = kernel.observe(&tartan_datapath::desired::desired(&intent).elements).await;
         let outcome = kernel.apply(&plan_cleanup(&seen.observed)).await;
         assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+        let kept = run(&format!("ls {}", folder.path().join("restore").display()));
+        assert!(kept.contains("rp_filter") && !kept.contains("tartan"), "settings of others alone: {kept}");
         kernel.restore_sysctls().unwrap();
         assert_eq!(look(), before);
     });

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::mark;
+
 #[derive(Clone, Debug)]
 pub(super) struct Sysctls {
     /// `/proc/sys`, or where the host's is mounted.
@@ -29,14 +31,15 @@ impl Sysctls {
         Ok(fs::read_to_string(self.path(name))?.trim().to_owned())
     }
 
-    /// Sets a value and keeps the one that was there before we first came.
+    /// Sets a value and keeps the one that was there before we first came; not of a link of ours, whose settings go
+    /// with it.
     pub(super) fn write(&self, name: &str, value: &str) -> io::Result<()> {
         let before = self.read(name)?;
         if before == value {
             return Ok(());
         }
         let kept = self.restore.join(name.replace('/', ":"));
-        if !kept.exists() {
+        if !is_of_our_link(name) && !kept.exists() {
             fs::create_dir_all(&self.restore)?;
             // Killed in between, half a value would be put back one day.
             let new = self.restore.join(format!("{}.new", name.replace('/', ":")));
@@ -46,7 +49,7 @@ impl Sysctls {
         fs::write(self.path(name), value)
     }
 
-    /// Puts every kept value back; one whose setting is gone (its link was removed) is dropped. One that fails
+    /// Puts every kept value back; one whose setting is gone (the uplink has another name) is dropped. One that fails
     /// is kept for another time and doesn't hinder the rest; the first error is the answer.
     pub(super) fn restore(&self) -> io::Result<usize> {
         let entries = match fs::read_dir(&self.restore) {
@@ -80,4 +83,10 @@ impl Sysctls {
         fs::remove_file(kept)?;
         Ok(there)
     }
+}
+
+/// `FAMILY/conf/LINK/…`, of the bridge or a tunnel.
+fn is_of_our_link(name: &str) -> bool {
+    let link = name.split('/').nth(2);
+    link.is_some_and(|link| link == mark::BRIDGE || mark::TUNNELS.contains(&link))
 }
