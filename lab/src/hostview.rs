@@ -54,7 +54,7 @@ const TABLES: [(&str, &str); 7] = [
     ("fdb", "bridge -d -j fdb"),
 ];
 
-const VOLATILE: [&str; 18] = [
+const VOLATILE: [&str; 21] = [
     "valid_life_time",
     "preferred_life_time",
     "expires",
@@ -68,6 +68,9 @@ const VOLATILE: [&str; 18] = [
     "tcn_timer",
     "topology_change_timer",
     "gc_timer",
+    "hold_timer",
+    "message_age_timer",
+    "forward_delay_timer",
     "operstate",
     "ifindex",
     "link_index",
@@ -99,6 +102,13 @@ impl HostView {
             let output = ask(enter, query)?;
             sections.insert(kind, if output.success() { ruleset(&output.stdout) } else { BTreeSet::new() });
         }
+        for (kind, query) in
+            [("ipsec policy", "ip xfrm policy"), ("ipsec state", "ip xfrm state list nokeys")]
+        {
+            // A kernel without IPsec has none.
+            let output = ask(enter, query)?;
+            sections.insert(kind, if output.success() { selectors(&output.stdout) } else { BTreeSet::new() });
+        }
         let sysctls = ask(enter, "sysctl --all --ignore --pattern ^net[.]")?.stdout;
         sections
             .insert("sysctl", sysctls.lines().filter(|line| !is_counter(line)).map(str::to_owned).collect());
@@ -109,7 +119,7 @@ impl HostView {
     }
 
     /// The lines of one kind: `link`, `address`, `route`, `route6`, `rule`, `rule6`, `fdb`, `neighbour`, `nft`,
-    /// `iptables`, `ip6tables`, `sysctl`, `file`, `process`, `listener`.
+    /// `iptables`, `ip6tables`, `ipsec policy`, `ipsec state`, `sysctl`, `file`, `process`, `listener`.
     pub fn lines(&self, kind: &str) -> impl Iterator<Item = &str> {
         self.sections.get(kind).into_iter().flatten().map(String::as_str)
     }
@@ -223,6 +233,12 @@ fn ruleset(text: &str) -> BTreeSet<String> {
         }
     }
     lines
+}
+
+/// Between whom policies and associations are: the lines of `ip xfrm` that are not indented. What follows each changes
+/// whenever keys do.
+fn selectors(text: &str) -> BTreeSet<String> {
+    text.lines().filter(|line| line.starts_with("src")).map(|line| line.trim_end().to_owned()).collect()
 }
 
 /// Sysctls that the kernel itself moves.

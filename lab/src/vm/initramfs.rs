@@ -13,12 +13,15 @@ use super::kernel::Unpacked;
 use crate::run::{command, run};
 
 /// Programs of the host's, with the libraries that they need. busybox gives the rest.
-const TOOLS: [&str; 18] = [
+const TOOLS: [&str; 22] = [
     "bridge",
     "conntrack",
     "dash",
     "ethtool",
+    "find",
     "ip",
+    "ip6tables-legacy-save",
+    "iptables-legacy-save",
     "mount",
     "nft",
     "nsenter",
@@ -26,6 +29,7 @@ const TOOLS: [&str; 18] = [
     "setpriv",
     "setsid",
     "sleep",
+    "ss",
     "sysctl",
     "tc",
     "tcpdump",

@@ -11,7 +11,7 @@ use tartan_crds::{
 };
 
 use super::{
-    interrupted::{POOL, assert_held, at_each_step, hold, release},
+    interrupted::{CONTROL, POOL, assert_held, at_each_step, hold, release},
     ring::may_lose,
     scene::{self, Pool, Scene},
     sealed::assert_sealed,
@@ -29,7 +29,7 @@ const WALL: &str = "nft 'table inet wall { chain c { type filter hook prerouting
 #[test]
 #[ignore = "needs a kernel with IPsec: machine.rs runs it in one"]
 fn a_change_to_ipsec_that_is_interrupted_at_each_step_loses_little_and_ends_as_asked() {
-    at_each_step((Ipip, Ipsec));
+    at_each_step((Ipip, Ipsec), CONTROL);
 }
 
 #[test]

@@ -30,32 +30,69 @@ fn ends() -> (BackendType, BackendType) {
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
 fn a_change_that_is_interrupted_at_each_step_loses_nothing_and_ends_as_asked() {
-    at_each_step(ends());
+    at_each_step(ends(), CONTROL);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn a_change_to_udp_that_is_interrupted_at_each_step_ends_as_asked() {
+    at_each_step((BackendType::HostGw, BackendType::Udp), CONTROL);
+}
+
+/// Before anything goes by it nobody notices, and at no step a connection is lost.
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
+fn a_change_to_udp_bears_the_death_of_a_forwarder_at_each_step() {
+    at_each_step((BackendType::HostGw, BackendType::Udp), FORWARDER);
+}
+
+/// What happens in the middle of a change.
+#[derive(Clone, Copy)]
+pub struct Disturbance {
+    what: &'static str,
+    happens: fn(&mut Scene),
+    /// How long what goes by the backend that is changed to may be silent each time.
+    silent: Duration,
+}
+
+pub const CONTROL: Disturbance = Disturbance {
+    what: "operator and agent killed, API server away",
+    happens: lose_control,
+    silent: Duration::ZERO,
+};
+/// Until the next one has its queues.
+const FORWARDER: Disturbance = Disturbance {
+    what: "a forwarder killed",
+    happens: replace_forwarder,
+    silent: Duration::from_millis(200),
+};
+
+impl Disturbance {
+    /// A change that is interrupted twice, and what is done before and after it, may together lose as much as one that is
+    /// not, and what two disturbances cost what goes by the backend by then.
+    fn check(self, standing: Standing, ends: (BackendType, BackendType), is_used: bool) -> Vec<String> {
+        let outcome = standing.finish();
+        print!("{outcome}");
+        outcome.faults(may_lose(ends) + if is_used { self.silent * 2 } else { Duration::ZERO })
+    }
 }
 
 /// From, and to.
-pub fn at_each_step((from, to): (BackendType, BackendType)) {
+pub fn at_each_step((from, to): (BackendType, BackendType), disturbance: Disturbance) {
     let mut scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: from }]);
     let mut faults = vec![];
     for phase in PHASES {
         let standing = Standing::start(&scene, &scene.names());
-        faults.extend(interrupt(&mut scene, (from, to), phase));
+        faults.extend(interrupt(&mut scene, (from, to), phase, disturbance));
         scene.change(POOL, to, from);
-        faults.extend(check(standing, (from, to)));
+        faults.extend(disturbance.check(standing, (from, to), phase != TransitionPhase::Preparing));
     }
-    // The way out of what encrypts: no node may send in clear before the others take it.
+    // The way out; of what encrypts, no node may send in clear before the others take it.
     let standing = Standing::start(&scene, &scene.names());
     scene.change(POOL, from, to);
-    faults.extend(interrupt(&mut scene, (to, from), TransitionPhase::Moving));
-    faults.extend(check(standing, (from, to)));
+    faults.extend(interrupt(&mut scene, (to, from), TransitionPhase::Moving, disturbance));
+    faults.extend(disturbance.check(standing, (from, to), true));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-}
-
-/// All of an interrupted change, and what is done before and after it, may lose as much as one that is not.
-fn check(standing: Standing, ends: (BackendType, BackendType)) -> Vec<String> {
-    let outcome = standing.finish();
-    print!("{outcome}");
-    outcome.faults(may_lose(ends))
 }
 
 /// A change is interrupted there twice: taken back, and brought to its end. What is wrong on the wire afterwards.
@@ -63,53 +100,27 @@ fn interrupt(
     scene: &mut Scene,
     (from, to): (BackendType, BackendType),
     phase: TransitionPhase,
+    disturbance: Disturbance,
 ) -> Vec<String> {
-    println!("-- {from} to {to}, interrupted while {phase:?}, and taken back");
+    println!("-- {from} to {to}, {} while {phase:?}, and taken back", disturbance.what);
+    let before = scene.views();
     let held = hold(scene, to, phase);
-    disturb(scene);
+    (disturbance.happens)(scene);
     assert_held(scene, to, phase);
     scene.api.merge(&scene::backend(POOL, from));
     release(scene, held);
     scene.wait_until_settled(POOL, to, from);
+    scene.wait_until_as(&before);
     let mut faults = scene.wire_faults(from);
 
     println!("-- the same, and brought to its end");
     let held = hold(scene, to, phase);
-    disturb(scene);
+    (disturbance.happens)(scene);
     assert_held(scene, to, phase);
     release(scene, held);
     scene.wait_until_settled(POOL, from, to);
     faults.extend(scene.wire_faults(to));
     faults
-}
-
-/// How long the paths of a forwarder that died may be silent: until the next one has its queues.
-const REPLACED: Duration = Duration::from_secs(2);
-
-/// Before anything goes by it nobody notices, and at no step a connection is lost.
-#[test]
-#[ignore = "minutes: cargo xtask test --full"]
-fn a_change_to_udp_bears_the_death_of_a_forwarder_at_each_step() {
-    let (from, to) = (BackendType::HostGw, BackendType::Udp);
-    let mut scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: from }]);
-    let mut faults = vec![];
-    for phase in PHASES {
-        println!("-- {from} to {to}, and the forwarder of node2 dies while {phase:?}");
-        let standing = Standing::start(&scene, &scene.names());
-        let held = hold(&scene, to, phase);
-        scene.replace_forwarder("node2");
-        let_flow(Duration::from_secs(1));
-        assert_held(&scene, to, phase);
-        release(&scene, held);
-        scene.wait_until_settled(POOL, from, to);
-        faults.extend(scene.wire_faults(to));
-        let outcome = standing.finish();
-        print!("{outcome}");
-        let silent = if phase == TransitionPhase::Preparing { Duration::ZERO } else { REPLACED };
-        faults.extend(outcome.faults(may_lose((from, to)) + silent));
-        scene.change(POOL, to, from);
-    }
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]
@@ -197,8 +208,7 @@ pub fn assert_held(scene: &Scene, to: BackendType, phase: TransitionPhase) {
     });
 }
 
-/// What may happen at any time.
-fn disturb(scene: &mut Scene) {
+fn lose_control(scene: &mut Scene) {
     scene.kill_operator();
     let_flow(Duration::from_millis(300));
     scene.start_operator();
@@ -212,4 +222,9 @@ fn disturb(scene: &mut Scene) {
     let_flow(Duration::from_secs(2));
     scene.fabric.restore_control().unwrap();
     scene.wait_until_ready("node2");
+}
+
+fn replace_forwarder(scene: &mut Scene) {
+    scene.replace_forwarder("node2");
+    let_flow(Duration::from_secs(1));
 }

@@ -15,6 +15,7 @@
 )]
 
 mod api;
+mod as_before;
 mod beside;
 mod certified;
 mod change;

@@ -39,7 +39,7 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
             assert!(seen.clear() > 0 && seen.encrypted() == 0, "{name}: {seen}");
         }
         scene.change(POOL, BackendType::Vxlan, kind);
-        scene.fabric.tap(scene.pods).unwrap();
+        assert_sealed(&scene, kind, "since it is sealed");
 
         println!("-- {kind}: a node is isolated, and its agent restarted meanwhile");
         scene.fabric.cut_control().unwrap();
