@@ -28,7 +28,7 @@ pub struct Options {
     #[arg(long, conflicts_with = "quick")]
     no_cluster: bool,
     /// Also what takes long: more of what may happen to nodes in a change of backend; more kernels, and every change of
-    /// backend on both, measured, which writes docs/switch-matrix.md again; more on whole clusters; and every mutant of
+    /// backend on all, measured, which writes docs/switch-matrix.md again; more on whole clusters; and every mutant of
     /// the allocator, each of which tests must notice.
     #[arg(long, conflicts_with = "quick")]
     full: bool,
@@ -152,7 +152,7 @@ fn steps(options: &Options, programs: &[Program]) -> Vec<(&'static str, Work)> {
         ));
         let long = ["--test", "transitions", "--no-fail-fast"];
         let only = ["machine::", "--", "--ignored", "--test-threads=1", "--nocapture"];
-        steps.push(("tests: every change of backend, on both kernels", tests(&[&long[..], &only].concat())));
+        steps.push(("tests: every change of backend, on all kernels", tests(&[&long[..], &only].concat())));
     }
     let (whole, light): (Vec<&Program>, Vec<&Program>) = programs
         .iter()

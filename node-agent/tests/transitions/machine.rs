@@ -1,18 +1,15 @@
-//! The scenarios in a virtual machine, where the kernel has everything.
+//! The scenarios in a virtual machine, where the kernel has everything. `page` measures on the host too.
 
-use std::{fmt::Write as _, path::Path, process::Command, time::Duration};
+mod page;
+
+use std::time::Duration;
 
 use tartan_lab::{
-    ApiServer, ApiServerOptions, run as run_command, shipped,
-    traffic::{FULL_EVERY, LoadOptions},
+    ApiServer, ApiServerOptions, shipped,
     vm::{self, Kernel, Machine, Report},
 };
 
-use super::{
-    certified, dissected, figures, matrix, ring,
-    scene::MTU,
-    standing::{self, CLASSES, Class},
-};
+use super::{certified, dissected, figures, matrix, ring, standing};
 
 /// A machine without hardware support, on a busy host.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -42,6 +39,7 @@ const MATRIX: &str = "matrix::every_change_is_measured";
 const SHRUNK: &str = "shrunk::a_connection_in_full_packets_outlives_changes_that_leave_it_less_room";
 const SIX: &str = "six::a_pool_without_ipv4_goes_through_all_backends_of_ipv6";
 const MOVED: &str = "moved::a_node_whose_address_changes_is_reached_at_the_new_one_by_every_backend";
+const DIRECT: &str = "direct::plain_routes_of_ipip_come_and_go_and_no_packet_is_lost";
 const FIGURES: &str = "figures::every_backend_beside_the_path_between_nodes";
 
 /// Runs one test of this program in a machine.
@@ -146,6 +144,12 @@ fn a_connection_outlives_a_smaller_mtu_on_linux_6_12() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --full"]
+fn plain_routes_of_ipip_come_and_go_on_linux_6_12() {
+    run(Kernel::V6_12, DIRECT, LIMIT);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --full"]
 fn keys_are_rotated_under_traffic_on_linux_6_12() {
     run(Kernel::V6_12, ROTATION, LIMIT);
 }
@@ -178,73 +182,4 @@ fn every_backend_has_its_figures_on_linux_6_12() {
     let report = run(Kernel::V6_12, FIGURES, LONG);
     let rows = report.console.lines().filter(|line| line.starts_with(figures::MARK)).count();
     assert_eq!(rows, matrix::MEASURED.len(), "{}", report.console);
-}
-
-/// Writes docs/switch-matrix.md, whatever it says, and fails where it says that something was lost.
-#[test]
-#[ignore = "a quarter of an hour: cargo xtask test --full"]
-fn every_change_is_measured_on_both_kernels() {
-    let mut text = format!(
-        "# Every change of backend, measured\n\n\
-        Written by `cargo xtask test --full`; do not edit. {} nodes on one segment in a virtual machine without \
-        hardware support, with real agents and the real operator; one pool, whose backend is edited. Each way: {} from \
-        pod to pod, and {} by each other class; one in {FULL_EVERY} of the UDP packets has the {MTU} bytes of the pods' \
-        MTU, and none may be cut. \"Seconds\" is from the edit until no node receives by the old backend any more; \
-        \"segments lost\" are those of TCP, from the one that asks, that were sent again and did not come twice: also what a \
-        segment sent later overtook by a faster path, and TCP then refused by its time stamp (RFC 7323, section 5; \
-        tcp_paws_discard in net/ipv4/tcp_input.c); \
-        \"delay\" is the longest time from a message to its answer, in milliseconds. The machine's processors are emulated, \
-        ten to twenty times slower than the host's: the times are no figures of a real node.\n",
-        matrix::NODES.len(),
-        amount(Class::PodToPod),
-        amount(Class::NodeToPod),
-    );
-    let mut lost = vec![];
-    for kernel in Kernel::ALL {
-        let before = load();
-        let report = run(kernel, MATRIX, LONG);
-        let classes = CLASSES.map(|class| format!("{} lost", class.as_str())).join(" | ");
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "\n## Linux {}\n\nOn {}. Load average of the host (two processors, shared with other work): {before} at the \
-             beginning, {} at the end.\n\n\
-             | from | to | seconds | messages sent | {classes} | segments lost | connections lost | delay |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-            kernel.series(),
-            output(&["date", "--utc", "+%Y-%m-%d"]),
-            load(),
-        );
-        let lines = report.console.lines().map(str::trim_end);
-        for row in lines.clone().filter_map(|line| line.strip_prefix(matrix::MARK)) {
-            let _ = writeln!(text, "{row}");
-        }
-        let verdict = lines.clone().find(|line| line.starts_with("switch-matrix:")).unwrap_or_default();
-        if !verdict.ends_with(" 0 faults") {
-            lost.push(format!("Linux {}: {verdict}", kernel.series()));
-        }
-        let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/switch-matrix.md");
-        std::fs::write(document, &text).unwrap();
-    }
-    assert!(lost.is_empty(), "{}", lost.join("\n"));
-}
-
-/// What flows by the class in the matrix, in words.
-fn amount(class: Class) -> String {
-    let LoadOptions { udp_rate, tcp_flows, tcp_bulk, .. } =
-        class.load(true, standing::pairs(matrix::NODES.len()), standing::asked_slower());
-    let all = tcp_flows + usize::from(tcp_bulk > 0);
-    let flows = if all == 1 { "flow" } else { "flows" };
-    let bulk =
-        if tcp_bulk > 0 { format!(", one of {} KiB a message,", tcp_bulk >> 10) } else { String::new() };
-    format!("{all} TCP {flows}{bulk} and {udp_rate} UDP packets a second")
-}
-
-fn load() -> String {
-    std::fs::read_to_string("/proc/loadavg").unwrap().split(' ').take(1).collect()
-}
-
-fn output(words: &[&str]) -> String {
-    let mut command = Command::new(words[0]);
-    run_command(command.args(&words[1..])).unwrap().ok().unwrap().stdout.trim().to_owned()
 }

@@ -1,5 +1,5 @@
 //! Every change from one backend to another, measured one by one: how long it takes and what each class of traffic
-//! loses. The rows are printed; [`super::machine`] makes docs/switch-matrix.md of them.
+//! loses. [`super::machine::page`] makes docs/switch-matrix.md of it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,16 +28,33 @@ pub const MEASURED: &[BackendType] = &[
 
 /// What a row begins with on the console.
 pub const MARK: &str = "switch-matrix ";
+/// And what a fault does.
+pub const FAULT: &str = "switch-fault: ";
+/// And the last line.
+pub const VERDICT: &str = "switch-verdict: ";
 
 #[test]
-#[ignore = "minutes: cargo xtask test --full runs it, in virtual machines"]
+#[ignore = "minutes: cargo xtask test --full runs it"]
 fn every_change_is_measured() {
+    let Measured { rows, faults } = measure();
+    faults.iter().for_each(|fault| println!("{FAULT}{}", fault.replace('\n', "; ")));
+    println!("{VERDICT}{} changes, {} faults", rows.len(), faults.len());
+}
+
+/// Rows of the page, and what was lost that may not be.
+pub struct Measured {
+    pub rows: Vec<String>,
+    pub faults: Vec<String>,
+}
+
+/// Between all backends that nodes here have.
+pub fn measure() -> Measured {
     let kinds: Vec<BackendType> = MEASURED.iter().copied().filter(|kind| nodes_have(*kind)).collect();
     let way = way(&kinds);
     let scene = Scene::start(&[NODES.len()], &[Pool { name: POOL, nodes: &NODES, backend: way[0] }]);
-    let mut faults = vec![];
+    let mut measured = Measured { rows: vec![], faults: vec![] };
     for (from, to) in way.iter().zip(way.iter().skip(1)) {
-        let standing = Standing::start(&scene, &scene.names());
+        let standing = Standing::whole(&scene);
         let_flow(Duration::from_millis(500));
         let changed = scene.change(POOL, *from, *to);
         let_flow(Duration::from_millis(500));
@@ -45,16 +62,17 @@ fn every_change_is_measured() {
         let sums = outcome.sums();
         let lost: Vec<String> = CLASSES.map(|class| sums[&class].packets.to_string()).into();
         let Sum { sent, segments, connections, delay, .. } = outcome.total();
-        println!(
-            "{MARK}| {from} | {to} | {:.1} | {sent} | {} | {segments} | {connections} | {delay} |",
+        let row = format!(
+            "| {from} | {to} | {:.1} | {sent} | {} | {segments} | {connections} | {delay} |",
             changed.took.as_secs_f64(),
             lost.join(" | ")
         );
+        println!("{MARK}{row}");
+        measured.rows.push(row);
         let own = outcome.faults(may_lose((*from, *to)));
-        faults.extend(own.into_iter().map(|fault| format!("{from} to {to}: {fault}")));
+        measured.faults.extend(own.into_iter().map(|fault| format!("{from} to {to}: {fault}")));
     }
-    faults.iter().for_each(|fault| println!("{fault}"));
-    println!("switch-matrix: {} changes, {} faults", way.len() - 1, faults.len());
+    measured
 }
 
 /// Along which each backend is left for each other exactly once, and which ends where it began.

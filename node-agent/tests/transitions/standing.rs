@@ -63,13 +63,13 @@ impl Class {
         (place, target)
     }
 
-    /// One load of so many ordered `pairs` of nodes in a virtual machine, or on a host, so many times `slower`.
-    pub fn load(self, in_a_machine: bool, pairs: u32, slower: u32) -> LoadOptions {
-        let (amount, share) = match (self, in_a_machine) {
-            (Self::PodToPod, false) => (MUCH, 1),
-            (_, false) => (SOME, 1),
-            (Self::PodToPod, true) => (MUCH_OF_A_MACHINE, pairs),
-            (_, true) => (SOME_OF_A_MACHINE, pairs),
+    /// One load of so many that `share` what a virtual machine bears, or on a host, so many times `slower`.
+    pub fn load(self, in_a_machine: bool, share: u32, slower: u32) -> LoadOptions {
+        let amount = match (self, in_a_machine) {
+            (Self::PodToPod, false) => MUCH,
+            (_, false) => SOME,
+            (Self::PodToPod, true) => MUCH_OF_A_MACHINE,
+            (_, true) => SOME_OF_A_MACHINE,
         };
         LoadOptions {
             udp_rate: (amount.udp_rate / share / slower).max(1),
@@ -97,32 +97,22 @@ const SOME: LoadOptions = LoadOptions {
     tcp_bulk: 0,
     ..MUCH
 };
-/// In a virtual machine, which is more than ten times slower, all ordered pairs of nodes share this.
+/// In a virtual machine, which is more than ten times slower.
 const MUCH_OF_A_MACHINE: LoadOptions =
     LoadOptions { udp_rate: 100, tcp_interval: Duration::from_secs(1), ..MUCH };
 const SOME_OF_A_MACHINE: LoadOptions =
     LoadOptions { udp_rate: 10, tcp_flows: 1, tcp_bulk: 0, ..MUCH_OF_A_MACHINE };
 
-/// Ordered ones of so many nodes.
-pub fn pairs(nodes: usize) -> u32 {
-    u32::try_from(nodes * (nodes - 1)).unwrap()
-}
-
 /// By how much all traffic is slowed down, on request: for a host that is busy with other things.
 pub const SLOWER: &str = "TARTAN_SLOWER";
-
-/// The factor of this run, where nodes may come to send by these.
-fn slower(kinds: &[BackendType]) -> u32 {
-    asked_slower() * if vm::is_inside() { 1 } else { of_processes(kinds) }
-}
 
 pub fn asked_slower() -> u32 {
     std::env::var(SLOWER).map_or(1, |text| text.parse().unwrap())
 }
 
-/// Where processes do what kernels do elsewhere, each packet costs several times as much of the same processors. Half of
-/// what a kernel bears leaves them idle for half of the time, but by WireGuard never: packets wait for seconds then, and
-/// are sent when the change is over.
+/// Where processes do what kernels do elsewhere, each packet costs several times as much of the same processors. Of three
+/// nodes, half of what a kernel bears leaves them idle for half of the time, but by WireGuard never: packets wait for
+/// seconds then, and are sent when the change is over.
 fn of_processes(kinds: &[BackendType]) -> u32 {
     match (beside::wireguard_is_a_process(), kinds.contains(&BackendType::Wireguard)) {
         (true, true) => 4,
@@ -140,14 +130,21 @@ pub struct Standing {
 /// What each load depends on.
 #[derive(Clone, Copy)]
 struct Amount {
-    /// Ordered pairs of nodes.
-    pairs: u32,
+    /// How many loads of a class share what a virtual machine bears.
+    share: u32,
     slower: u32,
 }
 
 impl Amount {
+    /// What nodes here bear at all times, with flows between so many of them, which may come to send by these backends.
+    fn bearable(nodes: usize, kinds: &[BackendType]) -> Self {
+        let pairs = u32::try_from(nodes * (nodes - 1)).unwrap();
+        let (share, slower) = if vm::is_inside() { (pairs, 1) } else { (1, of_processes(kinds)) };
+        Self { share, slower: asked_slower() * slower }
+    }
+
     fn of(self, class: Class) -> LoadOptions {
-        class.load(vm::is_inside(), self.pairs, self.slower)
+        class.load(vm::is_inside(), self.share, self.slower)
     }
 }
 
@@ -169,16 +166,22 @@ impl Standing {
 
     /// The same of these classes alone.
     pub fn of(classes: &[Class], scene: &Scene, nodes: &[String]) -> Self {
-        Self::with(classes, scene, nodes, slower(&[BackendType::Wireguard]))
+        Self::with(classes, scene, nodes, Amount::bearable(nodes.len(), &[BackendType::Wireguard]))
     }
 
     /// Between all nodes, which send by no others than these backends.
     pub fn by(kinds: &[BackendType], scene: &Scene) -> Self {
-        Self::with(&CLASSES, scene, &scene.names(), slower(kinds))
+        let nodes = scene.names();
+        Self::with(&CLASSES, scene, &nodes, Amount::bearable(nodes.len(), kinds))
     }
 
-    fn with(classes: &[Class], scene: &Scene, nodes: &[String], slower: u32) -> Self {
-        let amount = Amount { pairs: pairs(nodes.len()), slower };
+    /// Between all nodes, which are two, the whole of it: an emulated machine has no processor to spare then.
+    pub fn whole(scene: &Scene) -> Self {
+        let amount = Amount { share: 1, slower: asked_slower() };
+        Self::with(&CLASSES, scene, &scene.names(), amount)
+    }
+
+    fn with(classes: &[Class], scene: &Scene, nodes: &[String], amount: Amount) -> Self {
         let mut keys: Vec<Key> = vec![];
         for from in nodes {
             for to in nodes.iter().filter(|to| *to != from) {
@@ -196,7 +199,7 @@ impl Standing {
             let threads: Vec<_> = keys.iter().map(|key| scope.spawn(move || start(key))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        scene.tell(&format!("traffic flows, slowed down by {slower}"));
+        scene.tell(&format!("traffic flows, slowed down by {}", amount.slower));
         Self { amount, loads }
     }
 
