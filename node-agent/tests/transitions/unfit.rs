@@ -14,7 +14,7 @@ use super::{
         PRESHARED_KEY_CHANGED, Told,
     },
     scene::{self, Pool, Scene},
-    standing::Standing,
+    standing::{Standing, let_flow},
     wait_for,
 };
 
@@ -113,6 +113,29 @@ fn what_is_wrong_with_ipsec_or_the_kernel_is_told_and_what_worked_goes_on() {
     scene.start_daemon_again(NODE);
     scene.says_no_more(&PORTS_TAKEN, "true");
 
+    // The Secret is replaced: what stands goes on, and a node that starts anew begins by the new one.
+    let standing = Standing::start(&scene, &scene.names());
+    let another = format!("of another Secret, and long enough: {KEY}");
+    for name in scene.names() {
+        let node = scene.fabric.node(&name);
+        node.script(&format!("(umask 077; echo '{another}' > {KEY_FILE})")).unwrap();
+        let before = scene.credentials_loaded(&name);
+        scene.notice(&name);
+        wait_for(&format!("{name} to load another key"), || {
+            let now = scene.credentials_loaded(&name);
+            anyhow::ensure!(now > before, "{now} times");
+            Ok(())
+        });
+    }
+    faults.extend(standing.finish().faults(Duration::ZERO));
+    scene.kill_daemon(NODE);
+    scene.on_node("ip xfrm state flush");
+    scene.start_daemon_with(NODE, &another);
+    let standing = Standing::start(&scene, &scene.names());
+    let_flow(Duration::from_secs(1));
+    faults.extend(standing.finish().faults(Duration::ZERO));
+    scene.says_no_more(&KEYS_DIFFER, "true");
+
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     println!("unfit: all told");
 }
@@ -128,6 +151,16 @@ impl Scene {
             "apiVersion": "tartan.network/v1alpha1", "kind": "ClusterNetwork", "metadata": { "name": "default" },
             "spec": { "backends": { "wireguard": settings } },
         }));
+    }
+
+    /// How often the agent of this node gave its IKE daemon a key, as its metrics say.
+    fn credentials_loaded(&self, node: &str) -> u64 {
+        let ask = "busybox wget -q -O - http://127.0.0.1:9472/metrics";
+        let metrics = self.fabric.node(node).script(ask).unwrap().stdout;
+        let lines = metrics
+            .lines()
+            .filter(|line| line.starts_with("tartan_agent_steps_total") && line.contains("ike-credentials"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     fn pool(&self) -> NetworkPoolStatus {
