@@ -110,13 +110,21 @@ pub fn netns(name: &str) -> PathBuf {
 /// A socket in a node's namespace.
 pub fn socket(node: u8, local: &str) -> UdpSocket {
     let local: SocketAddrV4 = local.parse().unwrap();
-    let socket = within(&netns(&format!("node{node}")), || UdpSocket::bind(local).unwrap()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    socket
+    within(&netns(&format!("node{node}")), || UdpSocket::bind(local).unwrap()).unwrap()
 }
 
-/// What comes next, if anything comes soon.
-pub fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
+/// What comes next, which is awaited.
+pub fn answer(socket: &UdpSocket) -> Vec<u8> {
+    receive(socket, Duration::from_secs(10)).expect("an answer")
+}
+
+/// Whether anything is there, or comes soon.
+pub fn is_answered(socket: &UdpSocket) -> bool {
+    receive(socket, Duration::from_millis(300)).is_some()
+}
+
+fn receive(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
+    socket.set_read_timeout(Some(patience)).unwrap();
     let mut buffer = [0; 65536];
     match socket.recv(&mut buffer) {
         Ok(length) => Some(buffer[..length].to_vec()),
@@ -131,7 +139,13 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(30), "{what} did not come");
+        pause(Duration::from_millis(20));
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "between two looks, and for traffic to flow")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 pub fn succeeds(line: &str) -> bool {

@@ -18,7 +18,6 @@ use super::lab::{self, Lab, entry};
 #[test]
 fn bad_pools_entries_and_annotations_stall_nobody() {
     let lab = Lab::start();
-    let _operator = lab.operator();
     lab.network(json!({ "cidrs": [
         entry("services", "10.96.0.0/14", 24), entry("one", "10.1.0.0/22", 24), entry("two", "10.2.0.0/22", 24),
     ] }));
@@ -35,6 +34,8 @@ fn bad_pools_entries_and_annotations_stall_nobody() {
     let all = |cidrs: &[&str]| json!({ "backend": vxlan, "nodeSelector": { "matchLabels": { "p": "q" } }, "cidrs": cidrs });
     lab.pool("first", all(&["one"]));
     lab.pool("second", all(&["one", "missing"]));
+    // Pools and nodes are two watches: a node that is known before its pool has a block of any entry, and keeps it.
+    let _operator = lab.operator();
     let annotations = json!({ "tartan.network/uplink": "the-fast-one" });
     lab.node("a", json!({ "metadata": { "labels": { "p": "q" }, "annotations": annotations } }));
     lab.node("b", json!({}));
