@@ -7,27 +7,24 @@ use std::time::{Duration, Instant};
 /// started anew: peers need not hear of that.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presence {
-    last_seen: Option<Instant>,
-    missing: bool,
+    counts: bool,
+    missing_since: Option<Instant>,
 }
 
-/// How long it may be away.
+/// How long it may be away, from when that is first seen: while all is well nobody looks.
 const GRACE: Duration = Duration::from_secs(10);
 
 impl Presence {
     /// Whether it counts as running.
     pub fn saw(&mut self, runs: bool, now: Instant) -> bool {
-        if runs {
-            self.last_seen = Some(now);
-        }
-        let counts = self.last_seen.is_some_and(|seen| now.duration_since(seen) < GRACE);
-        self.missing = counts && !runs;
-        counts
+        self.missing_since = (self.counts && !runs).then(|| self.missing_since.unwrap_or(now));
+        self.counts = runs || self.missing_since.is_some_and(|since| now.duration_since(since) < GRACE);
+        self.counts
     }
 
     /// It is away and still counts: look again soon, since nothing tells when it has been away for too long.
     pub fn is_missing(&self) -> bool {
-        self.missing
+        self.counts && self.missing_since.is_some()
     }
 }
 
@@ -41,10 +38,15 @@ mod tests {
         assert!(!process.saw(false, start), "it has never run");
         assert!(!process.is_missing());
         assert!(process.saw(true, start));
-        assert!(process.saw(false, start + GRACE / 2));
+        let away = start + GRACE * 6;
+        assert!(process.saw(false, away), "nobody looked for a minute, and it has just gone");
+        assert!(process.saw(false, away + GRACE / 2));
         assert!(process.is_missing(), "so that somebody looks when the time is over");
-        assert!(!process.saw(false, start + GRACE));
+        assert!(!process.saw(false, away + GRACE));
         assert!(!process.is_missing());
-        assert!(process.saw(true, start + GRACE * 2));
+        assert!(!process.saw(false, away + GRACE + GRACE / 2), "it is still away");
+        assert!(process.saw(true, away + GRACE * 2));
+        assert!(!process.is_missing());
+        assert!(process.saw(false, away + GRACE * 3), "and has its time again");
     }
 }
