@@ -272,10 +272,11 @@ fn a_node_that_is_only_given_a_lease_serves_its_pods_and_has_no_path_of_ours() {
     for name in cluster.names() {
         cluster.wait_for_condition(&name, "Ready", "True", "AsExpected");
         cluster.wait_for_condition(&name, "Degraded", "False", "AsExpected");
-        assert_eq!(
-            cluster.field("node", &name, ".status.conditions[?(@.type==\"NetworkUnavailable\")].status"),
-            "False"
-        );
+        let unavailable = ".status.conditions[?(@.type==\"NetworkUnavailable\")].status";
+        eventually("the Node to have a network", PATIENCE, || {
+            cluster.field("node", &name, unavailable) == "False"
+        })
+        .unwrap();
     }
     let node = cluster.node("node1");
     let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());

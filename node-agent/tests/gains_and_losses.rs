@@ -200,7 +200,7 @@ fn each_pair_is_joined_over_a_family_that_both_nodes_have() {
     let mtu = |node: &str| cluster.field("nodenetwork", node, ".status.podMTU");
     assert_eq!(mtu("node1"), "1430", "70 bytes go to the tunnel over IPv6");
     for to in pods[1].ips() {
-        assert_eq!(way(one, *to), "tartan-vxlan6");
+        wait_for_way(one, *to, "tartan-vxlan6");
     }
     let _echoes = [&pods[1], &pods[2]].map(|pod| Echo::start(pod, 7000).unwrap());
     let through: Vec<Load> = pods[2].ips().iter().map(|to| flow(&pods[0], *to)).collect();

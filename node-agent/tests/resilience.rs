@@ -17,8 +17,8 @@ use cluster::{Cluster, PATIENCE, exists, host_gw, reaches, routes, time_until, v
 use serde_json::{Value, json};
 use tartan_lab::{HostView, Node, eventually};
 
-/// The agent's promise is one second; a busy machine gets another.
-const REPAIR: Duration = Duration::from_secs(2);
+/// The agent's promise is one second, which the benchmarks measure; a look alone may take as long on a busy machine.
+const REPAIR: Duration = Duration::from_secs(10);
 
 const DIRECTORIES: [&str; 3] = ["/etc/cni", "/run", "/var/lib/cni"];
 
@@ -127,7 +127,10 @@ fn without_an_api_server_the_data_path_stays_and_is_repaired() {
     let before = ours(cluster.node("node1"));
     cluster.stop_agent("node1");
     cluster.start_agent("node1");
-    eventually("the agent is up", PATIENCE, || cluster.http("node1", "/healthz") == "ok\n").unwrap();
+    eventually("the agent is up", PATIENCE, || {
+        cluster.try_http("node1", "/healthz").is_ok_and(|said| said == "ok\n")
+    })
+    .unwrap();
     assert!(reaches(&one, &two));
     assert_eq!(ours(cluster.node("node1")), before);
     cluster.api.resume().unwrap();
@@ -176,7 +179,10 @@ fn a_network_made_anew_with_other_entries_takes_no_path_away() {
         assert!(sets.contains("10.244.2.0/24") && sets.contains("10.99.0.0/16"), "{sets}");
         cluster.stop_agent("node1");
         cluster.start_agent("node1");
-        eventually("the agent went round", PATIENCE, || cluster.http("node1", "/readyz") == "ok\n").unwrap();
+        eventually("the agent went round", PATIENCE, || {
+            cluster.try_http("node1", "/readyz").is_ok_and(|said| said == "ok\n")
+        })
+        .unwrap();
     }
 }
 
@@ -265,8 +271,8 @@ fn a_restart_writes_nothing_to_the_api() {
     cluster.stop_agent("node1");
     cluster.start_agent("node1");
     eventually("the agent went round", PATIENCE, || {
-        let metrics = cluster.http("node1", "/metrics");
-        metrics.contains("tartan_agent_rounds_total{result=\"ok\"}")
+        let metrics = cluster.try_http("node1", "/metrics");
+        metrics.is_ok_and(|metrics| metrics.contains("tartan_agent_rounds_total{result=\"ok\"}"))
     })
     .unwrap();
     assert_eq!(settled_versions(&cluster), before);

@@ -233,8 +233,13 @@ impl Cluster {
     }
 
     pub fn http(&self, node: &str, path: &str) -> String {
+        self.try_http(node, path).unwrap()
+    }
+
+    /// The same of an agent that may not listen yet.
+    pub fn try_http(&self, node: &str, path: &str) -> anyhow::Result<String> {
         let url = format!("http://127.0.0.1:9472{path}");
-        self.node(node).exec(&["curl", "-sS", "--max-time", "5", &url]).unwrap().ok().unwrap().stdout
+        Ok(self.node(node).exec(&["curl", "-sS", "--max-time", "5", &url])?.ok()?.stdout)
     }
 
     /// Resource versions of everything that agents write.

@@ -10,6 +10,7 @@ use super::{
     beside::{nodes_have, wireguard_is_a_process},
     scene::{Pool, Scene},
     standing::{Standing, let_flow},
+    wait_for,
 };
 
 const POOL: &str = "all";
@@ -63,7 +64,13 @@ fn no_packet_is_ever_clear_once_a_pool_is_encrypted_whatever_happens_to_its_node
             assert_sealed(&scene, kind, "whose process died");
             // The next one does its work: what was seen before is not counted.
             scene.fabric.tap(scene.pods).unwrap();
-            let_flow(Duration::from_secs(1));
+            wait_for("packets of all nodes", || {
+                for name in scene.names() {
+                    let seen = scene.fabric.tapped(&name)?;
+                    anyhow::ensure!(seen.encrypted() > 0, "{name} sent {seen}");
+                }
+                Ok(())
+            });
             assert_sealed(&scene, kind, "whose process was replaced");
         }
 
