@@ -127,10 +127,7 @@ fn without_an_api_server_the_data_path_stays_and_is_repaired() {
     let before = ours(cluster.node("node1"));
     cluster.stop_agent("node1");
     cluster.start_agent("node1");
-    eventually("the agent is up", PATIENCE, || {
-        cluster.try_http("node1", "/healthz").is_ok_and(|said| said == "ok\n")
-    })
-    .unwrap();
+    eventually("the agent is up", PATIENCE, || cluster.says_ok("node1", "/healthz")).unwrap();
     assert!(reaches(&one, &two));
     assert_eq!(ours(cluster.node("node1")), before);
     cluster.api.resume().unwrap();
@@ -179,10 +176,7 @@ fn a_network_made_anew_with_other_entries_takes_no_path_away() {
         assert!(sets.contains("10.244.2.0/24") && sets.contains("10.99.0.0/16"), "{sets}");
         cluster.stop_agent("node1");
         cluster.start_agent("node1");
-        eventually("the agent went round", PATIENCE, || {
-            cluster.try_http("node1", "/readyz").is_ok_and(|said| said == "ok\n")
-        })
-        .unwrap();
+        eventually("the agent went round", PATIENCE, || cluster.says_ok("node1", "/readyz")).unwrap();
     }
 }
 

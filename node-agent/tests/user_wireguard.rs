@@ -168,10 +168,7 @@ fn a_process_that_is_killed_is_back_without_a_word_to_peers_and_missed_when_it_s
     let mut command = scene.cluster.command("node1");
     command.env("TARTAN_USER_WIREGUARD", "auto");
     scene.cluster.start_command("node1", &command);
-    eventually("a round", PATIENCE, || {
-        scene.cluster.try_http("node1", "/readyz").is_ok_and(|said| said == "ok\n")
-    })
-    .unwrap();
+    eventually("a round", PATIENCE, || scene.cluster.says_ok("node1", "/readyz")).unwrap();
     assert!(reaches(&pods[1], &pods[0]));
     assert_eq!(index(&scene).stdout, device.stdout, "the device stayed");
 

@@ -242,6 +242,11 @@ impl Cluster {
         Ok(self.node(node).exec(&["curl", "-sS", "--max-time", "5", &url])?.ok()?.stdout)
     }
 
+    /// Whether it answers there, and well.
+    pub fn says_ok(&self, node: &str, path: &str) -> bool {
+        self.try_http(node, path).is_ok_and(|said| said == "ok\n")
+    }
+
     /// Resource versions of everything that agents write.
     pub fn versions(&self) -> String {
         let output =
