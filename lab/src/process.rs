@@ -31,8 +31,8 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        let (state, started) = stat(pid)?;
-        (state != 'Z').then_some(Self { pid, started })
+        let stat = Stat::of(pid)?;
+        (!stat.has_ended()).then_some(Self { pid, started: stat.started })
     }
 
     pub(crate) fn own() -> Result<Self> {
@@ -75,7 +75,8 @@ impl Process {
         let child = fork(command).with_context(|| format!("start {name}"))?;
         let pid = i32::try_from(child.id())?;
         // An unwaited child keeps its stat, also as a zombie.
-        let (_, started) = stat(pid).with_context(|| format!("{name} is gone before it began"))?;
+        let Stat { started, .. } =
+            Stat::of(pid).with_context(|| format!("{name} is gone before it began"))?;
         wait_for_exec(pid);
         Ok(Self {
             name: name.to_owned(),
@@ -235,14 +236,34 @@ pub(crate) fn dying_with_us() -> Command {
     command
 }
 
-fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program name is in parentheses and may itself contain anything.
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((state, started))
+/// What is asked of `/proc/PID/stat`, proc_pid_stat(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    threads: u32,
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // The program name is in parentheses and may itself contain anything.
+        let (_, rest) = text.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let threads = fields.nth(16)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        Some(Self { state, threads, started })
+    }
+
+    /// The first thread of a killed process is a zombie from its own end on. Until the others have ended too, the
+    /// process holds what it had open: the port that its successor wants.
+    fn has_ended(self) -> bool {
+        self.state == 'Z' && self.threads <= 1
+    }
 }
 
 type Request = (Command, mpsc::Sender<io::Result<Child>>);
@@ -283,6 +304,18 @@ mod tests {
         assert!(process.is_running());
         drop(process);
         assert!(!identity.is_running());
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let zombie = |threads| {
+            let text = format!("7 (a) Z b) Z 6 5 4 0 -1 4 9 6 1 2 7 4 2 6 20 0 {threads} 0 6910786 0 0");
+            Stat::parse(&text).unwrap()
+        };
+        assert_eq!(zombie(2), Stat { state: 'Z', threads: 2, started: 6_910_786 });
+        assert!(!zombie(2).has_ended());
+        assert!(zombie(1).has_ended());
+        assert!(!Stat { state: 'R', ..zombie(1) }.has_ended());
     }
 
     #[test]
