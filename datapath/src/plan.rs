@@ -73,17 +73,19 @@ pub fn plan(desired: &Elements, observed: &Observed, deletions: Deletions) -> Pl
     plan
 }
 
-/// The order of [`Key`], with two exceptions. A link gets IPv6 before it gets addresses. And when IPv6 forwarding goes
+/// The order of [`Key`], with three exceptions. A setting that the kernel changes when a link comes up is ours before,
+/// for otherwise nobody would know what it was. A link gets IPv6 before it gets addresses. And when IPv6 forwarding goes
 /// on, the kernel forgets the default routes that routers advertised on every link whose `accept_ra` is not 2 yet
 /// (`rt6_purge_dflt_routers`, net/ipv6/route.c), so that comes last.
 fn in_order(desired: &Elements) -> impl Iterator<Item = (&Key, &Value)> {
     let rank = |key: &Key| match key {
-        Key::Link(_) => 0,
-        Key::Sysctl(path) if path.ends_with("/disable_ipv6") => 1,
-        Key::Sysctl(path) if path == "ipv6/conf/all/forwarding" => 3,
-        _ => 2,
+        Key::Sysctl(path) if path == "ipv4/conf/all/send_redirects" => 0,
+        Key::Link(_) => 1,
+        Key::Sysctl(path) if path.ends_with("/disable_ipv6") => 2,
+        Key::Sysctl(path) if path == "ipv6/conf/all/forwarding" => 4,
+        _ => 3,
     };
-    (0..=3).flat_map(move |wanted| desired.iter().filter(move |(key, _)| rank(key) == wanted))
+    (0..=4).flat_map(move |wanted| desired.iter().filter(move |(key, _)| rank(key) == wanted))
 }
 
 /// The steps that leave nothing of ours. Settings are put back apart, from their saved values.

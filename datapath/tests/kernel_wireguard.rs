@@ -63,7 +63,10 @@ fn a_device_and_its_peers_are_made_kept_and_repaired() {
         let mut kernel = open(&folder);
         let own = kernel.wireguard_key(0).unwrap();
         let mut intent = encrypted(own, &[1, 2]);
+        let redirects = || run("sysctl -n net.ipv4.conf.all.send_redirects").trim().to_owned();
+        assert_eq!(redirects(), "1");
         settle(&mut kernel, &intent).await;
+        assert_eq!(redirects(), "0");
         assert_eq!(run("wg show tartan-wg0 public-key").trim(), own.to_string());
         assert_eq!(run("wg show tartan-wg0 listen-port").trim(), "51820");
         assert_eq!(run("wg show tartan-wg0 private-key | wg pubkey").trim(), own.to_string());
@@ -102,6 +105,10 @@ fn a_device_and_its_peers_are_made_kept_and_repaired() {
         intent.peers[0].side.public_ips = vec![ip("198.51.0.7")];
         settle(&mut kernel, &intent).await;
         assert_eq!(peers(), [format!("{} 198.51.0.7:4242 10.64.2.0/24 off", key(7))]);
+
+        // What the kernel turned off when the device came up is put back at the end.
+        kernel.restore_sysctls().unwrap();
+        assert_eq!(redirects(), "1");
     });
 }
 

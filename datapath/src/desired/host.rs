@@ -190,6 +190,11 @@ fn add_sysctls(intent: &Intent, tunnels: &[&str], elements: &mut Elements) {
         // the forwarder takes from each only its subnets.
         set(format!("ipv4/conf/{}/accept_local", mark::UDP), "1");
     }
+    let in_kernel = |tunnel: &&str| mark::WIREGUARD.contains(tunnel) && !intent.wireguard.user_space;
+    if tunnels.iter().any(in_kernel) {
+        // The kernel does so itself when the link comes up, and leaves it so (wg_open, drivers/net/wireguard/device.c).
+        set("ipv4/conf/all/send_redirects".into(), "0");
+    }
     if intent.host.uplink_strict_rp_filter {
         set(format!("ipv4/conf/{}/rp_filter", intent.local.uplink.name), "2");
     }

@@ -80,6 +80,10 @@ impl Disturbance {
 /// From, and to.
 pub fn at_each_step((from, to): (BackendType, BackendType), disturbance: Disturbance) {
     let mut scene = Scene::start(&[2, 1], &[Pool { name: POOL, nodes: &[1, 2, 3], backend: from }]);
+    for node in scene.fabric.nodes() {
+        // The kernel's WireGuard turns it off, and it stays so until `cleanup`.
+        node.exec(&["sysctl", "-qw", "net.ipv4.conf.all.send_redirects=0"]).unwrap().ok().unwrap();
+    }
     let mut faults = vec![];
     for phase in PHASES {
         let standing = Standing::start(&scene, &scene.names());
