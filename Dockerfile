@@ -50,11 +50,11 @@ RUN apt-get update \
 STOPSIGNAL SIGKILL
 ENTRYPOINT ["/usr/sbin/charon-systemd"]
 
-# `nft` is how the agent writes nftables. The forwarder and the user-space WireGuard are in the same image, so that nodes
-# pull one.
+# `nft` is how the agent writes nftables; `ip` is for the administrator's programs of the backend extension. The forwarder
+# and the user-space WireGuard are in the same image, so that nodes pull one.
 FROM ${BASE} AS agent
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends nftables \
+    && apt-get install --yes --no-install-recommends iproute2 nftables \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 COPY --from=cni-plugins /cni /usr/lib/cni
 COPY --from=programs /programs/LICENSE /programs/THIRD-PARTY-LICENSES /usr/share/doc/tartan/

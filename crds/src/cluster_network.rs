@@ -175,18 +175,20 @@ const NO_PROGRAM: &str =
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionParameters {
-    /// Runs first; what it prints (at most 1024 bytes) is given to other nodes' programs.
+    /// Runs when the node has its subnets, each time that the agent starts, and again when these commands or the node's
+    /// own facts change; what it prints (at most 1024 bytes) is given to other nodes' programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub pre_startup: Vec<String>,
-    /// Runs next, when the node has its subnets.
+    /// Runs after it, as often.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub post_startup: Vec<String>,
-    /// Runs for each subnet of another node: `SUBNET` or `IPV6SUBNET`, `PUBLIC_IP`, `PUBLIC_IPV6`, `NODE` and
-    /// `BACKEND` in its environment, what that node's `preStartup` printed on its standard input.
+    /// Runs for each subnet of another node, and again when these words change: `SUBNET` or `IPV6SUBNET`, `PUBLIC_IP`,
+    /// `PUBLIC_IPV6`, `NODE` and `BACKEND` in its environment, what that node's `preStartup` printed on its standard
+    /// input.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
@@ -196,7 +198,8 @@ pub struct ExtensionParameters {
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub subnet_remove: Vec<String>,
-    /// How long a program may take; then it is killed, with all that it started.
+    /// How long a program may take, in seconds; then it is killed. What a program leaves behind in its process group is
+    /// killed when it ends.
     #[serde(default = "extension_timeout")]
     #[schemars(range(min = 1, max = 600))]
     pub timeout_seconds: i32,

@@ -162,6 +162,35 @@ fn programs_are_told_once_of_what_is_new_changed_and_gone_also_across_a_restart(
 }
 
 #[test]
+fn a_program_that_is_named_later_is_told_of_what_was_there_before() {
+    let scene = Scene::set();
+    let all = [peer(2, "two", ""), peer(3, "three", "")];
+    let asked = |words: Vec<String>| {
+        let wanted = wanted(&all);
+        Wanted { commands: ExtensionParameters { subnet_add: words, ..wanted.commands }, ..wanted }
+    };
+    let told = || scene.report.borrow().data.is_some();
+    scene.ask(asked(vec![]));
+    eventually("a pass", PATIENCE, told).unwrap();
+    let line = |what: &str, word: &str, number: u8, node: &str| {
+        format!("{what} 1 {word} {node} 10.244.{number}.0/24 192.0.2.{number} ")
+    };
+    scene.ask(asked(words("add early")));
+    let mut expected = vec![line("add", "early", 3, "three"), line("add", "early", 2, "two")];
+    let wait =
+        |expected: &[String]| scene.wait_for_log(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    wait(&expected);
+    scene.ask(asked(words("add late")));
+    expected.extend([line("add", "late", 3, "three"), line("add", "late", 2, "two")]);
+    wait(&expected);
+    // Nothing is told of those that stay, and what was told is taken back also where no program adds any more.
+    let left = asked(vec![]);
+    scene.ask(Wanted { peers: all[..1].iter().cloned().collect(), ..left });
+    expected.push(line("remove", "word", 3, "three"));
+    wait(&expected);
+}
+
+#[test]
 fn one_that_fails_is_named_and_tried_again_and_keeps_back_no_other() {
     let scene = Scene::set();
     scene.ask(wanted(&[peer(2, "stubborn", ""), peer(3, "three", "")]));

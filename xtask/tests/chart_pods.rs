@@ -141,6 +141,8 @@ fn operators(cluster: &Cluster) {
     assert!(all.iter().any(|pod| leader.contains(name(pod))), "{leader} leads");
     kubectl(cluster, &["delete", "pod", "-n", NAMESPACE, &leader, "--wait=false"]);
     eventually("another leader", Duration::from_secs(60), || {
+    // For programs of the backend extension.
+    in_agent(cluster, "ip route show");
         let now = kubectl(cluster, &lease);
         !now.is_empty() && now != leader
     })

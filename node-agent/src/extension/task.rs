@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
 use tartan_crds::ExtensionParameters;
 use tartan_daemon::chain;
 use tokio::{sync::watch, time::Instant};
@@ -31,6 +32,16 @@ pub struct Places {
     pub file: PathBuf,
 }
 
+/// What was told of a subnet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Known {
+    #[serde(flatten)]
+    told: Told,
+    /// The words of the `subnetAdd` that was told; none where there was none to tell.
+    #[serde(default)]
+    by: Vec<String>,
+}
+
 /// When something that failed is tried again.
 #[derive(Clone, Debug)]
 struct Retry {
@@ -41,7 +52,7 @@ struct Retry {
 
 #[derive(Default)]
 struct Memory {
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, Known>,
     /// For which commands and facts the programs of the start ran.
     started: Option<(ExtensionParameters, Environment)>,
     data: Option<String>,
@@ -94,21 +105,27 @@ async fn tell(places: &Places, want: &Wanted, memory: &mut Memory) -> Report {
         None => memory.started = None,
     }
     if own.is_none() || memory.started.is_some() {
-        let stale = |(subnet, told): &(&String, &Told)| peers.get(*subnet) != Some(told);
+        // What nothing was told of there is nothing to take back of.
+        memory.told.retain(|subnet, known| !known.by.is_empty() || peers.get(subnet) == Some(&known.told));
+        let stale = |(subnet, known): &(&String, &Known)| peers.get(*subnet) != Some(&known.told);
+        let stale = memory.told.iter().filter(stale);
         let stale: Vec<(String, Told)> =
-            memory.told.iter().filter(stale).map(|(subnet, told)| (subnet.clone(), told.clone())).collect();
+            stale.map(|(subnet, known)| (subnet.clone(), known.told.clone())).collect();
         for (subnet, _) in
             many(directory, ("subnetRemove", &commands.subnet_remove), stale, limit, memory).await
         {
             memory.told.remove(&subnet);
         }
-        let new: Vec<(String, Told)> = peers
-            .iter()
-            .filter(|(subnet, _)| !memory.told.contains_key(*subnet))
-            .map(|(subnet, told)| (subnet.clone(), told.clone()))
-            .collect();
-        let added = many(directory, ("subnetAdd", &commands.subnet_add), new, limit, memory).await;
-        memory.told.extend(added);
+        // Another program than before is told of all; what is to be removed first waits for that.
+        let by = &commands.subnet_add;
+        let is_new = |(subnet, told): &(&String, &Told)| {
+            let is_other = |known: &Known| known.told == **told && known.by != *by && !by.is_empty();
+            memory.told.get(*subnet).is_none_or(is_other)
+        };
+        let new = peers.iter().filter(is_new);
+        let new: Vec<(String, Told)> = new.map(|(subnet, told)| (subnet.clone(), told.clone())).collect();
+        let added = many(directory, ("subnetAdd", by), new, limit, memory).await;
+        memory.told.extend(added.into_iter().map(|(subnet, told)| (subnet, Known { told, by: by.clone() })));
         if let Err(error) = write(&places.file, &memory.told) {
             said.failed.push(format!("cannot write {}: {error}", places.file.display()));
         }
@@ -213,7 +230,7 @@ fn all(commands: &ExtensionParameters) -> impl Iterator<Item = &Vec<String>> {
 }
 
 /// Nothing, where there is no file: programs are told anew, as after a reboot.
-fn read(file: &Path) -> BTreeMap<String, Told> {
+fn read(file: &Path) -> BTreeMap<String, Known> {
     std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
@@ -223,7 +240,7 @@ pub fn files(file: &Path) -> [PathBuf; 2] {
 }
 
 /// Whole or not at all; not at all where it says so already.
-fn write(file: &Path, told: &BTreeMap<String, Told>) -> Result<(), std::io::Error> {
+fn write(file: &Path, told: &BTreeMap<String, Known>) -> Result<(), std::io::Error> {
     if read(file) == *told {
         return Ok(());
     }
