@@ -25,7 +25,11 @@ pub(super) fn add_peer(intent: &Intent, peer: &Peer, allowed: &Allowed, elements
     // Without what swanctl takes for a separator of sections.
     let name = format!("{}{}", mark::IKE_PREFIX, remote.to_string().replace(['.', ':'], "-"));
     let (local_id, remote_id) = match intent.ipsec.authentication {
-        IkeAuthentication::PresharedKey => (local.to_string(), remote.to_string()),
+        // As the peer knows us, which is by another address than we send from where one is translated on the way.
+        IkeAuthentication::PresharedKey => {
+            let published = intent.local.side.public_ips.iter().find(|ip| ip.is_ipv4() == local.is_ipv4());
+            (published.unwrap_or(&local).to_string(), remote.to_string())
+        }
         IkeAuthentication::Certificate => (format!("@{}", intent.local.node), format!("@{}", peer.node)),
     };
     let settings = intent.ipsec.clone();

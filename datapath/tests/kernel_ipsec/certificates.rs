@@ -178,7 +178,7 @@ fn a_node_is_believed_by_its_certificate_and_for_its_own_name_alone() {
         // From certificates to the preshared key, and back.
         write_key(folder, super::KEY);
         intent.ipsec.authentication = IkeAuthentication::PresharedKey;
-        configure_by_key(&other);
+        configure_by_key(&other, "192.0.2.11");
         assert_clean(&round(&mut kernel, &intent, Deletions::Allowed).await);
         believed(&daemon, &other, &mut kernel, &intent, "packets by the preshared key").await;
         assert!(serial(&daemon).is_empty(), "the certificate stays");

@@ -3,7 +3,7 @@
 use super::{
     POD, answered, answered_at_once, by_ipsec,
     capture::Capture,
-    common::{in_namespace, remote, round, run, settle},
+    common::{in_namespace, ip, remote, round, run, settle},
     encrypted, open, reasons_without_daemon,
     strongswan::{Daemon, KEY, configure_by_key, stranger},
     until, write_key,
@@ -18,7 +18,7 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         let folder = folder.path();
         run(POD);
         let other = stranger(folder);
-        configure_by_key(&other);
+        configure_by_key(&other, "192.0.2.11");
         let capture = Capture::start(folder);
         let control = capture.proved();
 
@@ -101,5 +101,28 @@ fn with_swanctl_at_the_other_end_a_pair_is_encrypted_or_silent() {
         let last = round(&mut kernel, &alone, Deletions::Allowed).await;
         assert!(last.1.steps.iter().all(|step| step.action == Action::Delete), "{:?}", last.1.steps);
         assert_eq!(capture.clear(), control, "packets of pods in clear");
+    });
+}
+
+/// As behind a translation of addresses, where peers know another address than packets are sent from.
+#[test]
+#[ignore = "needs a kernel with IPsec and strongSwan: tests/vm.rs runs it on two"]
+fn a_node_that_publishes_another_address_says_that_it_is_this_one() {
+    in_namespace(async || {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        run(POD);
+        let published = "203.0.113.11";
+        let other = stranger(folder);
+        configure_by_key(&other, published);
+        write_key(folder, KEY);
+        let _daemon = Daemon::start(folder, None);
+        let mut kernel = open(folder);
+        let mut intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
+        intent.local.side.public_ips = vec![ip(published)];
+        settle(&mut kernel, &intent).await;
+        until("an answer", || answered_at_once(2) == 2);
+        let associations = other.swanctl("--list-sas");
+        assert!(associations.contains(published), "{associations}");
     });
 }

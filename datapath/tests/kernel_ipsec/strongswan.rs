@@ -93,10 +93,10 @@ pub fn stranger(folder: &Path) -> Daemon {
 }
 
 /// Makes it one that has our preshared key.
-pub fn configure_by_key(daemon: &Daemon) {
+pub fn configure_by_key(daemon: &Daemon, known_as: &str) {
     let own = "auth = psk\n      id = 192.0.2.21";
-    let ours = "auth = psk\n      id = 192.0.2.11";
-    configure(daemon, own, ours, &format!("secrets {{\n  ike {{\n    secret = \"{KEY}\"\n  }}\n}}\n"));
+    let ours = format!("auth = psk\n      id = {known_as}");
+    configure(daemon, own, &ours, &format!("secrets {{\n  ike {{\n    secret = \"{KEY}\"\n  }}\n}}\n"));
 }
 
 /// Makes it one that has the certificate in `files`, says that it is `name`, and believes the authority there.
