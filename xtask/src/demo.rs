@@ -3,7 +3,6 @@
 //! Owns the order of events and what is shown. Any part that doesn't work makes the command fail, after
 //! it has shown what there is to see.
 
-mod prometheus;
 mod tour;
 
 use std::time::Instant;

@@ -11,5 +11,6 @@ pub mod demo;
 pub mod image;
 pub mod licences;
 pub mod mutants;
+pub mod prometheus;
 pub mod test;
 pub mod workspace;

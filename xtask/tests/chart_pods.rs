@@ -15,16 +15,32 @@ use serde_json::{Value, json};
 use tartan_lab::{Cluster, ClusterOptions, eventually, eventually_ok};
 use xtask::cluster::{self, NAMESPACE};
 use xtask::image;
+use xtask::prometheus::Prometheus;
 
-/// Two operators, metrics on loopback only, plugins into a directory that has one of them already, and the programs that
-/// packets of some backends pass.
+/// Two operators with metrics on loopback only, plugins into a directory that has one of them already, and the programs
+/// that packets of some backends pass.
 const VALUES: &str = r"
 operator: {replicas: 2, listenAddress: 127.0.0.1}
-agent: {listenAddress: 127.0.0.1}
 cniPlugins: {install: true}
 cniBinDir: /opt/other
 forwarder: {enabled: true}
 wireguard: {userspace: Auto}
+";
+
+/// The definition of a PodMonitor, as far as an API server that only keeps it needs one.
+const POD_MONITORS: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: PodMonitor, listKind: PodMonitorList, plural: podmonitors, singular: podmonitor}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 ";
 
 /// Bit 12 of linux/capability.h.
@@ -59,6 +75,7 @@ fn pods_have_the_rights_that_they_need_and_no_others() {
     // As on a cluster that enforces PodSecurity.
     kubectl(&cluster, &["create", "namespace", NAMESPACE]);
     kubectl(&cluster, &["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged"]);
+    cluster.api().apply(POD_MONITORS).unwrap().ok().unwrap();
     for node in cluster.nodes() {
         node.exec(&["mkdir", "-p", "/opt/other"]).unwrap().ok().unwrap();
         node.write("/opt/other/portmap", "older\n").unwrap();
@@ -68,6 +85,7 @@ fn pods_have_the_rights_that_they_need_and_no_others() {
         powers(&cluster);
         agents(&cluster);
         operators(&cluster);
+        prometheus_finds_all(&cluster);
         nobody_was_refused(&cluster);
         a_projected_token(&cluster);
     }));
@@ -123,26 +141,26 @@ fn agents(cluster: &Cluster) {
         in_agent(cluster, &format!("if {forbidden}; then exit 1; fi 2> /dev/null"));
     }
     in_agent(cluster, "echo 1 > /host/proc/sys/net/ipv4/ip_forward");
+    // For programs of the backend extension.
+    in_agent(cluster, "ip route show");
     // Exit code 0: the kernel is as it should be.
     in_agent(cluster, "tartan-node-agent diff");
-    // Metrics on loopback, as asked.
-    for node in cluster.nodes() {
-        assert!(cluster::http(node, "http://127.0.0.1:9472/metrics").unwrap().contains("tartan_"));
-        assert!(cluster::http(node, &format!("http://{}:9472/metrics", node.address())).is_err());
-    }
 }
 
 fn operators(cluster: &Cluster) {
     let all = pods(cluster, "operator");
     assert_eq!(all.len(), 2);
     assert_ne!(all[0]["spec"]["nodeName"], all[1]["spec"]["nodeName"]);
+    // Metrics on loopback, as asked.
+    for node in cluster.nodes() {
+        assert!(cluster::http(node, "http://127.0.0.1:9473/metrics").unwrap().contains("tartan_"));
+        assert!(cluster::http(node, &format!("http://{}:9473/metrics", node.address())).is_err());
+    }
     let lease = ["get", "lease", "-n", NAMESPACE, "tartan-operator", "-o", "jsonpath={.spec.holderIdentity}"];
     let leader = kubectl(cluster, &lease);
     assert!(all.iter().any(|pod| leader.contains(name(pod))), "{leader} leads");
     kubectl(cluster, &["delete", "pod", "-n", NAMESPACE, &leader, "--wait=false"]);
     eventually("another leader", Duration::from_secs(60), || {
-    // For programs of the backend extension.
-    in_agent(cluster, "ip route show");
         let now = kubectl(cluster, &lease);
         !now.is_empty() && now != leader
     })
@@ -152,6 +170,102 @@ fn operators(cluster: &Cluster) {
         cluster.kubectl(&wait)?.ok()
     })
     .unwrap();
+}
+
+/// A Prometheus that does what its operator would have it do with the PodMonitor finds every pod that can be reached. Told
+/// so in operation: what listened on loopback is replaced by what others reach.
+fn prometheus_finds_all(cluster: &Cluster) {
+    for (node, port) in cluster.nodes().iter().flat_map(|node| [(node, 9474), (node, 9475)]) {
+        assert!(
+            cluster::http(node, &format!("http://127.0.0.1:{port}/metrics")).unwrap().contains("tartan_")
+        );
+        assert!(cluster::http(node, &format!("http://{}:{port}/metrics", node.address())).is_err());
+    }
+    let values = format!("{VALUES}metrics: {{podMonitor: {{enabled: true}}}}\n");
+    cluster::helm(cluster, "upgrade", &values).unwrap();
+    for object in ["ds/tartan-forwarder", "ds/tartan-wireguard"] {
+        kubectl(cluster, &["rollout", "status", object, "-n", NAMESPACE, "--timeout=120s"]);
+    }
+    let monitor = kubectl(cluster, &["get", "podmonitor", "-n", NAMESPACE, "tartan", "-o", "json"]);
+    let monitor: Value = serde_json::from_str(&monitor).unwrap();
+    let spec = &monitor["spec"];
+    let mut targets = targets(cluster, &spec["selector"]["matchLabels"]);
+    // A node of the other family, which nobody answers for.
+    targets.push(json!({
+        "targets": ["2001:db8::1"],
+        "labels": {
+            "__meta_kubernetes_pod_ip": "2001:db8::1",
+            "__meta_kubernetes_pod_container_name": "forwarder",
+            "component": "elsewhere",
+        },
+    }));
+    let endpoints = spec["podMetricsEndpoints"].as_array().unwrap().iter().enumerate();
+    let scrape: Vec<Value> = endpoints
+        .map(|(index, endpoint)| {
+            let port = endpoint["port"].as_str().map(|name| {
+                json!({ "sourceLabels": ["__meta_kubernetes_pod_container_port_name"], "regex": name, "action": "keep" })
+            });
+            let rules: Vec<Value> =
+                port.into_iter().chain(endpoint["relabelings"].as_array().unwrap().clone()).collect();
+            // The names of the fields are all that differs.
+            let rules = json!(rules).to_string().replace("sourceLabels", "source_labels");
+            let rules = rules.replace("targetLabel", "target_label");
+            json!({
+                "job_name": format!("{NAMESPACE}/tartan/{index}"),
+                "metrics_path": endpoint["path"],
+                "static_configs": targets,
+                "relabel_configs": serde_json::from_str::<Value>(&rules).unwrap(),
+            })
+        })
+        .collect();
+    let prometheus = Prometheus::start(cluster, &json!(scrape)).unwrap();
+    for component in ["agent", "forwarder", "wireguard"] {
+        let selector = format!("{{component=\"{component}\",node=~\"node[12]\"}}");
+        prometheus.wait_for_targets(cluster, &selector, 2).unwrap();
+        let versions = format!("count by (component) (tartan_{component}_build_info)");
+        assert_eq!(prometheus.value(cluster, &versions).unwrap(), format!("{component} 2"));
+    }
+    let elsewhere = prometheus.value(cluster, "up{component=\"elsewhere\",instance=\"[2001:db8::1]:9474\"}");
+    assert!(elsewhere.unwrap().ends_with(" 0"));
+    // The operators listen on loopback, as asked.
+    let down = prometheus.value(cluster, "sort(count by (component) (up == 0))").unwrap();
+    assert_eq!(down, "elsewhere 1, operator 2");
+}
+
+/// Of each pod with these labels what Prometheus' discovery of pods would tell: a target for each port of a container, or
+/// one without port. Debian's Prometheus is built without discovery by Kubernetes.
+/// <https://prometheus.io/docs/prometheus/latest/configuration/configuration/#pod>
+fn targets(cluster: &Cluster, labels: &Value) -> Vec<Value> {
+    let labels: Vec<String> = labels
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap()))
+        .collect();
+    let text = kubectl(cluster, &["get", "pods", "-n", NAMESPACE, "-l", &labels.join(","), "-o", "json"]);
+    let pods: Value = serde_json::from_str(&text).unwrap();
+    let mut targets = vec![];
+    for pod in pods["items"].as_array().unwrap() {
+        let ip = pod["status"]["podIP"].as_str().unwrap();
+        let containers = ["initContainers", "containers"].map(|kind| pod["spec"][kind].as_array().cloned());
+        for container in containers.into_iter().flatten().flatten() {
+            let ports = container["ports"].as_array().cloned().unwrap_or_else(|| vec![Value::Null]);
+            for port in ports {
+                let number = port["containerPort"].as_u64();
+                targets.push(json!({
+                    "targets": [number.map_or_else(|| ip.to_owned(), |number| format!("{ip}:{number}"))],
+                    "labels": {
+                        "__meta_kubernetes_pod_ip": ip,
+                        "__meta_kubernetes_pod_node_name": pod["spec"]["nodeName"],
+                        "__meta_kubernetes_pod_container_name": container["name"],
+                        "__meta_kubernetes_pod_container_port_name": port["name"].as_str().unwrap_or(""),
+                        "component": pod["metadata"]["labels"]["app.kubernetes.io/component"],
+                    },
+                }));
+            }
+        }
+    }
+    targets
 }
 
 /// The roles have every right that the programs use.

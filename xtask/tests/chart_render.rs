@@ -11,6 +11,8 @@
 
 #[path = "chart_render/alerts.rs"]
 mod alerts;
+#[path = "chart_render/scraped.rs"]
+mod scraped;
 #[path = "support/mod.rs"]
 mod support;
 

@@ -27,6 +27,23 @@ app.kubernetes.io/component: {{ . }}
 {{- if contains ":" .listenAddress }}[{{ .listenAddress }}]{{ else }}{{ .listenAddress }}{{ end }}:{{ .port }}
 {{- end }}
 
+{{/* The address of metrics and probes of a component that Prometheus need not reach. Argument: root and the component's
+values. */}}
+{{- define "tartan.quietAddress" -}}
+{{- if .values.listenAddress }}
+{{- .values.listenAddress }}
+{{- else if or .root.Values.metrics.scrapeAnnotations .root.Values.metrics.podMonitor.enabled }}
+{{- "::" }}
+{{- else }}
+{{- "127.0.0.1" }}
+{{- end }}
+{{- end }}
+
+{{/* Not empty where a component listens on loopback alone. Argument: an address. */}}
+{{- define "tartan.isLoopback" -}}
+{{- if or (hasPrefix "127." .) (eq "::1" .) }}yes{{ end }}
+{{- end }}
+
 {{/* A probe. Argument: values of the component, path, and the probe's figures. */}}
 {{- define "tartan.probe" -}}
 httpGet:
@@ -56,10 +73,10 @@ httpGet:
 {{- end }}
 {{- end }}
 
-{{/* Annotations of a component's pods. Argument: root and the component's values. */}}
+{{/* Annotations of a component's pods. Argument: root, the component's values and the address that it listens on. */}}
 {{- define "tartan.podAnnotations" -}}
 {{- $annotations := dict }}
-{{- if .root.Values.metrics.scrapeAnnotations }}
+{{- if and .root.Values.metrics.scrapeAnnotations (not (include "tartan.isLoopback" .address)) }}
 {{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString .values.port) "prometheus.io/path" "/metrics" }}
 {{- end }}
 {{- with merge (deepCopy .values.podAnnotations) $annotations }}

@@ -1,17 +1,17 @@
 //! What the demo shows: tables, the matrix of paths, Services, the outside, figures.
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tartan_lab::{Cluster, Fabric, Process, prerequisites::Program};
 
-use super::prometheus::Prometheus;
 use crate::cluster::{self, NODE_PORT, NODE_PORT_LOCAL, PORT, Web};
+use crate::prometheus::Prometheus;
 
 /// Shows everything and returns what did not work.
 pub(super) fn show(cluster: &mut Cluster) -> Result<Vec<String>> {
     let mut failures = vec![];
     let outside = start_outside(cluster)?;
-    let prometheus = Prometheus::start(cluster)?;
+    let prometheus = scraping_every_node(cluster)?;
     let cluster = &*cluster;
     table(cluster, &["get", "nodes", "-o", "wide"])?;
     table(cluster, &["get", "clusternetworks,networkpools,subnetleases,nodenetworks"])?;
@@ -36,6 +36,20 @@ pub(super) fn show(cluster: &mut Cluster) -> Result<Vec<String>> {
     }
     drop((outside, prometheus));
     Ok(failures)
+}
+
+/// Every node's agent, and the operator where it happens to be.
+fn scraping_every_node(cluster: &Cluster) -> Result<Prometheus> {
+    let targets = |port: u16| -> Vec<String> {
+        cluster.nodes().iter().map(|node| format!("{}:{port}", node.address())).collect()
+    };
+    let scrape = json!([
+        { "job_name": "tartan-node-agent", "static_configs": [{ "targets": targets(9472) }] },
+        { "job_name": "tartan-operator", "static_configs": [{ "targets": targets(9473) }] },
+    ]);
+    let prometheus = Prometheus::start(cluster, &scrape)?;
+    prometheus.wait_for_targets(cluster, "{job=\"tartan-node-agent\"}", cluster.nodes().len())?;
+    Ok(prometheus)
 }
 
 /// A web server outside of the cluster.

@@ -1,9 +1,9 @@
-//! A real Prometheus beside the control plane, which scrapes every node.
+//! A real Prometheus beside the control plane.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tartan_lab::{
     Cluster, Process, eventually_ok,
     prerequisites::{self, Tool},
@@ -17,25 +17,15 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it and waits until it has scraped each node once.
-    pub fn start(cluster: &Cluster) -> Result<Self> {
+    /// Starts it with these `scrape_configs`, each of them followed every second.
+    pub fn start(cluster: &Cluster, scrape: &Value) -> Result<Self> {
         prerequisites::require(&[Tool::Prometheus])?;
-        let targets = |port: u16| {
-            let all: Vec<String> =
-                cluster.nodes().iter().map(|node| format!("'{}:{port}'", node.address())).collect();
-            all.join(", ")
-        };
-        let configuration = format!(
-            "global: {{scrape_interval: 1s}}\nscrape_configs:\n\
-             - {{job_name: tartan-node-agent, static_configs: [{{targets: [{}]}}]}}\n\
-             - {{job_name: tartan-operator, static_configs: [{{targets: [{}]}}]}}\n",
-            targets(9472),
-            targets(9473)
-        );
+        // JSON is YAML.
+        let configuration = json!({ "global": { "scrape_interval": "1s" }, "scrape_configs": scrape });
         let directory = cluster.directory().join("prometheus");
         std::fs::create_dir_all(&directory)?;
         let file = directory.join("prometheus.yaml");
-        std::fs::write(&file, configuration)?;
+        std::fs::write(&file, configuration.to_string())?;
         let control = cluster.fabric().control().context("the cluster has no control plane")?;
         let process = control.spawn(
             "prometheus",
@@ -47,13 +37,15 @@ impl Prometheus {
                 "--log.level=warn",
             ],
         )?;
-        let prometheus = Self { _process: process };
-        let nodes = cluster.nodes().len();
-        eventually_ok("Prometheus to scrape every node", Duration::from_secs(60), || {
-            let up = prometheus.value(cluster, "count(up{job=\"tartan-node-agent\"} == 1)")?;
-            if up == nodes.to_string() { Ok(()) } else { bail!("{up} of {nodes} nodes answer") }
-        })?;
-        Ok(prometheus)
+        Ok(Self { _process: process })
+    }
+
+    /// Waits until as many targets as `count` match the selector, such as `{job="x"}`, and were scraped with success.
+    pub fn wait_for_targets(&self, cluster: &Cluster, selector: &str, count: usize) -> Result<()> {
+        eventually_ok(&format!("Prometheus to scrape {count} of {selector}"), Duration::from_secs(60), || {
+            let up = self.value(cluster, &format!("count(up{selector} == 1)"))?;
+            if up == count.to_string() { Ok(()) } else { bail!("{up} of {count} answer") }
+        })
     }
 
     /// The result of an instant query in words: the value, or label=value pairs.
