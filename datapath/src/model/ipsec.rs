@@ -56,6 +56,14 @@ pub struct IkeConnection {
     pub settings: IkeSettings,
 }
 
+impl IkeConnection {
+    /// Whether an end is known by something else than the address that its packets come from.
+    pub fn is_named(&self) -> bool {
+        self.settings.authentication == IkeAuthentication::Certificate
+            || self.local_id != self.local.to_string()
+    }
+}
+
 /// How nodes prove to each other who they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::model::{
-    Action, Conflict, ForwardException, IkeAuthentication, IkeCredentials, IkeSettings, Key, LinkKind,
-    Preshared, RouteKind, Step, Value,
+    Action, Conflict, ForwardException, IkeCredentials, IkeSettings, Key, LinkKind, Preshared, RouteKind,
+    Step, Value,
 };
 
 impl fmt::Display for Action {
@@ -135,9 +135,9 @@ impl fmt::Display for Value {
             ),
             Self::IkeConnection(connection) => {
                 write!(f, "local {} remote {}", connection.local, connection.remote)?;
-                let IkeSettings { authentication, esp_proposal, ike_proposal, udp_encapsulation } =
+                let IkeSettings { authentication: _, esp_proposal, ike_proposal, udp_encapsulation } =
                     &connection.settings;
-                if *authentication == IkeAuthentication::Certificate {
+                if connection.is_named() {
                     write!(f, " id {} peer-id {}", connection.local_id, connection.remote_id)?;
                 }
                 write!(f, " esp {esp_proposal} ike {ike_proposal}")?;

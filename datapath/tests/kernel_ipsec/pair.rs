@@ -119,6 +119,9 @@ fn a_node_that_publishes_another_address_says_that_it_is_this_one() {
         let _daemon = Daemon::start(folder, None);
         let mut kernel = open(folder);
         let mut intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
+        // At first it knows of no other.
+        settle(&mut kernel, &intent).await;
+        assert_eq!(answered_at_once(4), 0);
         intent.local.side.public_ips = vec![ip(published)];
         settle(&mut kernel, &intent).await;
         until("an answer", || answered_at_once(2) == 2);

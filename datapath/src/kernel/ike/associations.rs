@@ -55,14 +55,14 @@ impl SeenAssociation {
 }
 
 /// Associations that should end: those of connections that are not wanted, and of several that carry packets of
-/// one pair, all but the newest; that is for the node with the lower address to decide.
+/// one pair, all but the newest; that is for the node with the lower identity to decide.
 pub(super) fn surplus(seen: &[(String, SeenAssociation)], desired: &Elements) -> BTreeSet<u32> {
     let mut ended = BTreeSet::new();
     let mut pairs: BTreeMap<String, Vec<(u64, u32)>> = BTreeMap::new();
     for (name, association) in seen.iter().filter(|(name, _)| name.starts_with(mark::IKE_PREFIX)) {
         let Ok(number) = association.uniqueid.parse() else { continue };
         match desired.get(&Key::IkeConnection(name.clone())) {
-            Some(Value::IkeConnection(wanted)) if wanted.local < wanted.remote => {
+            Some(Value::IkeConnection(wanted)) if is_lower(wanted) => {
                 if let Some(age) = association.age() {
                     pairs.entry(name.clone()).or_default().push((age, number));
                 }
@@ -79,6 +79,15 @@ pub(super) fn surplus(seen: &[(String, SeenAssociation)], desired: &Elements) ->
         }
     }
     ended
+}
+
+/// Both ends know both identities, and not each other's addresses where these are translated on the way.
+fn is_lower(wanted: &IkeConnection) -> bool {
+    let (ours, theirs) = (&wanted.local_id, &wanted.remote_id);
+    match (ours.parse::<IpAddr>(), theirs.parse::<IpAddr>()) {
+        (Ok(ours), Ok(theirs)) => ours < theirs,
+        _ => ours < theirs,
+    }
 }
 
 /// Peers of wanted connections with which there is no association that carries packets.
@@ -141,6 +150,11 @@ mod tests {
         assert!(ended(&lower, "tartan-192.0.2.2", &beginning).is_empty());
         let same_age = [(2, Some(4), "INSTALLED"), (1, Some(4), "INSTALLED")];
         assert_eq!(ended(&lower, "tartan-192.0.2.2", &same_age), [1]);
+        // A translation is on the way: its address is the lower one, and it is known by one that is not.
+        let (key, Value::IkeConnection(mut translated)) = wanted("10.0.0.5", "192.0.2.2") else { panic!() };
+        translated.local_id = "203.0.113.11".to_owned();
+        let translated = Elements::from([(key, Value::IkeConnection(translated))]);
+        assert!(ended(&translated, "tartan-192.0.2.2", &two).is_empty());
         // Of a connection that is not wanted, all of them; another program's are its own.
         assert_eq!(ended(&lower, "tartan-192.0.2.9", &beginning), [1, 2, 3]);
         assert!(ended(&lower, "office", &two).is_empty());

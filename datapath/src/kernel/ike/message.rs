@@ -201,10 +201,10 @@ pub(super) fn connection(wanted: &IkeConnection) -> Connection {
 /// accidents matter here).
 fn child_name(wanted: &IkeConnection) -> String {
     let IkeConnection { local, remote, local_id, remote_id, request, settings } = wanted;
-    let IkeSettings { authentication, esp_proposal, ike_proposal, udp_encapsulation } = settings;
+    let IkeSettings { authentication: _, esp_proposal, ike_proposal, udp_encapsulation } = settings;
     let mut text = format!("{local} {remote} {request} {esp_proposal} {ike_proposal} {udp_encapsulation}");
-    // The digest of a connection by preshared key must not change: a new agent would negotiate it anew.
-    if *authentication == IkeAuthentication::Certificate {
+    // The digest of a usual connection by preshared key must not change: a new agent would negotiate it anew.
+    if wanted.is_named() {
         text.push_str(&format!(" {local_id} {remote_id}"));
     }
     let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
@@ -284,7 +284,8 @@ pub(super) mod tests {
         third.settings.authentication = IkeAuthentication::Certificate;
         let seen = SeenConnection { children: BTreeMap::from([(child_name(&first), SeenChild {})]) };
         assert_eq!(seen.value(Some(&Value::IkeConnection(first.clone()))), first);
-        for other in [second, third] {
+        let fourth = IkeConnection { local_id: "203.0.113.1".to_owned(), ..first.clone() };
+        for other in [second, third, fourth] {
             assert_ne!(seen.value(Some(&Value::IkeConnection(other.clone()))), other);
         }
     }
