@@ -133,21 +133,23 @@ fn programs_are_told_once_of_what_is_new_changed_and_gone_also_across_a_restart(
     let mut scene = Scene::set();
     // Read as text and never as words of a shell.
     let hostile = "$(touch /tmp/x); `id` \" --help";
-    scene.ask(wanted(&[peer(2, "two", hostile), peer(3, "three", "")]));
+    scene.ask(wanted(&[peer(2, "two", hostile), peer(3, "three", ""), peer(4, "four", "")]));
+    let four = "add 1 word four 10.244.4.0/24 192.0.2.4 ";
     let (two, three) = (
         format!("add 1 word two 10.244.2.0/24 192.0.2.2 {hostile}"),
         "add 1 word three 10.244.3.0/24 192.0.2.3 ",
     );
-    scene.wait_for_log(&[three, &two]);
+    scene.wait_for_log(&[four, three, &two]);
     eventually("the data to be known", PATIENCE, || {
         scene.report.borrow().data.as_deref() == Some("key-of-here")
     })
     .unwrap();
-    // Another process with the same file: node three has changed, node two is gone.
+    // Another process with the same file: node three has changed, node two is gone, node four is as it was.
     (scene.wanted, scene.report) =
         start(&scene.runtime, scene.folder.path(), Some(scene.folder.path().join("commands")));
-    scene.ask(wanted(&[peer(3, "three", "new")]));
+    scene.ask(wanted(&[peer(3, "three", "new"), peer(4, "four", "")]));
     scene.wait_for_log(&[
+        four,
         three,
         "add 1 word three 10.244.3.0/24 192.0.2.3 new",
         &two,
@@ -157,7 +159,7 @@ fn programs_are_told_once_of_what_is_new_changed_and_gone_also_across_a_restart(
     let before = scene.log();
     // The node gets another backend.
     scene.ask(Wanted { own: None, ..wanted(&[]) });
-    eventually("the last to be taken back", PATIENCE, || scene.log().len() == before.len() + 1).unwrap();
+    eventually("the last to be taken back", PATIENCE, || scene.log().len() == before.len() + 2).unwrap();
     assert_eq!(scene.report.borrow().failed, [] as [String; 0]);
 }
 
@@ -183,11 +185,57 @@ fn a_program_that_is_named_later_is_told_of_what_was_there_before() {
     scene.ask(asked(words("add late")));
     expected.extend([line("add", "late", 3, "three"), line("add", "late", 2, "two")]);
     wait(&expected);
-    // Nothing is told of those that stay, and what was told is taken back also where no program adds any more.
-    let left = asked(vec![]);
-    scene.ask(Wanted { peers: all[..1].iter().cloned().collect(), ..left });
+    scene.ask(Wanted { peers: all[..1].iter().cloned().collect(), ..asked(words("add late")) });
     expected.push(line("remove", "word", 3, "three"));
     wait(&expected);
+    // What was told is taken back also where no program adds any more.
+    scene.ask(Wanted { peers: [].into(), ..asked(vec![]) });
+    expected.push(line("remove", "word", 2, "two"));
+    expected.sort();
+    wait(&expected);
+}
+
+/// Nor is the agent kept busy by it.
+#[test]
+fn what_failed_and_is_asked_for_no_more_is_no_failure() {
+    let scene = Scene::set();
+    let all = [peer(2, "two", "")];
+    let asked = |pre: &str, add: &str| {
+        let wanted = wanted(&all);
+        let commands = ExtensionParameters {
+            pre_startup: if pre.is_empty() { vec![] } else { words(pre) },
+            subnet_add: words(add),
+            ..wanted.commands
+        };
+        Wanted { commands, ..wanted }
+    };
+    let is_well = || scene.report.borrow().failed.is_empty();
+    scene.ask(asked("pre", "add early"));
+    let early = "add 1 early two 10.244.2.0/24 192.0.2.2 ";
+    scene.wait_for_log(&[early]);
+    scene.ask(asked("pre", "nothing"));
+    scene.wait_for_failure("nothing");
+    scene.ask(asked("pre", "add early"));
+    eventually("the words of before to do", PATIENCE, is_well).unwrap();
+    scene.ask(asked("nowhere", "add early"));
+    scene.wait_for_failure("nowhere");
+    scene.ask(asked("", "add early"));
+    eventually("no program to do", PATIENCE, is_well).unwrap();
+    assert_eq!(scene.log(), [early]);
+}
+
+/// A file of an agent that did not note who was told: a program may have been.
+#[test]
+fn what_an_agent_of_before_told_is_taken_back() {
+    let mut scene = Scene::set();
+    let (subnet, told) = peer(2, "two", "");
+    let before = serde_json::json!({ subnet: told });
+    drop(scene.wanted);
+    fs::write(scene.folder.path().join("extension.json"), before.to_string()).unwrap();
+    (scene.wanted, scene.report) =
+        start(&scene.runtime, scene.folder.path(), Some(scene.folder.path().join("commands")));
+    scene.wanted.send(Some(wanted(&[]))).unwrap();
+    scene.wait_for_log(&["remove 1 word two 10.244.2.0/24 192.0.2.2 "]);
 }
 
 #[test]

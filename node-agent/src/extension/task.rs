@@ -37,9 +37,10 @@ pub struct Places {
 struct Known {
     #[serde(flatten)]
     told: Told,
-    /// The words of the `subnetAdd` that was told; none where there was none to tell.
+    /// The words of the `subnetAdd` that was told; none where there was none to tell, and `None` where an agent of before
+    /// did not say.
     #[serde(default)]
-    by: Vec<String>,
+    by: Option<Vec<String>>,
 }
 
 /// When something that failed is tried again.
@@ -53,7 +54,8 @@ struct Retry {
 #[derive(Default)]
 struct Memory {
     told: BTreeMap<String, Known>,
-    /// For which commands and facts the programs of the start ran.
+    /// For which commands and facts `preStartup` ran, and all programs of the start.
+    prepared: Option<(ExtensionParameters, Environment)>,
     started: Option<(ExtensionParameters, Environment)>,
     data: Option<String>,
     retries: BTreeMap<String, Retry>,
@@ -97,49 +99,60 @@ async fn tell(places: &Places, want: &Wanted, memory: &mut Memory) -> Report {
     };
     let limit = Duration::from_secs(u64::try_from(commands.timeout_seconds).unwrap_or(10));
     let mut said = Report::default();
+    let mut owed = BTreeSet::new();
     match own {
         Some(own) => {
             start(directory, (commands, own), limit, memory).await;
             said.data.clone_from(&memory.data);
         }
-        None => memory.started = None,
+        None => (memory.prepared, memory.started) = (None, None),
     }
     if own.is_none() || memory.started.is_some() {
         // What nothing was told of there is nothing to take back of.
-        memory.told.retain(|subnet, known| !known.by.is_empty() || peers.get(subnet) == Some(&known.told));
+        let is_silent = |known: &Known| known.by.as_ref().is_some_and(Vec::is_empty);
+        memory.told.retain(|subnet, known| !is_silent(known) || peers.get(subnet) == Some(&known.told));
         let stale = |(subnet, known): &(&String, &Known)| peers.get(*subnet) != Some(&known.told);
         let stale = memory.told.iter().filter(stale);
         let stale: Vec<(String, Told)> =
             stale.map(|(subnet, known)| (subnet.clone(), known.told.clone())).collect();
+        owed.extend(stale.iter().map(|(subnet, _)| format!("subnetRemove {subnet}")));
         for (subnet, _) in
             many(directory, ("subnetRemove", &commands.subnet_remove), stale, limit, memory).await
         {
             memory.told.remove(&subnet);
         }
-        // Another program than before is told of all; what is to be removed first waits for that.
+        // Another program than before is told of all, but for a subnet whose removal is still owed.
         let by = &commands.subnet_add;
         let is_new = |(subnet, told): &(&String, &Told)| {
-            let is_other = |known: &Known| known.told == **told && known.by != *by && !by.is_empty();
+            let is_other =
+                |known: &Known| known.told == **told && known.by.as_ref() != Some(by) && !by.is_empty();
             memory.told.get(*subnet).is_none_or(is_other)
         };
         let new = peers.iter().filter(is_new);
         let new: Vec<(String, Told)> = new.map(|(subnet, told)| (subnet.clone(), told.clone())).collect();
+        owed.extend(new.iter().map(|(subnet, _)| format!("subnetAdd {subnet}")));
         let added = many(directory, ("subnetAdd", by), new, limit, memory).await;
-        memory.told.extend(added.into_iter().map(|(subnet, told)| (subnet, Known { told, by: by.clone() })));
+        let known = |(subnet, told)| (subnet, Known { told, by: Some(by.clone()) });
+        memory.told.extend(added.into_iter().map(known));
         if let Err(error) = write(&places.file, &memory.told) {
             said.failed.push(format!("cannot write {}: {error}", places.file.display()));
         }
+    } else {
+        owed.extend(
+            start_commands(commands).filter(|(_, words)| !words.is_empty()).map(|(name, _)| name.to_owned()),
+        );
     }
-    // What nobody asks for any more is no failure.
-    let asked: BTreeSet<&String> = memory.told.keys().chain(peers.keys()).collect();
-    memory.retries.retain(|key, _| {
-        key.split_once(' ').map_or(own.is_some(), |(_, subnet)| asked.contains(&subnet.to_owned()))
-    });
+    // What nobody asks for any more is no failure, and nothing to wake up for.
+    memory.retries.retain(|key, _| owed.contains(key));
     said.failed.extend(memory.retries.values().map(|retry| retry.why.clone()));
     said
 }
 
-/// Runs `preStartup` and `postStartup` once for the same facts.
+fn start_commands(commands: &ExtensionParameters) -> impl Iterator<Item = (&'static str, &Vec<String>)> {
+    [("preStartup", &commands.pre_startup), ("postStartup", &commands.post_startup)].into_iter()
+}
+
+/// Runs `preStartup` and `postStartup` once for the same facts; each again until it has gone well.
 async fn start(
     directory: &Path,
     (commands, own): (&ExtensionParameters, &Environment),
@@ -151,8 +164,9 @@ async fn start(
         return;
     }
     memory.started = None;
-    for (name, words) in [("preStartup", &commands.pre_startup), ("postStartup", &commands.post_startup)] {
-        if words.is_empty() {
+    for (name, words) in start_commands(commands) {
+        let is_prepared = name == "preStartup" && memory.prepared.as_ref() == Some(&facts);
+        if words.is_empty() || is_prepared {
             continue;
         }
         if !memory.is_due(name) {
@@ -163,6 +177,7 @@ async fn start(
         let Some(printed) = printed else { return };
         if name == "preStartup" {
             memory.data = Some(printed);
+            memory.prepared = Some(facts.clone());
         }
     }
     if commands.pre_startup.is_empty() {
