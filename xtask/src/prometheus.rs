@@ -17,7 +17,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with these `scrape_configs`, each of them followed every second.
+    /// Starts it with these `scrape_configs`; every second, unless they say otherwise.
     pub fn start(cluster: &Cluster, scrape: &Value) -> Result<Self> {
         prerequisites::require(&[Tool::Prometheus])?;
         // JSON is YAML.
@@ -40,12 +40,17 @@ impl Prometheus {
         Ok(Self { _process: process })
     }
 
+    /// Waits until an instant query has this answer, in the words of [`Prometheus::value`].
+    pub fn wait_for_answer(&self, cluster: &Cluster, query: &str, expected: &str) -> Result<()> {
+        eventually_ok(&format!("{query} to be {expected}"), Duration::from_secs(60), || {
+            let now = self.value(cluster, query)?;
+            if now == expected { Ok(()) } else { bail!("it is {now}") }
+        })
+    }
+
     /// Waits until as many targets as `count` match the selector, such as `{job="x"}`, and were scraped with success.
     pub fn wait_for_targets(&self, cluster: &Cluster, selector: &str, count: usize) -> Result<()> {
-        eventually_ok(&format!("Prometheus to scrape {count} of {selector}"), Duration::from_secs(60), || {
-            let up = self.value(cluster, &format!("count(up{selector} == 1)"))?;
-            if up == count.to_string() { Ok(()) } else { bail!("{up} of {count} answer") }
-        })
+        self.wait_for_answer(cluster, &format!("count(up{selector} == 1)"), &count.to_string())
     }
 
     /// The result of an instant query in words: the value, or label=value pairs.

@@ -116,11 +116,15 @@ fn a_node_that_publishes_another_address_says_that_it_is_this_one() {
         let other = stranger(folder);
         configure_by_key(&other, published);
         write_key(folder, KEY);
-        let _daemon = Daemon::start(folder, None);
+        let daemon = Daemon::start(folder, None);
         let mut kernel = open(folder);
         let mut intent = encrypted(vec![by_ipsec(remote(1), "192.0.2.21")]);
-        // At first it knows of no other.
+        // At first it knows of no other, and is refused.
         settle(&mut kernel, &intent).await;
+        let connections = daemon.swanctl("--list-conns");
+        let child = connections.split("pods-").nth(1).unwrap().split(':').next().unwrap();
+        let said = daemon.try_swanctl(&format!("--initiate --child pods-{child} --timeout 60"));
+        assert!(said.contains("AUTHENTICATION_FAILED"), "{said}");
         assert_eq!(answered_at_once(4), 0);
         intent.local.side.public_ips = vec![ip(published)];
         settle(&mut kernel, &intent).await;

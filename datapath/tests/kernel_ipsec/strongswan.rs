@@ -59,9 +59,9 @@ impl Daemon {
         run(&self.command(words))
     }
 
-    /// The same where it may find nothing to do.
-    pub fn try_swanctl(&self, words: &str) {
-        run(&format!("{} || true", self.command(words)));
+    /// The same where it may find nothing to do, or fail.
+    pub fn try_swanctl(&self, words: &str) -> String {
+        run(&format!("{} || true", self.command(words)))
     }
 
     fn command(&self, words: &str) -> String {
