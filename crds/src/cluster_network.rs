@@ -175,20 +175,21 @@ const NO_PROGRAM: &str =
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionParameters {
-    /// Runs when the node has its subnets, each time that the agent starts, and again when these commands or the node's
-    /// own facts change; what it prints (at most 1024 bytes) is given to other nodes' programs.
+    /// Runs when the node has its subnets, after a boot and when its words, those of `postStartup` or the node's own facts
+    /// (`NETWORK`, `IPV6_NETWORK`, `SUBNET`, `IPV6SUBNET`, `PUBLIC_IP`, `PUBLIC_IPV6`, `NODE`, in its environment) change.
+    /// What it prints (at most 1024 bytes) is given to other nodes' programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub pre_startup: Vec<String>,
-    /// Runs after it, as often.
+    /// Runs after it, for the same reasons and with the same environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
     pub post_startup: Vec<String>,
-    /// Runs for each subnet of another node, and again when these words change: `SUBNET` or `IPV6SUBNET`, `PUBLIC_IP`,
-    /// `PUBLIC_IPV6`, `NODE` and `BACKEND` in its environment, what that node's `preStartup` printed on its standard
-    /// input.
+    /// Runs for each subnet of another node: `SUBNET` or `IPV6SUBNET`, `PUBLIC_IP`, `PUBLIC_IPV6`, `NODE` and `BACKEND` in
+    /// its environment, what that node's `preStartup` printed on its standard input. It runs again for all when its words
+    /// change or programs of the start have run, and so must bear what is there: `ip route replace`, not `ip route add`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     #[x_kube(validation = Rule::new(IS_PROGRAM).message(NO_PROGRAM))]
