@@ -48,11 +48,6 @@ impl Prometheus {
         })
     }
 
-    /// Waits until as many targets as `count` match the selector, such as `{job="x"}`, and were scraped with success.
-    pub fn wait_for_targets(&self, cluster: &Cluster, selector: &str, count: usize) -> Result<()> {
-        self.wait_for_answer(cluster, &format!("count(up{selector} == 1)"), &count.to_string())
-    }
-
     /// The result of an instant query in words: the value, or label=value pairs.
     pub fn value(&self, cluster: &Cluster, query: &str) -> Result<String> {
         let control = cluster.fabric().control().context("the cluster has no control plane")?;

@@ -51,8 +51,11 @@ fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
 }
 
 fn pods(cluster: &Cluster, component: &str) -> Vec<Value> {
-    let selector = format!("app.kubernetes.io/component={component}");
-    let text = kubectl(cluster, &["get", "pods", "-n", NAMESPACE, "-l", &selector, "-o", "json"]);
+    selected(cluster, &format!("app.kubernetes.io/component={component}"))
+}
+
+fn selected(cluster: &Cluster, selector: &str) -> Vec<Value> {
+    let text = kubectl(cluster, &["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"]);
     serde_json::from_str::<Value>(&text).unwrap()["items"].as_array().unwrap().clone()
 }
 
@@ -240,10 +243,8 @@ fn targets(cluster: &Cluster, labels: &Value) -> Vec<Value> {
         .iter()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap()))
         .collect();
-    let text = kubectl(cluster, &["get", "pods", "-n", NAMESPACE, "-l", &labels.join(","), "-o", "json"]);
-    let pods: Value = serde_json::from_str(&text).unwrap();
     let mut targets = vec![];
-    for pod in pods["items"].as_array().unwrap() {
+    for pod in selected(cluster, &labels.join(",")) {
         // One that is on its way out has another in its place.
         let (ip, ending) = (&pod["status"]["podIP"], &pod["metadata"]["deletionTimestamp"]);
         let (Some(ip), true) = (ip.as_str(), ending.is_null()) else { continue };

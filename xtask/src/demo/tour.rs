@@ -7,6 +7,8 @@ use tartan_lab::{Cluster, Fabric, Process, prerequisites::Program};
 use crate::cluster::{self, NODE_PORT, NODE_PORT_LOCAL, PORT, Web};
 use crate::prometheus::Prometheus;
 
+const AGENTS_SCRAPED: &str = "count(up{job=\"tartan-node-agent\"} == 1)";
+
 /// Shows everything and returns what did not work.
 pub(super) fn show(cluster: &mut Cluster) -> Result<Vec<String>> {
     let mut failures = vec![];
@@ -21,7 +23,7 @@ pub(super) fn show(cluster: &mut Cluster) -> Result<Vec<String>> {
     leaving(cluster, &pods, &mut failures)?;
     println!("\n==> figures, from Prometheus");
     for (name, query) in [
-        ("nodes scraped", "count(up{job=\"tartan-node-agent\"} == 1)"),
+        ("nodes scraped", AGENTS_SCRAPED),
         ("leases in use", "sum(tartan_cidr_blocks_used)"),
         ("blocks free", "sum(tartan_cidr_blocks_free)"),
         ("paths by backend", "sum by (backend) (tartan_agent_peers)"),
@@ -48,7 +50,7 @@ fn scraping_every_node(cluster: &Cluster) -> Result<Prometheus> {
         { "job_name": "tartan-operator", "static_configs": [{ "targets": targets(9473) }] },
     ]);
     let prometheus = Prometheus::start(cluster, &scrape)?;
-    prometheus.wait_for_targets(cluster, "{job=\"tartan-node-agent\"}", cluster.nodes().len())?;
+    prometheus.wait_for_answer(cluster, AGENTS_SCRAPED, &cluster.nodes().len().to_string())?;
     Ok(prometheus)
 }
 
